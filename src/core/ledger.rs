@@ -4,7 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::announcement::Announcement;
 use super::decision::Decision;
 use super::io::RollbackRequest;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
@@ -85,8 +84,6 @@ pub enum LedgerChange {
         /// As they are now.
         flags: Flags,
     },
-    /// Put an announcement in the outbox.
-    Outbox(Announcement),
 }
 
 /// What an operator or a failure set on a service, or on the fleet; it survives a restart.
