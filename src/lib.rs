@@ -1,1 +1,13 @@
-//! Backstop.
+//! Backstop undoes bad deployments: it notices every new release of a service, judges it by the operators' decision
+//! matrix, rolls it back to the last release that proved itself, proves that this worked, and says why.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod notify;
+pub mod rollback;
+pub mod runtime;
+pub mod signal;
+pub mod store;

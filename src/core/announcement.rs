@@ -1,0 +1,94 @@
+//! Announcements: what people are told. The core says what happened; `notify/` delivers it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::release::{RollbackId, ServiceName};
+use super::time::Timestamp;
+
+/// Something that people are told, complete: it can be delivered long after the fact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Unique per thing that happened: delivering it twice is recognised by this.
+    pub key: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: AnnouncementKind,
+    /// The service, unless it is about the daemon itself.
+    pub service: Option<ServiceName>,
+    /// The rollback it belongs to.
+    pub rollback: Option<RollbackId>,
+    /// The environment's name.
+    pub environment: String,
+    /// One line: `ROLLBACK IN PROGRESS: shop`.
+    pub title: String,
+    /// What follows it, as name and value, in the order to show: `Current version`, `Rolling back to`, ...
+    pub fields: Vec<(String, String)>,
+    /// The next command to type, if there is one.
+    pub next: Option<String>,
+}
+
+/// What an announcement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnnouncementKind {
+    /// A rollback began.
+    RollbackInProgress,
+    /// A rollback is proved.
+    RollbackComplete,
+    /// A rollback did not happen or did not help; what runs is said.
+    RollbackFailed,
+    /// In dry-run mode: what would have been done.
+    WouldRollBack,
+    /// A person should decide.
+    Evaluate,
+    /// A symptom is there and is not acted on; the gate says why.
+    Hold,
+    /// There is nothing to roll back to.
+    NoRollbackTarget,
+    /// A quarantined release was deployed again.
+    QuarantinedAgain,
+    /// A person is needed.
+    Stuck,
+    /// The fleet-wide breaker stopped all automatic rollbacks.
+    BreakerTripped,
+    /// We cannot measure, or can again.
+    Blind,
+    /// The daemon itself has a problem: store, engine, configuration.
+    Daemon,
+}
+
+impl AnnouncementKind {
+    /// The name used in metrics and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RollbackInProgress => "rollback_in_progress",
+            Self::RollbackComplete => "rollback_complete",
+            Self::RollbackFailed => "rollback_failed",
+            Self::WouldRollBack => "would_roll_back",
+            Self::Evaluate => "evaluate",
+            Self::Hold => "hold",
+            Self::NoRollbackTarget => "no_rollback_target",
+            Self::QuarantinedAgain => "quarantined_again",
+            Self::Stuck => "stuck",
+            Self::BreakerTripped => "breaker_tripped",
+            Self::Blind => "blind",
+            Self::Daemon => "daemon",
+        }
+    }
+}
+
+impl fmt::Display for Announcement {
+    /// Plain text, as in the runbooks: a title, then one field a line, then the next command.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.title)?;
+        for (name, value) in &self.fields {
+            write!(f, "\n{name}: {value}")?;
+        }
+        self.next
+            .as_ref()
+            .map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
+    }
+}

@@ -1,0 +1,220 @@
+//! The two sides of the core: what comes in, and what it asks to be done.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::announcement::Announcement;
+use super::decision::Decision;
+use super::ledger::LedgerChange;
+use super::observation::{Look, Observation};
+use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use super::sample::{Measurement, Signal};
+use super::settings::FleetSettings;
+use super::time::Timestamp;
+
+/// Everything the core learns. Each is handled with the time at which it happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Time passed: `poll_timeout` came.
+    Tick,
+    /// New settings of the fleet; a service's own settings come with its observation.
+    Configured(FleetSettings),
+    /// The engine answers, or does not.
+    Engine(EngineState),
+    /// The store takes writes, or does not, with the reason.
+    Store(Result<(), String>),
+    /// A full look: services that are not in it are gone.
+    Looked(Look),
+    /// A look at one service. An empty list of replicas: nothing runs.
+    Observed(Observation),
+    /// The main process of a replica ended.
+    Exited {
+        /// The service.
+        service: ServiceName,
+        /// The replica.
+        replica: ReplicaId,
+        /// Its exit code.
+        code: i64,
+        /// The kernel killed it for want of memory.
+        oom: bool,
+        /// Somebody asked for it: `docker stop`, `docker restart`, or ourselves.
+        requested: bool,
+    },
+    /// A probe's result.
+    Sampled {
+        /// The service.
+        service: ServiceName,
+        /// The replica; none if the probe is for the service as a whole.
+        replica: Option<ReplicaId>,
+        /// What was measured.
+        signal: Signal,
+        /// The result.
+        measurement: Measurement,
+    },
+    /// An [`Effect::Prepare`] ended: the target is ready, or why not.
+    Prepared {
+        /// Which.
+        rollback: RollbackId,
+        /// The service.
+        service: ServiceName,
+        /// Ready, or why not.
+        result: Result<(), String>,
+    },
+    /// An [`Effect::RollBack`] ended.
+    Executed {
+        /// Which.
+        rollback: RollbackId,
+        /// The service.
+        service: ServiceName,
+        /// How.
+        result: Executed,
+    },
+    /// Somebody asked for something; answered by [`Effect::Reply`] with the same number.
+    Operator {
+        /// Number of the request.
+        request: u64,
+        /// What.
+        command: Command,
+        /// Who.
+        by: String,
+    },
+}
+
+/// Whether the engine answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineState {
+    /// It answers; `restarted` if its process is another one than before, or the event stream broke.
+    Reachable {
+        /// Containers may have been stopped and started by the engine itself.
+        restarted: bool,
+    },
+    /// It does not answer.
+    Unreachable {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// How the execution of a rollback ended. Success is not among these: that takes verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "result")]
+pub enum Executed {
+    /// The target was started and its image and configuration are those of the known-good release.
+    Applied {
+        /// What differs from a faithful restore, for the announcement; usually nothing.
+        notes: Vec<String>,
+    },
+    /// It did not begin: what runs is no longer what was judged, or the journal could not be written.
+    Void {
+        /// Why.
+        why: String,
+    },
+    /// It failed and was undone: what ran before runs again.
+    Unwound {
+        /// What failed.
+        why: String,
+    },
+    /// It failed and could not be undone: a person is needed.
+    Stuck {
+        /// What was and was not done.
+        why: String,
+    },
+}
+
+/// What an operator can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Command {
+    /// Stop deciding, for one service or for all.
+    Pause {
+        /// Which; all if none.
+        service: Option<ServiceName>,
+        /// For how long; until resumed if none.
+        duration: Option<Duration>,
+        /// Why.
+        why: String,
+    },
+    /// Go on: ends a pause, clears `Stuck`, resets the breaker.
+    Resume {
+        /// Which; the fleet if none.
+        service: Option<ServiceName>,
+    },
+    /// Roll back now.
+    Rollback {
+        /// Which.
+        service: ServiceName,
+        /// To which release: its id or its reference; the newest eligible one if none.
+        to: Option<String>,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Everything the core wants done, in order. What is to be remembered comes before what depends on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Make this durable. If that fails, nothing after it in the same turn is done, but announcements.
+    Remember(LedgerChange),
+    /// Log and count a decision. It has been remembered already.
+    Decided(Decision),
+    /// Keep the specification of what runs now as the release's snapshot, and protect its image by a tag.
+    Protect {
+        /// The service.
+        service: ServiceName,
+        /// The release that is known-good now.
+        release: Release,
+    },
+    /// Drop the snapshot and the protecting tag of a release that is no longer kept.
+    Unprotect {
+        /// The service.
+        service: ServiceName,
+        /// The release.
+        release: Release,
+    },
+    /// Check or fetch the target's image and create the replacement without starting it.
+    Prepare(RollbackRequest),
+    /// The suspicion passed: remove what [`Effect::Prepare`] made.
+    Discard {
+        /// Which.
+        rollback: RollbackId,
+    },
+    /// Carry the rollback out.
+    RollBack(RollbackRequest),
+    /// The rollback is over: remove what was set aside, close the journal.
+    Close {
+        /// Which.
+        rollback: RollbackId,
+    },
+    /// Look at everything now.
+    Look,
+    /// Tell people.
+    Announce(Announcement),
+    /// Answer an operator.
+    Reply {
+        /// Number of the request.
+        request: u64,
+        /// What was done, or why not with the next command to type.
+        answer: Result<String, String>,
+    },
+}
+
+/// What the executor needs to know of a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// Its identity: the same for preparation and execution.
+    pub id: RollbackId,
+    /// The service.
+    pub service: ServiceName,
+    /// What was judged. If something else runs when it begins, the request is void.
+    pub from: Option<ReleaseId>,
+    /// Where to go.
+    pub to: Release,
+    /// The most that the bad container gets to stop, unless its deployer set a stop timeout.
+    pub stop_grace: Duration,
+    /// When it was decided; none while it is only prepared.
+    pub decided: Option<Timestamp>,
+}

@@ -1,0 +1,207 @@
+//! The release ledger: which releases a service had, which proved themselves, which are quarantined.
+//!
+//! This file holds what is persisted; the rules are in `service.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use super::decision::Decision;
+use super::io::RollbackRequest;
+use super::release::{Release, ReleaseId, RollbackId, ServiceName};
+use super::time::Timestamp;
+
+/// One release in a service's ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// The release.
+    pub release: Release,
+    /// When it was first seen running.
+    pub first_seen: Timestamp,
+    /// When its newest deployment was seen: the trial counts from here.
+    pub deployed: Timestamp,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+/// Where a release stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "standing")]
+pub enum Standing {
+    /// It has not proved itself yet, or was replaced before it could.
+    Trial,
+    /// It passed its trial.
+    KnownGood {
+        /// When.
+        since: Timestamp,
+    },
+    /// It was rolled back.
+    Quarantined {
+        /// When.
+        since: Timestamp,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Standing {
+    /// The name used in the store and the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::KnownGood { .. } => "known_good",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+}
+
+/// A change that must be durable before anything that follows from it is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerChange {
+    /// A release was seen, or its standing changed: insert or replace by service and release id.
+    Entry {
+        /// The service.
+        service: ServiceName,
+        /// The entry as it is now.
+        entry: LedgerEntry,
+    },
+    /// The entry is no longer kept.
+    Forget {
+        /// The service.
+        service: ServiceName,
+        /// Which release.
+        release: ReleaseId,
+    },
+    /// Something was decided.
+    Decided(Decision),
+    /// A rollback began.
+    RollbackOpened(Box<RollbackRecord>),
+    /// A rollback ended, or got further: replace by id.
+    RollbackUpdated(Box<RollbackRecord>),
+    /// The service's flags: pause and stuck.
+    Flags {
+        /// The service; the whole fleet if none.
+        service: Option<ServiceName>,
+        /// As they are now.
+        flags: Flags,
+    },
+}
+
+/// What an operator or a failure set on a service, or on the fleet; it survives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flags {
+    /// Paused: by whom and why, until when.
+    pub paused: Option<Pause>,
+    /// A person is needed: why. For the fleet: the breaker tripped.
+    pub stuck: Option<String>,
+}
+
+/// A pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when; until resumed if none.
+    pub until: Option<Timestamp>,
+}
+
+/// One row of the rollback log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RollbackRecord {
+    /// Its identity.
+    pub id: RollbackId,
+    /// The service.
+    pub service: ServiceName,
+    /// The environment's name.
+    pub environment: String,
+    /// What was rolled back.
+    pub from: Option<Release>,
+    /// To what.
+    pub to: Release,
+    /// The decision: reason, gates, severity.
+    pub decision: Decision,
+    /// `backstop`, or who asked.
+    pub decided_by: String,
+    /// When the first sample of the breach failed: where the users' pain began.
+    pub onset: Option<Timestamp>,
+    /// When it was decided.
+    pub started: Timestamp,
+    /// When the target had been started.
+    pub applied: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// How it stands.
+    pub outcome: RollbackOutcome,
+    /// The request, so that a restarted daemon can go on.
+    pub request: RollbackRequest,
+}
+
+/// How a rollback stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome", content = "detail")]
+pub enum RollbackOutcome {
+    /// Being carried out.
+    Executing,
+    /// The target runs and is being verified.
+    Verifying,
+    /// Proved: the target passed every rule and is what was asked for. With the sentence that says so.
+    Verified(String),
+    /// The target runs but did not pass.
+    NotVerified(String),
+    /// It failed and was undone.
+    Unwound(String),
+    /// It did not begin.
+    Void(String),
+    /// A newer deployment by somebody else ended it.
+    Superseded(String),
+    /// A person is needed.
+    Stuck(String),
+}
+
+impl RollbackOutcome {
+    /// The name used in the store, metrics and the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Executing => "executing",
+            Self::Verifying => "verifying",
+            Self::Verified(_) => "verified",
+            Self::NotVerified(_) => "not_verified",
+            Self::Unwound(_) => "unwound",
+            Self::Void(_) => "void",
+            Self::Superseded(_) => "superseded",
+            Self::Stuck(_) => "stuck",
+        }
+    }
+
+    /// Whether it is over.
+    pub const fn is_over(&self) -> bool {
+        !matches!(self, Self::Executing | Self::Verifying)
+    }
+
+    /// What there is to say about it.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Executing | Self::Verifying => "",
+            Self::Verified(s)
+            | Self::NotVerified(s)
+            | Self::Unwound(s)
+            | Self::Void(s)
+            | Self::Superseded(s)
+            | Self::Stuck(s) => s,
+        }
+    }
+}
+
+/// What a restarted daemon knows: read from the store, handed to `Fleet::restore`.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    /// Every service's ledger.
+    pub ledgers: Vec<(ServiceName, Vec<LedgerEntry>)>,
+    /// Flags of services, and of the fleet (none).
+    pub flags: Vec<(Option<ServiceName>, Flags)>,
+    /// Rollbacks of the last day, oldest first: attempts, cooldowns, and those still open.
+    pub rollbacks: Vec<RollbackRecord>,
+}
