@@ -43,12 +43,7 @@ impl Finding {
 
 /// Judges every row.
 pub(crate) fn assess(scene: Scene<'_>) -> Vec<Finding> {
-    scene
-        .settings
-        .rules
-        .iter()
-        .map(|rule| judge(rule, scene))
-        .collect()
+    scene.settings.rules.iter().map(|rule| judge(rule, scene)).collect()
 }
 
 fn judge(rule: &Rule, scene: Scene<'_>) -> Finding {
@@ -70,11 +65,8 @@ fn health(rule: &Rule, scene: Scene<'_>) -> Finding {
     if scene.settings.health.is_none() {
         return rule.finding(RowAnswer::Off, "no health check configured");
     }
-    let Some(worst) = scene
-        .evidence
-        .checks
-        .values()
-        .max_by_key(|s| (s.failures, std::cmp::Reverse(s.samples)))
+    let Some(worst) =
+        scene.evidence.checks.values().max_by_key(|s| (s.failures, std::cmp::Reverse(s.samples)))
     else {
         return rule.finding(RowAnswer::NoData, "not asked yet");
     };
@@ -82,11 +74,7 @@ fn health(rule: &Rule, scene: Scene<'_>) -> Finding {
         return rule.finding(RowAnswer::CannotMeasure, why).since(*since);
     }
     let Some((first, last)) = worst.failing else {
-        let answer = if worst.samples == 0 {
-            RowAnswer::NoData
-        } else {
-            RowAnswer::Ok
-        };
+        let answer = if worst.samples == 0 { RowAnswer::NoData } else { RowAnswer::Ok };
         return rule
             .finding(answer, format!("0 failures; last: {}", or_nothing(&worst.last)))
             .samples(worst.samples);
@@ -109,8 +97,7 @@ fn health(rule: &Rule, scene: Scene<'_>) -> Finding {
         && over >= rule.sustained
         && worst.samples >= rule.min_samples;
     let reason = health_reason(rule, worst, over);
-    rule.crossed(breached, value, first, reason)
-        .samples(worst.samples)
+    rule.crossed(breached, value, first, reason).samples(worst.samples)
 }
 
 fn health_reason(rule: &Rule, worst: &Streak, over: Duration) -> Reason {
@@ -130,23 +117,12 @@ fn container_health(rule: &Rule, scene: Scene<'_>) -> Finding {
     }
     if let Some((since, output)) = scene.evidence.unhealthy.values().min_by_key(|(since, _)| *since) {
         let over = scene.now.since(*since);
-        let reason = Reason::ContainerUnhealthy {
-            over,
-            output: output.clone(),
-        };
+        let reason = Reason::ContainerUnhealthy { over, output: output.clone() };
         return rule
-            .crossed(
-                over >= rule.sustained,
-                format!("unhealthy for {}", human(over)),
-                *since,
-                reason,
-            )
+            .crossed(over >= rule.sustained, format!("unhealthy for {}", human(over)), *since, reason)
             .samples(1);
     }
-    let waiting = scene
-        .replicas
-        .iter()
-        .any(|r| r.health == Some(ContainerHealth::Starting));
+    let waiting = scene.replicas.iter().any(|r| r.health == Some(ContainerHealth::Starting));
     if waiting {
         rule.finding(RowAnswer::NoData, "starting")
     } else {
@@ -162,127 +138,62 @@ fn crash_loop(rule: &Rule, scene: Scene<'_>) -> Finding {
     let (Some((first, _)), Some((_, code))) = (exits.first(), exits.last()) else {
         return rule.finding(RowAnswer::Ok, value);
     };
-    let reason = Reason::CrashLoop {
-        exits: n,
-        within: rule.within,
-        threshold: whole(rule.threshold),
-        code: *code,
-    };
-    rule.crossed(f64::from(n) >= rule.threshold, value, *first, reason)
-        .samples(n)
+    let reason =
+        Reason::CrashLoop { exits: n, within: rule.within, threshold: whole(rule.threshold), code: *code };
+    rule.crossed(f64::from(n) >= rule.threshold, value, *first, reason).samples(n)
 }
 
 /// It ended by itself, or never started, and nobody starts it again.
 fn down(rule: &Rule, scene: Scene<'_>) -> Finding {
     let Some((since, how)) = scene.evidence.down.values().min_by_key(|(since, _)| *since) else {
-        let running = scene
-            .replicas
-            .iter()
-            .filter(|r| r.phase == Phase::Running)
-            .count();
-        return rule.finding(
-            RowAnswer::Ok,
-            format!("{running} of {} running", scene.replicas.len()),
-        );
+        let running = scene.replicas.iter().filter(|r| r.phase == Phase::Running).count();
+        return rule.finding(RowAnswer::Ok, format!("{running} of {} running", scene.replicas.len()));
     };
     let over = scene.now.since(*since);
-    let reason = Reason::Down {
-        over,
-        how: how.clone(),
-    };
-    rule.crossed(
-        over >= rule.sustained,
-        format!("down for {}: {how}", human(over)),
-        *since,
-        reason,
-    )
-    .samples(1)
+    let reason = Reason::Down { over, how: how.clone() };
+    rule.crossed(over >= rule.sustained, format!("down for {}: {how}", human(over)), *since, reason)
+        .samples(1)
 }
 
 /// Kills for want of memory: as many as the row says, or one on top of a level over the memory row's line.
 fn oom(rule: &Rule, scene: Scene<'_>) -> Finding {
-    let kills: Vec<_> = scene
-        .evidence
-        .oom_kills
-        .iter()
-        .filter(|at| scene.now.since(**at) <= rule.within)
-        .collect();
+    let kills: Vec<_> =
+        scene.evidence.oom_kills.iter().filter(|at| scene.now.since(**at) <= rule.within).collect();
     let n = count(kills.len());
     let value = format!("{n} kills in {}", human(rule.within));
     let (Some(first), Some(last)) = (kills.first(), kills.last()) else {
         return rule.finding(RowAnswer::Ok, value);
     };
-    let peak = scene
-        .evidence
-        .levels
-        .values()
-        .filter_map(|l| l.peak(**last, PEAK_WITHIN))
-        .max_by(f64::total_cmp);
-    let line = scene
-        .settings
-        .rules
-        .iter()
-        .find(|r| r.signal == Signal::Memory)
-        .map_or(1.0, |r| r.threshold);
+    let peak =
+        scene.evidence.levels.values().filter_map(|l| l.peak(**last, PEAK_WITHIN)).max_by(f64::total_cmp);
+    let line = scene.settings.rules.iter().find(|r| r.signal == Signal::Memory).map_or(1.0, |r| r.threshold);
     let over_the_line = peak.is_some_and(|peak| peak > line);
-    let reason = Reason::OutOfMemory {
-        kills: n,
-        within: rule.within,
-        peak_percent: peak.map(|p| p * 100.0),
-    };
-    rule.crossed(
-        f64::from(n) >= rule.threshold || over_the_line,
-        value,
-        **first,
-        reason,
-    )
-    .samples(n)
+    let reason = Reason::OutOfMemory { kills: n, within: rule.within, peak_percent: peak.map(|p| p * 100.0) };
+    rule.crossed(f64::from(n) >= rule.threshold || over_the_line, value, **first, reason).samples(n)
 }
 
 /// Every sample of the last while above the share, after the grace in which caches fill.
 fn memory(rule: &Rule, scene: Scene<'_>) -> Finding {
     let levels = &scene.evidence.levels;
     let from = scene.deployed + scene.settings.grace;
-    let above = levels
-        .values()
-        .filter_map(|l| l.above(rule.threshold, from).map(|(since, n)| (since, n, l)));
+    let above = levels.values().filter_map(|l| l.above(rule.threshold, from).map(|(since, n)| (since, n, l)));
     if let Some((since, n, l)) = above.min_by_key(|(since, ..)| *since) {
         let Some((last, used, limit)) = l.samples.back().copied() else {
             return rule.finding(RowAnswer::NoData, "not measured yet");
         };
         let over = last.since(since);
-        let value = format!(
-            "{:.1} % for {}",
-            super::decision::percent(used, limit),
-            human(over)
-        );
-        let reason = Reason::MemoryHigh {
-            used,
-            limit,
-            threshold: rule.threshold,
-            over,
-            samples: n,
-        };
+        let value = format!("{:.1} % for {}", super::decision::percent(used, limit), human(over));
+        let reason = Reason::MemoryHigh { used, limit, threshold: rule.threshold, over, samples: n };
         return rule
-            .crossed(
-                over >= rule.sustained && n >= rule.min_samples,
-                value,
-                since,
-                reason,
-            )
+            .crossed(over >= rule.sustained && n >= rule.min_samples, value, since, reason)
             .samples(n);
     }
-    let last = levels
-        .values()
-        .filter_map(|l| l.samples.back().map(|(_, used, limit)| (l, *used, *limit)));
+    let last = levels.values().filter_map(|l| l.samples.back().map(|(_, used, limit)| (l, *used, *limit)));
     let highest =
         last.max_by(|a, b| super::decision::percent(a.1, a.2).total_cmp(&super::decision::percent(b.1, b.2)));
     match highest {
         Some((l, used, limit)) => rule
-            .finding(
-                RowAnswer::Ok,
-                format!("{:.1} %", super::decision::percent(used, limit)),
-            )
+            .finding(RowAnswer::Ok, format!("{:.1} %", super::decision::percent(used, limit)))
             .samples(count(l.samples.len())),
         None => match levels.values().find_map(|l| l.unavailable.as_ref()) {
             Some(why) => rule.finding(RowAnswer::CannotMeasure, why),
@@ -308,25 +219,14 @@ impl Rule {
     }
 
     fn crossed(&self, breached: bool, value: impl Into<String>, since: Timestamp, reason: Reason) -> Finding {
-        let answer = if breached {
-            RowAnswer::Breached
-        } else {
-            RowAnswer::Pending
-        };
-        Finding {
-            reason: Some(reason),
-            ..self.finding(answer, value).since(since)
-        }
+        let answer = if breached { RowAnswer::Breached } else { RowAnswer::Pending };
+        Finding { reason: Some(reason), ..self.finding(answer, value).since(since) }
     }
 
     /// The row's condition as the runbooks write it.
     fn threshold_text(&self) -> String {
         match self.signal {
-            Signal::Health => format!(
-                "{}+ in a row over {}",
-                whole(self.threshold),
-                human(self.sustained)
-            ),
+            Signal::Health => format!("{}+ in a row over {}", whole(self.threshold), human(self.sustained)),
             Signal::ContainerHealth => "unhealthy".into(),
             Signal::Exits if self.name == "down" => format!("down for {}", human(self.sustained)),
             Signal::Exits | Signal::OomKills => {

@@ -235,13 +235,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HealthFailing {
-                failures,
-                over,
-                threshold,
-                sustained,
-                last,
-            } => write!(
+            Self::HealthFailing { failures, over, threshold, sustained, last } => write!(
                 f,
                 "health check failed {failures} times in a row over {} (limit: {threshold} over {}); last: {last}",
                 human(*over),
@@ -251,48 +245,19 @@ impl fmt::Display for Reason {
                 write!(f, "its HEALTHCHECK has been unhealthy for {}", human(*over))
             }
             Self::ContainerUnhealthy { over, output } => {
-                write!(
-                    f,
-                    "its HEALTHCHECK has been unhealthy for {}; last: {output}",
-                    human(*over)
-                )
+                write!(f, "its HEALTHCHECK has been unhealthy for {}; last: {output}", human(*over))
             }
-            Self::CrashLoop {
-                exits,
-                within,
-                threshold,
-                code,
-            } => {
-                write!(
-                    f,
-                    "it exited {exits} times in {} (limit: {threshold})",
-                    human(*within)
-                )?;
+            Self::CrashLoop { exits, within, threshold, code } => {
+                write!(f, "it exited {exits} times in {} (limit: {threshold})", human(*within))?;
                 code.map_or(Ok(()), |code| write!(f, "; last exit code {code}"))
             }
             Self::Down { over, how } => write!(f, "it has been down for {}: {how}", human(*over)),
-            Self::OutOfMemory {
-                kills,
-                within,
-                peak_percent,
-            } => {
+            Self::OutOfMemory { kills, within, peak_percent } => {
                 let times = if *kills == 1 { "once" } else { "repeatedly" };
-                write!(
-                    f,
-                    "the kernel killed it {times} for want of memory ({kills} in {})",
-                    human(*within)
-                )?;
-                peak_percent.map_or(Ok(()), |p| {
-                    write!(f, "; memory had reached {p:.0} % of its limit")
-                })
+                write!(f, "the kernel killed it {times} for want of memory ({kills} in {})", human(*within))?;
+                peak_percent.map_or(Ok(()), |p| write!(f, "; memory had reached {p:.0} % of its limit"))
             }
-            Self::MemoryHigh {
-                used,
-                limit,
-                threshold,
-                over,
-                samples,
-            } => write!(
+            Self::MemoryHigh { used, limit, threshold, over, samples } => write!(
                 f,
                 "memory has been above {:.0} % of its limit for {} ({samples} samples); now {} of {}, {:.0} %",
                 threshold * 100.0,
@@ -315,9 +280,5 @@ fn mebibytes(bytes: u64) -> String {
 
 /// `used` as a percentage of `limit`; zero if there is no limit.
 pub(crate) fn percent(used: u64, limit: u64) -> f64 {
-    if limit == 0 {
-        0.0
-    } else {
-        used as f64 / limit as f64 * 100.0
-    }
+    if limit == 0 { 0.0 } else { used as f64 / limit as f64 * 100.0 }
 }

@@ -9,7 +9,8 @@ use super::gate::Surroundings;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Refusal};
-use super::release::{Release, ServiceName};
+use super::release::{Release, ReplicaId, ServiceName};
+use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
 use super::settings::{FleetSettings, Severity};
 use super::snapshot::FleetSnapshot;
@@ -63,9 +64,7 @@ impl Fleet {
             }
         }
         for record in remembered.rollbacks {
-            fleet
-                .service(now, &record.service.clone())
-                .restore_rollback(record);
+            fleet.service(now, &record.service.clone()).restore_rollback(record);
         }
         fleet
     }
@@ -97,20 +96,14 @@ impl Fleet {
     /// When [`Input::Tick`] is due if nothing else comes in before.
     pub fn poll_timeout(&self, now: Timestamp) -> Timestamp {
         let heartbeat = now + Duration::from_secs(5);
-        self.services
-            .values()
-            .map(|s| s.poll_timeout(now))
-            .min()
-            .map_or(heartbeat, |due| due.min(heartbeat))
+        self.services.values().map(|s| s.poll_timeout(now)).min().map_or(heartbeat, |due| due.min(heartbeat))
     }
 
     /// The picture of the whole fleet.
     pub fn snapshot(&self, now: Timestamp) -> FleetSnapshot {
         let around = self.surroundings(now);
-        let shown = self
-            .services
-            .values()
-            .filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
+        let shown =
+            self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
         FleetSnapshot {
             at: now,
             settings: self.settings.clone(),
@@ -134,68 +127,27 @@ impl Fleet {
                 self.with(now, &name, effects, |s, turn| s.observe(turn, seen, false));
                 return About::Service(name);
             }
-            Input::Exited {
-                service,
-                replica,
-                code,
-                oom,
-                requested,
-            } => {
-                self.service(now, &service)
-                    .exited(now, &replica, code, oom, requested);
+            Input::Exited { service, replica, code, oom, requested } => {
+                self.service(now, &service).exited(now, &replica, code, oom, requested);
                 return About::Service(service);
             }
-            Input::Sampled {
-                service,
-                replica,
-                signal,
-                measurement,
-            } => {
-                if let Some(s) = self
-                    .services
-                    .get_mut(&service)
-                    .filter(|s| s.state != State::RollingBack)
-                {
-                    // A probe that was under way when its replica went away speaks of the past.
-                    if replica
-                        .as_ref()
-                        .is_none_or(|id| s.replicas.iter().any(|r| r.id == *id))
-                    {
-                        let counted = s.evidence.record(now, replica, signal, measurement);
-                        s.counts.entry(signal).or_default().add(counted);
-                    }
-                }
+            Input::Sampled { service, replica, signal, measurement } => {
+                self.sampled(now, &service, replica, signal, measurement);
                 return About::Service(service);
             }
-            Input::Prepared {
-                rollback,
-                service,
-                result,
-            } => {
+            Input::Prepared { rollback, service, result } => {
                 let prepared = self.services.get_mut(&service).and_then(|s| s.prepared.as_mut());
                 if let Some(prepared) = prepared.filter(|p| p.request.id == rollback) {
                     prepared.result = Some(result);
                 }
                 return About::Service(service);
             }
-            Input::Protected {
-                service,
-                release,
-                result,
-            } => {
-                self.with(now, &service, effects, |s, turn| {
-                    s.protected(turn, &release, result)
-                });
+            Input::Protected { service, release, result } => {
+                self.with(now, &service, effects, |s, turn| s.protected(turn, &release, result));
                 return About::Service(service);
             }
-            Input::Executed {
-                rollback,
-                service,
-                result,
-            } => {
-                self.with(now, &service, effects, |s, turn| {
-                    s.executed(turn, &rollback, result)
-                });
+            Input::Executed { rollback, service, result } => {
+                self.with(now, &service, effects, |s, turn| s.executed(turn, &rollback, result));
                 return About::Service(service);
             }
             Input::Operator { request, command, by } => {
@@ -206,6 +158,22 @@ impl Fleet {
         About::Everybody
     }
 
+    fn sampled(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        replica: Option<ReplicaId>,
+        signal: Signal,
+        m: Measurement,
+    ) {
+        let Some(s) = self.services.get_mut(name).filter(|s| s.state != State::RollingBack) else { return };
+        // A probe that was under way when its replica went away speaks of the past.
+        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id)) {
+            let counted = s.evidence.record(now, replica, signal, m);
+            s.counts.entry(signal).or_default().add(counted);
+        }
+    }
+
     fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
         // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
         if !self.services.get(name).is_some_and(|s| s.seen) || self.engine.is_none() {
@@ -213,18 +181,12 @@ impl Fleet {
         }
         let around = self.surroundings(now);
         self.with(now, name, effects, |s, turn| {
-            if s.state == State::Verifying {
-                s.verify(turn, &around)
-            } else {
-                s.watch(turn, &around)
-            }
+            if s.state == State::Verifying { s.verify(turn, &around) } else { s.watch(turn, &around) }
         });
     }
 
     fn service(&mut self, now: Timestamp, name: &ServiceName) -> &mut Service {
-        self.services
-            .entry(name.clone())
-            .or_insert_with(|| Service::new(name.clone(), now))
+        self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone(), now))
     }
 
     fn with<R>(
@@ -234,19 +196,8 @@ impl Fleet {
         effects: &mut Vec<Effect>,
         f: impl FnOnce(&mut Service, &mut Turn<'_>) -> R,
     ) -> R {
-        let service = self
-            .services
-            .entry(name.clone())
-            .or_insert_with(|| Service::new(name.clone(), now));
-        f(
-            service,
-            &mut Turn {
-                now,
-                fleet: &self.settings,
-                effects,
-                sequence: &mut self.sequence,
-            },
-        )
+        let service = self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone(), now));
+        f(service, &mut Turn { now, fleet: &self.settings, effects, sequence: &mut self.sequence })
     }
 
     fn looked(&mut self, now: Timestamp, look: Look, effects: &mut Vec<Effect>) {
@@ -264,9 +215,7 @@ impl Fleet {
             .collect();
         for seen in look.services.into_iter().chain(gone) {
             let name = seen.service.clone();
-            self.with(now, &name, effects, |s, turn| {
-                s.observe(turn, seen, look.after_gap)
-            });
+            self.with(now, &name, effects, |s, turn| s.observe(turn, seen, look.after_gap));
         }
     }
 
@@ -300,10 +249,8 @@ impl Fleet {
                 self.engine_lost = Some((since, true));
                 let mut a = self.announcement(now, "ENGINE DOES NOT ANSWER");
                 a.fields.push(("Reason".into(), why));
-                a.fields.push((
-                    "Meaning".into(),
-                    "nothing can be judged or rolled back until it is back".into(),
-                ));
+                a.fields
+                    .push(("Meaning".into(), "nothing can be judged or rolled back until it is back".into()));
                 a.next = Some("systemctl status docker".into());
                 effects.push(Effect::Announce(a));
             }
@@ -311,8 +258,7 @@ impl Fleet {
                 self.engine_lost = None;
                 if announced {
                     let mut a = self.announcement(now, "ENGINE ANSWERS AGAIN");
-                    a.fields
-                        .push(("It was silent for".into(), human(now.since(since)).to_string()));
+                    a.fields.push(("It was silent for".into(), human(now.since(since)).to_string()));
                     effects.push(Effect::Announce(a));
                 }
             }
@@ -364,10 +310,7 @@ impl Fleet {
             human(self.settings.breaker_window)
         );
         self.flags.stuck = Some(why.clone());
-        effects.push(Effect::Remember(LedgerChange::Flags {
-            service: None,
-            flags: self.flags.clone(),
-        }));
+        effects.push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
         let mut a = self.announcement(now, "AUTOMATIC ROLLBACKS STOPPED");
         a.kind = AnnouncementKind::BreakerTripped;
         a.fields.push(("Reason".into(), why));
@@ -423,30 +366,16 @@ impl Fleet {
     }
 
     fn expire_pauses(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let over = |flags: &Flags| {
-            flags
-                .paused
-                .as_ref()
-                .and_then(|p| p.until)
-                .is_some_and(|until| until <= now)
-        };
+        let over =
+            |flags: &Flags| flags.paused.as_ref().and_then(|p| p.until).is_some_and(|until| until <= now);
         if over(&self.flags) {
             self.flags.paused = None;
-            effects.push(Effect::Remember(LedgerChange::Flags {
-                service: None,
-                flags: self.flags.clone(),
-            }));
+            effects.push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
         }
-        let names: Vec<ServiceName> = self
-            .services
-            .values()
-            .filter(|s| over(&s.flags))
-            .map(|s| s.name.clone())
-            .collect();
+        let names: Vec<ServiceName> =
+            self.services.values().filter(|s| over(&s.flags)).map(|s| s.name.clone()).collect();
         for name in names {
-            self.with(now, &name, effects, |s, turn| {
-                s.flag(turn, |flags| flags.paused = None)
-            });
+            self.with(now, &name, effects, |s, turn| s.flag(turn, |flags| flags.paused = None));
         }
     }
 
@@ -458,25 +387,14 @@ impl Fleet {
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
         match command {
-            Command::Pause {
-                service,
-                duration,
-                why,
-            } => {
+            Command::Pause { service, duration, why } => {
                 let until = duration.map(|d| now + d);
-                let pause = Pause {
-                    by: by.to_owned(),
-                    why,
-                    since: now,
-                    until,
-                };
+                let pause = Pause { by: by.to_owned(), why, since: now, until };
                 let for_how_long =
                     duration.map_or("until it is resumed".into(), |d| format!("for {}", human(d)));
                 self.set_flags(now, service.as_ref(), effects, |flags| flags.paused = Some(pause))?;
                 let whom = service.map_or("the whole fleet".into(), |s| s.to_string());
-                Ok(format!(
-                    "{whom} is paused {for_how_long}; a rollback in flight is finished"
-                ))
+                Ok(format!("{whom} is paused {for_how_long}; a rollback in flight is finished"))
             }
             Command::Resume { service } => {
                 self.set_flags(now, service.as_ref(), effects, |flags| *flags = Flags::default())?;
@@ -492,10 +410,7 @@ impl Fleet {
                     }),
                     None => self.breaker_reset = now,
                 }
-                Ok(format!(
-                    "{} is watched again",
-                    service.map_or("the fleet".into(), |s| s.to_string())
-                ))
+                Ok(format!("{} is watched again", service.map_or("the fleet".into(), |s| s.to_string())))
             }
             Command::Rollback { service, to, why } => {
                 self.order(now, &service, to.as_deref(), why, by, effects)
@@ -518,10 +433,8 @@ impl Fleet {
             }
             None => {
                 change(&mut self.flags);
-                effects.push(Effect::Remember(LedgerChange::Flags {
-                    service: None,
-                    flags: self.flags.clone(),
-                }));
+                effects
+                    .push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
                 Ok(())
             }
         }
@@ -542,9 +455,7 @@ impl Fleet {
             return Err(unknown(name));
         };
         if service.state.in_flight() {
-            return Err(format!(
-                "a rollback of {name} is in flight already; next: backstop status"
-            ));
+            return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
         }
         if let Some(why) = &around.store_error {
             return Err(format!("nothing is done that could not be recorded first: {why}"));
@@ -553,19 +464,12 @@ impl Fleet {
             return Err(format!("the engine does not answer: {why}"));
         }
         let target = pick(service, to)?;
-        let gates = service
-            .ask(now, None, &around)
-            .into_iter()
-            .filter(|a| a.allow)
-            .collect();
+        let gates = service.ask(now, None, &around).into_iter().filter(|a| a.allow).collect();
         let decision = Decision {
             at: now,
             service: name.clone(),
             verdict: Verdict::Rollback,
-            reason: Reason::Operator {
-                by: by.to_owned(),
-                why,
-            },
+            reason: Reason::Operator { by: by.to_owned(), why },
             severity: Severity::High,
             from: service.current.clone(),
             to: Some(target.clone()),
@@ -609,11 +513,7 @@ fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
         return Ok(target.clone());
     }
     let eligible: Vec<String> = service.targets().map(ToString::to_string).collect();
-    let eligible = if eligible.is_empty() {
-        "none".into()
-    } else {
-        eligible.join(", ")
-    };
+    let eligible = if eligible.is_empty() { "none".into() } else { eligible.join(", ") };
     let what = match service.ledger.iter().find(|e| means(&e.release)) {
         Some(e) if service.current.as_ref().is_some_and(|c| c.id == e.release.id) => {
             "is what runs now".to_owned()
@@ -621,10 +521,7 @@ fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
         Some(e) => format!("is {}, not known-good", e.standing.name().replace('_', " ")),
         None => "is not in the ledger".into(),
     };
-    Err(format!(
-        "release {wanted} of {} {what}; known-good releases: {eligible}",
-        service.name
-    ))
+    Err(format!("release {wanted} of {} {what}; known-good releases: {eligible}", service.name))
 }
 
 impl super::snapshot::SampleCounts {

@@ -63,10 +63,7 @@ pub(crate) struct Surroundings {
 
 /// Asks every gate in order.
 pub(crate) fn ask(q: Question<'_>, around: &Surroundings) -> Vec<GateAnswer> {
-    Gate::ALL
-        .into_iter()
-        .map(|gate| answer(gate, q, around))
-        .collect()
+    Gate::ALL.into_iter().map(|gate| answer(gate, q, around)).collect()
 }
 
 fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
@@ -83,11 +80,7 @@ fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
         Gate::Breaker => breaker(around),
     };
     let allow = result.is_ok();
-    GateAnswer {
-        gate,
-        allow,
-        why: result.unwrap_or_else(|why| why),
-    }
+    GateAnswer { gate, allow, why: result.unwrap_or_else(|why| why) }
 }
 
 type Answer = Result<String, String>;
@@ -126,11 +119,7 @@ fn paused(q: Question<'_>, around: &Surroundings) -> Answer {
 
 fn new_enough(q: Question<'_>) -> Answer {
     let slow = matches!(q.signal, Some(Signal::Memory | Signal::OomKills | Signal::Exits));
-    let watch = if slow {
-        q.settings.watch_slow
-    } else {
-        q.settings.watch
-    };
+    let watch = if slow { q.settings.watch_slow } else { q.settings.watch };
     let age = q.onset.unwrap_or(q.now).since(q.deployed);
     if age <= watch {
         Ok(format!("deployed {} before", human(age)))
@@ -151,17 +140,11 @@ fn before(q: Question<'_>) -> Answer {
             let bad = all >= BEFORE_CHECKS && f64::from(failed) >= f64::from(all) * BEFORE_SHARE;
             bad.then(|| format!("{failed} of {all} health checks failed in the 5 min before the deployment"))
         }
-        Some(Signal::ContainerHealth) => q
-            .before
-            .unhealthy
-            .then(|| "the release before it was unhealthy too".to_owned()),
+        Some(Signal::ContainerHealth) => {
+            q.before.unhealthy.then(|| "the release before it was unhealthy too".to_owned())
+        }
         Some(Signal::Exits) => {
-            let limit = q
-                .settings
-                .rules
-                .iter()
-                .find(|r| r.name == "crash_loop")
-                .map_or(3.0, |r| r.threshold);
+            let limit = q.settings.rules.iter().find(|r| r.name == "crash_loop").map_or(3.0, |r| r.threshold);
             let bad = f64::from(q.before.exits) >= limit;
             bad.then(|| format!("the release before it exited {} times too", q.before.exits))
         }
@@ -191,9 +174,7 @@ fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
             None => return Err(format!("a rollback of {name} is in flight; it may cure this one")),
             Some(ended) if q.now.since(*ended) < wait => {
                 let left = human(wait.saturating_sub(q.now.since(*ended)));
-                return Err(format!(
-                    "{name} was just rolled back; its effect is awaited for another {left}"
-                ));
+                return Err(format!("{name} was just rolled back; its effect is awaited for another {left}"));
             }
             Some(_) => {}
         }
@@ -201,10 +182,7 @@ fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
     let onset = q.onset.unwrap_or(q.now);
     let settled_by = onset.before(WITNESS_AGE);
     let own = usize::from(q.deployed <= settled_by);
-    let witnesses = around
-        .deployed
-        .partition_point(|d| *d <= settled_by)
-        .saturating_sub(own);
+    let witnesses = around.deployed.partition_point(|d| *d <= settled_by).saturating_sub(own);
     let suffering: Vec<&str> = around
         .degraded
         .iter()
@@ -249,11 +227,7 @@ fn attempts(q: Question<'_>) -> Answer {
         q.settings.attempts,
         human(q.settings.attempts_window)
     );
-    if q.attempts < q.settings.attempts {
-        Ok(said)
-    } else {
-        Err(format!("{said}: a person is needed"))
-    }
+    if q.attempts < q.settings.attempts { Ok(said) } else { Err(format!("{said}: a person is needed")) }
 }
 
 fn breaker(around: &Surroundings) -> Answer {
@@ -267,9 +241,5 @@ fn breaker(around: &Surroundings) -> Answer {
         s.breaker_rollbacks,
         human(s.breaker_window)
     );
-    if around.recent < s.breaker_rollbacks {
-        Ok(said)
-    } else {
-        Err(said)
-    }
+    if around.recent < s.breaker_rollbacks { Ok(said) } else { Err(said) }
 }

@@ -111,9 +111,7 @@ impl Service {
                 self.go_watching(turn);
             }
             State::CoolingDown => {
-                let over = self
-                    .last_ended
-                    .is_none_or(|at| turn.now.since(at) >= self.settings.cooldown);
+                let over = self.last_ended.is_none_or(|at| turn.now.since(at) >= self.settings.cooldown);
                 if over {
                     self.go(turn, Event::CooledDown);
                 }
@@ -134,11 +132,7 @@ impl Service {
 
     /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
     fn keep_specification(&mut self, turn: &mut Turn<'_>) {
-        let wait = if self.current_is_known_good() {
-            PROTECT_AGAIN
-        } else {
-            PROTECT_RETRY
-        };
+        let wait = if self.current_is_known_good() { PROTECT_AGAIN } else { PROTECT_RETRY };
         if self.protect.is_some_and(|(at, _)| turn.now.since(at) < wait) {
             return;
         }
@@ -147,11 +141,7 @@ impl Service {
         };
         self.protect = Some((turn.now, true));
         let older = self.targets().cloned().collect();
-        turn.effect(Effect::Protect {
-            service: self.name.clone(),
-            release,
-            older,
-        });
+        turn.effect(Effect::Protect { service: self.name.clone(), release, older });
     }
 
     /// The specification is kept: the release is known-good from here on.
@@ -170,9 +160,7 @@ impl Service {
             return;
         }
         let now = turn.now;
-        self.enter(turn, &release, |entry| {
-            entry.standing = Standing::KnownGood { since: now }
-        });
+        self.enter(turn, &release, |entry| entry.standing = Standing::KnownGood { since: now });
         self.go(turn, Event::Promoted);
     }
 
@@ -198,19 +186,14 @@ impl Service {
             stop_grace: self.settings.stop_grace,
             decided: None,
         };
-        self.prepared = Some(Prepared {
-            request: request.clone(),
-            result: None,
-        });
+        self.prepared = Some(Prepared { request: request.clone(), result: None });
         turn.effect(Effect::Prepare(request));
     }
 
     /// Removes what was prepared, if anything was.
     pub(crate) fn drop_prepared(&mut self, turn: &mut Turn<'_>) {
         if let Some(prepared) = self.prepared.take() {
-            turn.effect(Effect::Discard {
-                rollback: prepared.request.id,
-            });
+            turn.effect(Effect::Discard { rollback: prepared.request.id });
         }
     }
 
@@ -218,9 +201,7 @@ impl Service {
     fn worst_breach(&self, findings: &[Finding]) -> Option<Breach> {
         if let Some(earlier) = &self.refused {
             return Some(Breach {
-                reason: Reason::Refused {
-                    earlier: earlier.clone(),
-                },
+                reason: Reason::Refused { earlier: earlier.clone() },
                 severity: Severity::Critical,
                 rule: "redeploy".into(),
                 signal: None,
@@ -230,9 +211,7 @@ impl Service {
         }
         let breached = findings.iter().filter(|f| f.row.answer == RowAnswer::Breached);
         // A row that acts comes before one that only asks, whatever their severities.
-        let worst = breached
-            .rev()
-            .max_by_key(|f| (f.row.action == Action::Rollback, f.row.severity))?;
+        let worst = breached.rev().max_by_key(|f| (f.row.action == Action::Rollback, f.row.severity))?;
         Some(Breach {
             reason: worst.reason.clone()?,
             severity: worst.row.severity,
@@ -250,10 +229,7 @@ impl Service {
             None => self.ask(turn.now, None, around),
         };
         let denied = all.iter().position(|a| !a.allow);
-        let gates = all
-            .into_iter()
-            .take(denied.map_or(usize::MAX, |i| i + 1))
-            .collect::<Vec<_>>();
+        let gates = all.into_iter().take(denied.map_or(usize::MAX, |i| i + 1)).collect::<Vec<_>>();
         let denial = gates.last().filter(|a| !a.allow).cloned();
         if denial.is_none() && self.held_by_surroundings {
             self.void_evidence(turn.now);
@@ -338,8 +314,7 @@ impl Service {
         };
         let mut a = self.announcement(turn, kind, title);
         a.fields.extend(self.about(decision));
-        a.fields
-            .push(("Not rolled back because".into(), denial.why.clone()));
+        a.fields.push(("Not rolled back because".into(), denial.why.clone()));
         a.next = Some(format!("backstop {verb} {}", self.name));
         a
     }
@@ -388,9 +363,6 @@ impl Service {
 
     /// How long a rollback is expected to take, for the announcement.
     pub(crate) fn eta(&self) -> String {
-        format!(
-            "serving again within seconds, proved after {}",
-            human(self.settings.verify)
-        )
+        format!("serving again within seconds, proved after {}", human(self.settings.verify))
     }
 }

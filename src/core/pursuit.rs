@@ -115,9 +115,7 @@ impl Service {
             let condemned = !matches!(record.decision.reason, Reason::TargetFailed { .. });
             if condemned {
                 let why = record.decision.reason.to_string();
-                self.enter(turn, &from, |entry| {
-                    entry.standing = Standing::Quarantined { since: now, why }
-                });
+                self.enter(turn, &from, |entry| entry.standing = Standing::Quarantined { since: now, why });
             }
         }
         self.evidence = Evidence::default();
@@ -135,15 +133,11 @@ impl Service {
         let to = record.to.clone();
         self.enter(turn, &to, |entry| entry.deployed = now);
         if !notes.is_empty() {
-            let mut a = self.announcement(
-                turn,
-                AnnouncementKind::RollbackInProgress,
-                "ROLLBACK APPLIED, WITH NOTES",
-            );
+            let mut a =
+                self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK APPLIED, WITH NOTES");
             a.key = format!("{}/notes", record.id);
             a.rollback = Some(record.id.clone());
-            a.fields
-                .extend(notes.iter().map(|n| ("Note".to_owned(), n.clone())));
+            a.fields.extend(notes.iter().map(|n| ("Note".to_owned(), n.clone())));
             turn.effect(Effect::Announce(a));
         }
         self.rollback = Some(record);
@@ -152,42 +146,26 @@ impl Service {
 
     /// One turn of verification: the same rules as for a deployment, plus identity, for long enough.
     pub(crate) fn verify(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
-        let Some((applied, to)) = self
-            .rollback
-            .as_ref()
-            .and_then(|r| Some((r.applied?, r.to.clone())))
+        let Some((applied, to)) = self.rollback.as_ref().and_then(|r| Some((r.applied?, r.to.clone())))
         else {
             return;
         };
         // What an engine restart stopped says nothing about the target: verification starts over after it.
         let from = around.engine_back.map_or(applied, |back| back.max(applied));
         let findings = self.findings(turn.now);
-        let settled = around
-            .engine_back
-            .is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
+        let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
         let judged = |f: &&Finding| f.row.action == Action::Rollback && f.row.answer == RowAnswer::Breached;
-        if let Some(why) = findings
-            .iter()
-            .find(judged)
-            .and_then(|f| f.reason.clone())
-            .filter(|_| settled)
-        {
+        if let Some(why) = findings.iter().find(judged).and_then(|f| f.reason.clone()).filter(|_| settled) {
             self.not_verified(turn, around, why.to_string());
             return;
         }
         let identical = !self.replicas.is_empty() && self.replicas.iter().all(|r| r.release.id == to.id);
-        let proof = if identical {
-            self.proof()
-        } else {
-            Err(format!("{to} is not seen running yet"))
-        };
+        let proof = if identical { self.proof() } else { Err(format!("{to} is not seen running yet")) };
         let crossed = findings.iter().any(Finding::crossed);
         if proof.is_ok() && !crossed && turn.now.since(from) >= self.settings.verify {
             self.verified(turn, &findings);
         } else if turn.now.since(from) >= self.settings.verify_timeout {
-            let missing = proof
-                .err()
-                .unwrap_or_else(|| "a rule was pending all the time".into());
+            let missing = proof.err().unwrap_or_else(|| "a rule was pending all the time".into());
             self.unproven(turn, &missing);
         }
     }
@@ -197,18 +175,9 @@ impl Service {
         let Some(record) = self.rollback.clone() else {
             return;
         };
-        let checks: u32 = self
-            .evidence
-            .checks
-            .values()
-            .map(|s| s.samples)
-            .fold(0, u32::saturating_add);
+        let checks: u32 = self.evidence.checks.values().map(|s| s.samples).fold(0, u32::saturating_add);
         let rows = count(findings.iter().filter(|f| f.row.answer == RowAnswer::Ok).count());
-        let health = if checks > 0 {
-            format!(", {checks} health checks among them")
-        } else {
-            String::new()
-        };
+        let health = if checks > 0 { format!(", {checks} health checks among them") } else { String::new() };
         let said = format!(
             "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",
             human(turn.now.since(record.applied.unwrap_or(record.started))),
@@ -224,10 +193,8 @@ impl Service {
         ));
         a.fields.push(("Rolled back to".into(), record.to.to_string()));
         a.fields.push(("Status".into(), said));
-        a.fields
-            .push(("Reason".into(), record.decision.reason.to_string()));
-        a.fields
-            .push(("Duration".into(), self.durations(turn.now, &record)));
+        a.fields.push(("Reason".into(), record.decision.reason.to_string()));
+        a.fields.push(("Duration".into(), self.durations(turn.now, &record)));
         a.next = Some(format!("backstop history {}", self.name));
         turn.effect(Effect::Announce(a));
         self.failed_targets.clear();
@@ -243,10 +210,7 @@ impl Service {
             human(now.since(record.started))
         );
         if let Some(onset) = record.onset {
-            said.push_str(&format!(
-                "; {} after the first bad sign",
-                human(applied.since(onset))
-            ));
+            said.push_str(&format!("; {} after the first bad sign", human(applied.since(onset))));
         }
         said
     }
@@ -260,10 +224,7 @@ impl Service {
         self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
         // The cooldown is for new decisions; this one is not over yet.
         self.last_ended = None;
-        let reason = Reason::TargetFailed {
-            target: record.to.to_string(),
-            why,
-        };
+        let reason = Reason::TargetFailed { target: record.to.to_string(), why };
         let gates = self.ask(turn.now, None, around);
         let denied = gates.iter().find(|a| !a.allow).cloned();
         let decision = Decision {
@@ -297,16 +258,9 @@ impl Service {
         let Some(record) = self.rollback.clone() else {
             return;
         };
-        let why = format!(
-            "not proved within {}: {missing}",
-            human(self.settings.verify_timeout)
-        );
+        let why = format!("not proved within {}: {missing}", human(self.settings.verify_timeout));
         self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
-        self.stuck(
-            turn,
-            Some(&record.to),
-            format!("the rollback to {} was applied and is {why}", record.to),
-        );
+        self.stuck(turn, Some(&record.to), format!("the rollback to {} was applied and is {why}", record.to));
     }
 
     /// Closes the record; `close` if there is something to clean up on the engine.
@@ -317,16 +271,11 @@ impl Service {
         record.ended = Some(turn.now);
         record.outcome = outcome;
         // What did not begin or was undone changed nothing that would need to cool down.
-        if !matches!(
-            record.outcome,
-            RollbackOutcome::Void(_) | RollbackOutcome::Unwound(_)
-        ) {
+        if !matches!(record.outcome, RollbackOutcome::Void(_) | RollbackOutcome::Unwound(_)) {
             self.last_ended = record.ended;
         }
         if close {
-            turn.effect(Effect::Close {
-                rollback: record.id.clone(),
-            });
+            turn.effect(Effect::Close { rollback: record.id.clone() });
         }
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
     }
@@ -336,10 +285,7 @@ impl Service {
         a.key = format!("{id}/failed");
         a.rollback = Some(id.clone());
         a.fields.push(("Reason".into(), why.to_owned()));
-        let runs = self
-            .current
-            .as_ref()
-            .map_or("nothing".into(), ToString::to_string);
+        let runs = self.current.as_ref().map_or("nothing".into(), ToString::to_string);
         a.fields.push(("What runs".into(), runs));
         a.next = Some(format!("backstop explain {}", self.name));
         turn.effect(Effect::Announce(a));
@@ -349,10 +295,7 @@ impl Service {
     pub(crate) fn stuck(&mut self, turn: &mut Turn<'_>, runs: Option<&Release>, why: String) {
         let mut a = self.announcement(turn, AnnouncementKind::Stuck, "A PERSON IS NEEDED");
         a.fields.push(("Reason".into(), why.clone()));
-        a.fields.push((
-            "What runs".into(),
-            runs.map_or("nothing".into(), ToString::to_string),
-        ));
+        a.fields.push(("What runs".into(), runs.map_or("nothing".into(), ToString::to_string)));
         a.next = Some(format!(
             "backstop explain {}; when it is well again: backstop resume {}",
             self.name, self.name

@@ -110,11 +110,7 @@ impl Turn<'_> {
     /// An id that sorts by time: eleven hexadecimal digits of milliseconds, then two of a counter.
     pub(crate) fn rollback_id(&mut self) -> RollbackId {
         *self.sequence = self.sequence.wrapping_add(1);
-        RollbackId::new(format!(
-            "{:011x}{:02x}",
-            self.now.as_millis(),
-            *self.sequence % 256
-        ))
+        RollbackId::new(format!("{:011x}{:02x}", self.now.as_millis(), *self.sequence % 256))
     }
 }
 
@@ -199,11 +195,7 @@ impl Service {
 
     /// Back to watching: where to depends on whether the release proved itself.
     pub(crate) fn go_watching(&mut self, turn: &Turn<'_>) {
-        let event = if self.current_is_known_good() {
-            Event::Cleared
-        } else {
-            Event::ClearedOnTrial
-        };
+        let event = if self.current_is_known_good() { Event::Cleared } else { Event::ClearedOnTrial };
         self.go(turn, event);
     }
 
@@ -216,13 +208,11 @@ impl Service {
     }
 
     pub(crate) fn current_is_known_good(&self) -> bool {
-        self.current_entry()
-            .is_some_and(|e| matches!(e.standing, Standing::KnownGood { .. }))
+        self.current_entry().is_some_and(|e| matches!(e.standing, Standing::KnownGood { .. }))
     }
 
     pub(crate) fn current_is_quarantined(&self) -> bool {
-        self.current_entry()
-            .is_some_and(|e| matches!(e.standing, Standing::Quarantined { .. }))
+        self.current_entry().is_some_and(|e| matches!(e.standing, Standing::Quarantined { .. }))
     }
 
     /// Changes or adds the entry of `release`, and remembers it.
@@ -233,28 +223,21 @@ impl Service {
         change: impl FnOnce(&mut LedgerEntry),
     ) {
         let now = turn.now;
-        let at = self
-            .ledger
-            .iter()
-            .position(|e| e.release.id == release.id)
-            .unwrap_or_else(|| {
-                let fresh = LedgerEntry {
-                    release: release.clone(),
-                    first_seen: now,
-                    deployed: now,
-                    standing: Standing::Trial,
-                };
-                self.ledger.push(fresh);
-                self.ledger.len() - 1
-            });
+        let at = self.ledger.iter().position(|e| e.release.id == release.id).unwrap_or_else(|| {
+            let fresh = LedgerEntry {
+                release: release.clone(),
+                first_seen: now,
+                deployed: now,
+                standing: Standing::Trial,
+            };
+            self.ledger.push(fresh);
+            self.ledger.len() - 1
+        });
         if let Some(entry) = self.ledger.get_mut(at) {
             // The reference may have been retagged since: what was typed last is what people know it by.
             entry.release = release.clone();
             change(entry);
-            turn.remember(LedgerChange::Entry {
-                service: self.name.clone(),
-                entry: entry.clone(),
-            });
+            turn.remember(LedgerChange::Entry { service: self.name.clone(), entry: entry.clone() });
         }
         self.ledger.sort_by_key(|e| std::cmp::Reverse(e.deployed));
         self.trim(turn);
@@ -281,10 +264,7 @@ impl Service {
                 release: entry.release.id.clone(),
             });
             if matches!(entry.standing, Standing::KnownGood { .. }) {
-                turn.effect(Effect::Unprotect {
-                    service: self.name.clone(),
-                    release: entry.release,
-                });
+                turn.effect(Effect::Unprotect { service: self.name.clone(), release: entry.release });
             }
         }
     }
@@ -302,15 +282,13 @@ impl Service {
 
     /// Where a rollback would go now, or why nowhere.
     pub(crate) fn target(&self) -> Result<&Release, &'static str> {
-        self.targets()
-            .find(|t| !self.failed_targets.contains(&t.id))
-            .ok_or({
-                if self.failed_targets.is_empty() {
-                    "no other release has passed its trial yet: there is nothing to roll back to"
-                } else {
-                    "no known-good release is left that was not tried"
-                }
-            })
+        self.targets().find(|t| !self.failed_targets.contains(&t.id)).ok_or({
+            if self.failed_targets.is_empty() {
+                "no other release has passed its trial yet: there is nothing to roll back to"
+            } else {
+                "no known-good release is left that was not tried"
+            }
+        })
     }
 
     /// Every row of the matrix, judged now.
@@ -364,16 +342,10 @@ impl Service {
             }
             let proved = checks.values().filter(|s| s.successes >= PROOF_SUCCESSES).count();
             if proved == 0 || proved < checks.len() {
-                return Err(format!(
-                    "the health check has not passed {PROOF_SUCCESSES} times in a row yet"
-                ));
+                return Err(format!("the health check has not passed {PROOF_SUCCESSES} times in a row yet"));
             }
         }
-        match self
-            .replicas
-            .iter()
-            .find(|r| !matches!(r.health, None | Some(ContainerHealth::Healthy)))
-        {
+        match self.replicas.iter().find(|r| !matches!(r.health, None | Some(ContainerHealth::Healthy))) {
             Some(replica) => Err(format!("the HEALTHCHECK of {} is not healthy yet", replica.name)),
             None => Ok(()),
         }
@@ -405,10 +377,7 @@ impl Service {
         change(&mut flags);
         if flags != self.flags {
             self.flags = flags.clone();
-            turn.remember(LedgerChange::Flags {
-                service: Some(self.name.clone()),
-                flags,
-            });
+            turn.remember(LedgerChange::Flags { service: Some(self.name.clone()), flags });
         }
     }
 
@@ -417,11 +386,7 @@ impl Service {
         if self.replicas.is_empty() && self.evidence.down.is_empty() {
             return None;
         }
-        self.findings(now)
-            .iter()
-            .filter(|f| f.crossed())
-            .filter_map(|f| f.row.since)
-            .min()
+        self.findings(now).iter().filter(|f| f.crossed()).filter_map(|f| f.row.since).min()
     }
 
     /// When the core should look at this service again although nothing came in.
@@ -469,23 +434,13 @@ impl Service {
 
     /// What is going on, in one sentence.
     fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
-        let current = self
-            .current
-            .as_ref()
-            .map_or_else(|| "nothing".to_owned(), ToString::to_string);
-        let symptom = || {
-            worst
-                .and_then(|f| f.reason.as_ref())
-                .map_or_else(String::new, ToString::to_string)
-        };
+        let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
         match self.state {
             State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
             State::Steady if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
             State::Trial if now < self.trial_ends => {
-                format!(
-                    "{current} is on trial for another {}",
-                    human(self.trial_ends.since(now))
-                )
+                format!("{current} is on trial for another {}", human(self.trial_ends.since(now)))
             }
             State::Trial => match self.proof() {
                 Ok(()) => format!("{current} has passed its trial; its specification is being kept"),
@@ -498,10 +453,7 @@ impl Service {
             State::CoolingDown => format!("{current} was put back and proved"),
             State::Blind => format!("{current} cannot be judged: what it is judged by cannot be measured"),
             State::Paused => match &self.flags.paused {
-                Some(p) => format!(
-                    "paused by {}: {}; next: backstop resume {}",
-                    p.by, p.why, self.name
-                ),
+                Some(p) => format!("paused by {}: {}; next: backstop resume {}", p.by, p.why, self.name),
                 None => "paused with the whole fleet; next: backstop resume".into(),
             },
             State::Stuck => format!(

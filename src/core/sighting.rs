@@ -57,10 +57,9 @@ impl Service {
     fn vanished(&mut self, gone: &[ReplicaId]) {
         for id in gone {
             if let Some((since, how)) = self.exits.crashed.get(id) {
-                self.evidence.down.insert(
-                    id.clone(),
-                    (*since, format!("{how}, and its container was removed")),
-                );
+                self.evidence
+                    .down
+                    .insert(id.clone(), (*since, format!("{how}, and its container was removed")));
             }
         }
         if self.evidence.down.is_empty() {
@@ -77,11 +76,7 @@ impl Service {
         }
         self.drop_prepared(turn);
         let replaced = self.current.is_some();
-        self.before = if replaced && !first {
-            self.evidence.sum_up(turn.now)
-        } else {
-            Before::default()
-        };
+        self.before = if replaced && !first { self.evidence.sum_up(turn.now) } else { Before::default() };
         self.evidence = Evidence::default();
         self.exits = Exits::default();
         self.told.clear();
@@ -104,32 +99,18 @@ impl Service {
     fn trial_end(&self, now: Timestamp) -> Timestamp {
         let full = self.deployed + self.settings.trial;
         let short = now + self.settings.verify;
-        if self.current_is_known_good() || full <= now {
-            short
-        } else {
-            full
-        }
+        if self.current_is_known_good() || full <= now { short } else { full }
     }
 
     /// Says what there is to say about a release that just appeared.
     fn greet(&mut self, turn: &mut Turn<'_>, release: &Release, replaced: bool) {
         if let Some(Standing::Quarantined { since, why }) = self.current_entry().map(|e| e.standing.clone()) {
             let refuse = self.settings.redeploy == Redeploy::Refuse;
-            let then = if refuse {
-                "It is rolled back at once"
-            } else {
-                "It is judged again"
-            };
-            let mut a = self.announcement(
-                turn,
-                AnnouncementKind::QuarantinedAgain,
-                "ROLLED-BACK RELEASE IS BACK",
-            );
+            let then = if refuse { "It is rolled back at once" } else { "It is judged again" };
+            let mut a =
+                self.announcement(turn, AnnouncementKind::QuarantinedAgain, "ROLLED-BACK RELEASE IS BACK");
             a.fields.push(("Current version".into(), release.to_string()));
-            a.fields.push((
-                "Rolled back".into(),
-                format!("{} ago: {why}", human(turn.now.since(since))),
-            ));
+            a.fields.push(("Rolled back".into(), format!("{} ago: {why}", human(turn.now.since(since)))));
             a.fields.push(("Policy".into(), then.into()));
             a.next = Some(format!("backstop explain {}", self.name));
             turn.effect(Effect::Announce(a));
@@ -157,9 +138,7 @@ impl Service {
         for replica in &replicas {
             self.look_at(now, replica, after_gap);
         }
-        self.exits
-            .accounted
-            .retain(|id, _| replicas.iter().any(|r| r.id == *id));
+        self.exits.accounted.retain(|id, _| replicas.iter().any(|r| r.id == *id));
         self.replicas = replicas;
     }
 
@@ -168,20 +147,14 @@ impl Service {
         match &replica.health {
             Some(ContainerHealth::Unhealthy(output)) if replica.phase == Phase::Running => {
                 let since = self.evidence.unhealthy.get(id).map_or(now, |(since, _)| *since);
-                self.evidence
-                    .unhealthy
-                    .insert(id.clone(), (since, output.clone()));
+                self.evidence.unhealthy.insert(id.clone(), (since, output.clone()));
             }
             None
             | Some(ContainerHealth::Starting | ContainerHealth::Healthy | ContainerHealth::Unhealthy(_)) => {
                 self.evidence.unhealthy.remove(id);
             }
         }
-        let known = *self
-            .exits
-            .accounted
-            .entry(id.clone())
-            .or_insert(replica.restart_count);
+        let known = *self.exits.accounted.entry(id.clone()).or_insert(replica.restart_count);
         if after_gap && replica.restart_count > known {
             for _ in 0..(replica.restart_count - known).min(EXITS_AFTER_GAP_MAX) {
                 self.evidence.exited(now, None, false);
@@ -241,10 +214,7 @@ impl Service {
 /// How a replica is down by its own fault; none if it is up, or was stopped by somebody, or ended well.
 fn how_down(replica: &Replica, exits: &Exits) -> Option<String> {
     match replica.phase {
-        Phase::Created => replica
-            .start_error
-            .as_ref()
-            .map(|e| format!("it could not be started: {e}")),
+        Phase::Created => replica.start_error.as_ref().map(|e| format!("it could not be started: {e}")),
         Phase::Exited if exits.requested.contains(&replica.id) => None,
         Phase::Exited => match exits.crashed.get(&replica.id) {
             Some((_, how)) => Some(how.clone()),

@@ -60,10 +60,7 @@ impl State {
 
     /// Where `event` leads from here; none if it is not a legal move.
     pub fn after(self, event: Event) -> Option<Self> {
-        TRANSITIONS
-            .iter()
-            .find(|(from, e, _)| *from == self && *e == event)
-            .map(|(_, _, to)| *to)
+        TRANSITIONS.iter().find(|(from, e, _)| *from == self && *e == event).map(|(_, _, to)| *to)
     }
 }
 
@@ -179,12 +176,7 @@ pub const TRANSITIONS: &[(State, Event, State)] = {
 pub fn diagram() -> String {
     let mut out = String::from("stateDiagram-v2\n    [*] --> trial\n");
     for (from, event, to) in TRANSITIONS {
-        out.push_str(&format!(
-            "    {} --> {}: {}\n",
-            from.name(),
-            to.name(),
-            event.name()
-        ));
+        out.push_str(&format!("    {} --> {}: {}\n", from.name(), to.name(), event.name()));
     }
     out
 }
@@ -196,10 +188,7 @@ mod tests {
     #[test]
     fn no_move_is_listed_twice() {
         for (i, (from, event, _)) in TRANSITIONS.iter().enumerate() {
-            let same = TRANSITIONS
-                .iter()
-                .skip(i + 1)
-                .any(|(f, e, _)| f == from && e == event);
+            let same = TRANSITIONS.iter().skip(i + 1).any(|(f, e, _)| f == from && e == event);
             assert!(!same, "{from:?} has two moves for {event:?}");
         }
     }
@@ -208,15 +197,10 @@ mod tests {
     fn every_state_can_be_left_and_reached() {
         for state in State::ALL {
             assert!(
-                TRANSITIONS
-                    .iter()
-                    .any(|(from, _, to)| *from == state && *to != state),
+                TRANSITIONS.iter().any(|(from, _, to)| *from == state && *to != state),
                 "{state:?} is a trap"
             );
-            assert!(
-                TRANSITIONS.iter().any(|(_, _, to)| *to == state),
-                "{state:?} is never reached"
-            );
+            assert!(TRANSITIONS.iter().any(|(_, _, to)| *to == state), "{state:?} is never reached");
         }
     }
 

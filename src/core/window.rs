@@ -93,18 +93,9 @@ impl Evidence {
         measurement: Measurement,
     ) -> SampleCounts {
         let (good, bad, error) = (
-            SampleCounts {
-                healthy: 1,
-                ..SampleCounts::default()
-            },
-            SampleCounts {
-                unhealthy: 1,
-                ..SampleCounts::default()
-            },
-            SampleCounts {
-                error: 1,
-                ..SampleCounts::default()
-            },
+            SampleCounts { healthy: 1, ..SampleCounts::default() },
+            SampleCounts { unhealthy: 1, ..SampleCounts::default() },
+            SampleCounts { error: 1, ..SampleCounts::default() },
         );
         match (signal, measurement) {
             (Signal::Health, Measurement::Check { ok, detail, .. }) => {
@@ -152,16 +143,8 @@ impl Evidence {
     /// Starts the windows anew: what was seen until now says nothing. What is still so counts from now on.
     pub(crate) fn void(&mut self, now: Timestamp) {
         let old = std::mem::take(self);
-        self.down = old
-            .down
-            .into_iter()
-            .map(|(id, (_, how))| (id, (now, how)))
-            .collect();
-        self.unhealthy = old
-            .unhealthy
-            .into_iter()
-            .map(|(id, (_, how))| (id, (now, how)))
-            .collect();
+        self.down = old.down.into_iter().map(|(id, (_, how))| (id, (now, how))).collect();
+        self.unhealthy = old.unhealthy.into_iter().map(|(id, (_, how))| (id, (now, how))).collect();
     }
 
     /// Forgets replicas that are gone, so that their last words are not held against those that follow.
@@ -183,10 +166,7 @@ impl Evidence {
 
     /// Sums up what the release that is leaving now was like.
     pub(crate) fn sum_up(&self, now: Timestamp) -> Before {
-        let recent = self
-            .recent
-            .iter()
-            .filter(|(at, _)| now.since(*at) <= BEFORE_HEALTH);
+        let recent = self.recent.iter().filter(|(at, _)| now.since(*at) <= BEFORE_HEALTH);
         let (mut failed, mut all) = (0, 0);
         for (_, ok) in recent {
             all += 1;
@@ -229,10 +209,7 @@ impl Streak {
 
     fn unavailable(&mut self, now: Timestamp, why: String) {
         // Neither failure nor success: the streaks stand, and nothing is added to them.
-        let (attempts, since) = self
-            .unavailable
-            .take()
-            .map_or((0, now), |(n, since, _)| (n, since));
+        let (attempts, since) = self.unavailable.take().map_or((0, now), |(n, since, _)| (n, since));
         self.unavailable = Some((attempts.saturating_add(1), since, why));
     }
 }
