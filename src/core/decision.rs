@@ -69,6 +69,8 @@ pub enum Gate {
     NewEnough,
     /// The symptom was not there before the deployment.
     Before,
+    /// No other service is being rolled back, or was just now: that may cure this one too.
+    OneAtATime,
     /// The symptom is not everybody's.
     Environment,
     /// There is a known-good release that differs and is not quarantined.
@@ -83,12 +85,13 @@ pub enum Gate {
 
 impl Gate {
     /// All gates, in the order in which they are asked.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Store,
         Self::Engine,
         Self::Paused,
         Self::NewEnough,
         Self::Before,
+        Self::OneAtATime,
         Self::Environment,
         Self::Target,
         Self::Cooldown,
@@ -104,6 +107,7 @@ impl Gate {
             Self::Paused => "paused",
             Self::NewEnough => "new_enough",
             Self::Before => "before",
+            Self::OneAtATime => "one_at_a_time",
             Self::Environment => "environment",
             Self::Target => "target",
             Self::Cooldown => "cooldown",
@@ -241,11 +245,12 @@ impl fmt::Display for Reason {
                 human(*over),
                 human(*sustained)
             ),
-            Self::ContainerUnhealthy { over, output } if output.is_empty() => {
-                write!(f, "its HEALTHCHECK has been unhealthy for {}", human(*over))
-            }
             Self::ContainerUnhealthy { over, output } => {
-                write!(f, "its HEALTHCHECK has been unhealthy for {}; last: {output}", human(*over))
+                f.write_str("its HEALTHCHECK says unhealthy")?;
+                if !over.is_zero() {
+                    write!(f, ", for {}", human(*over))?;
+                }
+                if output.is_empty() { Ok(()) } else { write!(f, "; last: {output}") }
             }
             Self::CrashLoop { exits, within, threshold, code } => {
                 write!(f, "it exited {exits} times in {} (limit: {threshold})", human(*within))?;

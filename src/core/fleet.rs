@@ -18,6 +18,8 @@ use super::state::{Event, State};
 use super::time::{Timestamp, human};
 use super::window::{Evidence, count};
 
+/// Time passes at least this often: the watchdog of systemd and `/healthz` listen to it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// An engine that is silent for this long is announced; a restart of it takes less.
 const SILENCE_ANNOUNCED: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,7 @@ pub struct Fleet {
     /// The breaker counts rollbacks after this.
     breaker_reset: Timestamp,
     sequence: u32,
+    last_tick: Timestamp,
 }
 
 impl Fleet {
@@ -53,6 +56,7 @@ impl Fleet {
             flags: Flags::default(),
             breaker_reset: Timestamp::default(),
             sequence: 0,
+            last_tick: now,
         };
         for (name, ledger) in remembered.ledgers {
             fleet.service(now, &name).restore_ledger(ledger);
@@ -94,9 +98,12 @@ impl Fleet {
     }
 
     /// When [`Input::Tick`] is due if nothing else comes in before.
-    pub fn poll_timeout(&self, now: Timestamp) -> Timestamp {
-        let heartbeat = now + Duration::from_secs(5);
-        self.services.values().map(|s| s.poll_timeout(now)).min().map_or(heartbeat, |due| due.min(heartbeat))
+    ///
+    /// Counted from the last tick, not from the last input: a stream of inputs must not keep time from passing.
+    pub fn poll_timeout(&self) -> Timestamp {
+        let heartbeat = self.last_tick + HEARTBEAT;
+        let due = self.services.values().map(|s| s.poll_timeout(self.last_tick)).min();
+        due.map_or(heartbeat, |due| due.min(heartbeat))
     }
 
     /// The picture of the whole fleet.
@@ -117,7 +124,10 @@ impl Fleet {
 
     fn take_in(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) -> About {
         match input {
-            Input::Tick => self.expire_pauses(now, effects),
+            Input::Tick => {
+                self.last_tick = now;
+                self.expire_pauses(now, effects);
+            }
             Input::Configured(settings) => self.settings = settings,
             Input::Engine(state) => self.engine_is(now, state),
             Input::Store(result) => self.store_is(now, result, effects),
@@ -403,8 +413,10 @@ impl Fleet {
                         // Whoever resumes has looked: what was tried before counts no more.
                         s.failed_targets.clear();
                         s.attempts.clear();
+                        s.last_ended = None;
                         s.told.clear();
                         if s.state == State::Stuck {
+                            s.evidence.void(turn.now);
                             s.go_watching(turn);
                         }
                     }),

@@ -73,6 +73,7 @@ fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
         Gate::Paused => paused(q, around),
         Gate::NewEnough => new_enough(q),
         Gate::Before => before(q),
+        Gate::OneAtATime => one_at_a_time(q, around),
         Gate::Environment => environment(q, around),
         Gate::Target => q.target.map(|t| format!("{t} is known-good")).map_err(Into::into),
         Gate::Cooldown => cooldown(q),
@@ -162,10 +163,9 @@ fn before(q: Question<'_>) -> Answer {
     bad.map_or_else(|| Ok("it was not so before the deployment".into()), Err)
 }
 
-/// Not the deployment's fault when others, undeployed ones, suffer at the same time; and one rollback at a time, since
-/// the first may cure the second. Memory is the container's own: nothing outside fills it.
-fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
-    if matches!(q.signal, Some(Signal::Memory | Signal::OomKills)) {
+/// One rollback at a time: the first may cure the second. Memory is the container's own: nothing outside fills it.
+fn one_at_a_time(q: Question<'_>, around: &Surroundings) -> Answer {
+    if memory(q) {
         return Ok("memory is the container's own".into());
     }
     let wait = around.settings.one_at_a_time;
@@ -178,6 +178,18 @@ fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
             }
             Some(_) => {}
         }
+    }
+    Ok("no other service is being rolled back".into())
+}
+
+fn memory(q: Question<'_>) -> bool {
+    matches!(q.signal, Some(Signal::Memory | Signal::OomKills))
+}
+
+/// Not the deployment's fault when others, that nobody deployed, suffer at the same time.
+fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
+    if memory(q) {
+        return Ok("memory is the container's own".into());
     }
     let onset = q.onset.unwrap_or(q.now);
     let settled_by = onset.before(WITNESS_AGE);

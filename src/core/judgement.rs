@@ -46,7 +46,7 @@ impl Service {
             State::Paused => self.go_watching(turn),
             State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
         }
-        if self.current.is_none() || self.mixed.is_some() {
+        if self.current.is_none() || self.mixed.is_some() || self.awaits_look {
             return;
         }
         let findings = self.findings(turn.now);
@@ -61,8 +61,8 @@ impl Service {
         if self.state != State::Suspect {
             self.go(turn, Event::Suspected);
         }
-        if crossed.iter().any(|f| f.row.action == Action::Rollback) {
-            self.prepare(turn, around);
+        if let Some(suspect) = crossed.iter().find(|f| f.row.action == Action::Rollback) {
+            self.prepare(turn, around, (suspect.row.signal, suspect.row.since));
         }
         if let Some(breach) = self.worst_breach(&findings) {
             self.decide(turn, around, breach);
@@ -165,13 +165,13 @@ impl Service {
     }
 
     /// Creates the replacement while the row is only pending, so that at the decision only stop and start remain.
-    fn prepare(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
+    fn prepare(&mut self, turn: &mut Turn<'_>, around: &Surroundings, suspect: (Signal, Option<Timestamp>)) {
         if !self.settings.prepare || !self.acts() || self.prepared.is_some() {
             return;
         }
-        let answers = self.ask(turn.now, None, around);
-        // Cooldown and the like are a matter of time; without these three there is nothing to prepare.
-        let needed = [Gate::Store, Gate::Engine, Gate::Target];
+        let answers = self.ask(turn.now, Some(suspect), around);
+        // Cooldown and the like are a matter of time; without these four there is nothing to prepare.
+        let needed = [Gate::Store, Gate::Engine, Gate::NewEnough, Gate::Target];
         if answers.iter().any(|a| needed.contains(&a.gate) && !a.allow) {
             return;
         }
@@ -291,7 +291,7 @@ impl Service {
                 let a = self.hold_announcement(turn, AnnouncementKind::Evaluate, &decision, denial);
                 turn.effect(Effect::Announce(a));
             }
-            Gate::Before | Gate::Environment | Gate::Cooldown => {
+            Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Cooldown => {
                 let a = self.hold_announcement(turn, AnnouncementKind::Hold, &decision, denial);
                 turn.effect(Effect::Announce(a));
             }

@@ -77,7 +77,8 @@ impl Service {
             Executed::Applied { notes } => self.applied(turn, &notes),
             Executed::Void { why } => {
                 self.end_rollback(turn, RollbackOutcome::Void(why.clone()), false);
-                self.say_failed(turn, id, "ROLLBACK DID NOT BEGIN", &why);
+                let runs = self.runs();
+                self.say_failed(turn, id, "ROLLBACK DID NOT BEGIN", &why, &runs);
                 self.go(turn, Event::Undone);
             }
             Executed::Unwound { why } => {
@@ -85,7 +86,8 @@ impl Service {
                     self.failed_targets.insert(record.to.id.clone());
                 }
                 self.end_rollback(turn, RollbackOutcome::Unwound(why.clone()), false);
-                self.say_failed(turn, id, "ROLLBACK FAILED AND WAS UNDONE", &why);
+                let runs = self.runs();
+                self.say_failed(turn, id, "ROLLBACK FAILED AND WAS UNDONE", &why, &runs);
                 self.go(turn, Event::Undone);
             }
             Executed::Stuck { why } => {
@@ -98,6 +100,7 @@ impl Service {
                 );
             }
         }
+        self.awaits_look = true;
         turn.effect(Effect::Look);
     }
 
@@ -280,13 +283,23 @@ impl Service {
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
     }
 
-    fn say_failed(&mut self, turn: &mut Turn<'_>, id: &RollbackId, title: &str, why: &str) {
+    fn runs(&self) -> String {
+        self.current.as_ref().map_or("nothing".into(), ToString::to_string)
+    }
+
+    pub(crate) fn say_failed(
+        &self,
+        turn: &mut Turn<'_>,
+        id: &RollbackId,
+        title: &str,
+        why: &str,
+        runs: &str,
+    ) {
         let mut a = self.announcement(turn, AnnouncementKind::RollbackFailed, title);
         a.key = format!("{id}/failed");
         a.rollback = Some(id.clone());
         a.fields.push(("Reason".into(), why.to_owned()));
-        let runs = self.current.as_ref().map_or("nothing".into(), ToString::to_string);
-        a.fields.push(("What runs".into(), runs));
+        a.fields.push(("What runs".into(), runs.to_owned()));
         a.next = Some(format!("backstop explain {}", self.name));
         turn.effect(Effect::Announce(a));
     }

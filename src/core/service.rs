@@ -67,6 +67,8 @@ pub(crate) struct Service {
     pub(crate) refused: Option<String>,
     /// When the last [`Effect::Protect`] was asked for, and whether its answer is awaited.
     pub(crate) protect: Option<(Timestamp, bool)>,
+    /// The executor changed the world: nothing is concluded before the next look at it.
+    pub(crate) awaits_look: bool,
 }
 
 /// What is known of exits, replica by replica.
@@ -143,6 +145,7 @@ impl Service {
             held_by_surroundings: false,
             refused: None,
             protect: None,
+            awaits_look: false,
         }
     }
 
@@ -390,15 +393,15 @@ impl Service {
     }
 
     /// When the core should look at this service again although nothing came in.
-    pub(crate) fn poll_timeout(&self, now: Timestamp) -> Timestamp {
+    pub(crate) fn poll_timeout(&self, last: Timestamp) -> Timestamp {
         // While something is going on, a second is short against every window; else this is only a heartbeat.
         let span = match self.state {
             State::Suspect | State::Verifying | State::RollingBack => Duration::from_secs(1),
             State::Trial | State::Blind | State::CoolingDown => Duration::from_secs(2),
             State::Steady | State::Paused | State::Stuck => Duration::from_secs(5),
         };
-        let trial = (self.state == State::Trial && self.trial_ends > now).then_some(self.trial_ends);
-        trial.map_or(now + span, |ends| ends.min(now + span))
+        let trial = (self.state == State::Trial && self.trial_ends > last).then_some(self.trial_ends);
+        trial.map_or(last + span, |ends| ends.min(last + span))
     }
 
     /// The picture of this service.

@@ -25,6 +25,7 @@ impl Service {
     pub(crate) fn observe(&mut self, turn: &mut Turn<'_>, seen: Observation, after_gap: bool) {
         let first = !self.seen;
         self.seen = true;
+        self.awaits_look = false;
         self.settings = seen.settings;
         let gone: Vec<ReplicaId> = self.replicas.iter().map(|r| r.id.clone()).collect();
         self.replicas = seen.replicas;
@@ -128,7 +129,11 @@ impl Service {
     /// Somebody deployed while a rollback was being verified: the newer decision wins and is judged afresh.
     fn superseded(&mut self, turn: &mut Turn<'_>, by: &Release) {
         let why = format!("somebody deployed {by} before the rollback was proved");
-        self.end_rollback(turn, RollbackOutcome::Superseded(why), true);
+        let id = self.rollback.as_ref().map(|r| r.id.clone());
+        self.end_rollback(turn, RollbackOutcome::Superseded(why.clone()), true);
+        if let Some(id) = id {
+            self.say_failed(turn, &id, "ROLLBACK ENDED UNPROVED", &why, &by.to_string());
+        }
     }
 
     /// Takes in each replica's own state.
