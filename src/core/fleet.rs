@@ -128,7 +128,11 @@ impl Fleet {
                 self.last_tick = now;
                 self.expire_pauses(now, effects);
             }
-            Input::Configured(settings) => self.settings = settings,
+            Input::Configured(settings) => {
+                self.settings = settings;
+                // The services' own settings come with a look.
+                effects.push(Effect::Look);
+            }
             Input::Engine(state) => self.engine_is(now, state),
             Input::Store(result) => self.store_is(now, result, effects),
             Input::Looked(look) => self.looked(now, look, effects),
@@ -515,12 +519,7 @@ fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
             .cloned()
             .map_err(|why| format!("{why}; next: backstop explain {}", service.name));
     };
-    let means = |r: &Release| {
-        r.reference == wanted
-            || r.version.as_deref() == Some(wanted)
-            || (wanted.len() >= 4 && r.id.as_str().starts_with(wanted))
-            || r.reference.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted)
-    };
+    let means = |r: &Release| r.answers_to(wanted);
     if let Some(target) = service.targets().find(|r| means(r)) {
         return Ok(target.clone());
     }
