@@ -153,8 +153,6 @@ pub enum StepOutput {
         pulled: bool,
         /// Its id here; differs from the recorded one only if the image store was changed meanwhile.
         image: ImageId,
-        /// Where the reference pointed before we touched anything; none if nowhere.
-        tag_was: Option<ImageId>,
     },
     /// What the old container was like before it was touched.
     Old {
@@ -162,8 +160,8 @@ pub enum StepOutput {
         restart_policy: String,
         /// The engine removes it when it stops (`--rm`).
         auto_remove: bool,
-        /// Its deployer set a stop timeout: the engine's own wait is right.
-        stop_timeout_set: bool,
+        /// The stop timeout that its deployer set, in seconds: then it is waited for as long.
+        stop_timeout: Option<u64>,
         /// Whether its main process can react to its stop signal; none if that could not be found out.
         reacts: Option<bool>,
         /// Its whole specification, if the engine will remove it: undoing creates it anew.
