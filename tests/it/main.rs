@@ -1,1 +1,5 @@
-fn main() {}
+//! Everything that needs no engine, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod tidy;
+mod timelines;
