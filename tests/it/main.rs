@@ -1,1 +1,4 @@
-fn main() {}
+//! Tests from outside: one binary.
+#![allow(clippy::unwrap_used)]
+
+mod saga;
