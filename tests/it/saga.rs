@@ -374,11 +374,31 @@ async fn a_store_that_fails_anywhere_never_leaves_the_service_down() {
                     Executed::Applied { .. } => {}
                     _ => assert_eq!(bench.world(), World::OldIntact, "{context}"),
                 }
+                // Nothing was done that was not announced durably.
+                let journal = bench.store.journal();
+                for op in bench.runtime.calls() {
+                    let Op::Apply(step) = op else { continue };
+                    let started = |e: &Value| e["event"] == "started" && e["step"] == step;
+                    assert!(journal.iter().any(started), "{context}: step {step} in {journal:?}");
+                }
                 // It heals, and what was not written is written after all.
                 bench.store.trouble(None);
                 executor.close(&bench.request().id).await;
+                let journal = bench.store.journal();
+                let state = (!journal.is_empty()).then(|| journal::read(&journal).unwrap());
+                if let (Some(state), true) = (&state, from > 1 && replicas > 0) {
+                    assert!(
+                        matches!(state.phase, Phase::Closed | Phase::Applied),
+                        "{context}: {:?}",
+                        state.phase
+                    );
+                }
                 bench.runtime.heal();
                 let recovered = bench.restart().await;
+                assert!(
+                    recovered.iter().all(|r| !matches!(r.result, Executed::Stuck { .. })),
+                    "{recovered:?}"
+                );
                 assert!(
                     matches!(bench.world(), World::OldIntact | World::TargetRuns),
                     "{context} {recovered:?}"
