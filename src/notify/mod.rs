@@ -95,13 +95,13 @@ impl NotifierHandle {
     /// The store did not take it: it is delivered from memory, and lost if the process ends before.
     pub fn send_now(&self, announcement: Announcement) {
         let mut memory = self.shared.memory();
-        if memory.len() == MEMORY_MAX {
-            if let Some(lost) = memory.pop_front() {
-                error!(
-                    title = lost.announcement.title,
-                    "never announced: neither the store nor the channel took it"
-                );
-            }
+        if memory.len() == MEMORY_MAX
+            && let Some(lost) = memory.pop_front()
+        {
+            error!(
+                title = lost.announcement.title,
+                "never announced: neither the store nor the channel took it"
+            );
         }
         memory.push_back(Remembered { announcement, attempts: 0, next: Timestamp::default() });
         drop(memory);
@@ -164,7 +164,7 @@ impl Notifier {
 
     /// Delivers what is due. Returns how long nothing else will be.
     async fn round(&self, webhook: Option<&Webhook>) -> Duration {
-        self.from_memory(webhook).await;
+        self.deliver_unstored(webhook).await;
         let Some(store) = &self.store else { return LOOK_AT_LEAST.min(PAUSE_MIN) };
         loop {
             let due = match store.due(self.clock.now(), BATCH).await {
@@ -178,7 +178,7 @@ impl Notifier {
                 break;
             }
             for outgoing in due {
-                if let Err(e) = self.from_outbox(store, webhook, &outgoing).await {
+                if let Err(e) = self.deliver_stored(store, webhook, &outgoing).await {
                     // It was perhaps delivered and is not recorded as such: then it is delivered twice, not never.
                     debug!("the outbox cannot be written: {e}");
                     return LOOK_AT_LEAST;
@@ -189,7 +189,7 @@ impl Notifier {
         next.map_or(LOOK_AT_LEAST, |at| at.since(self.clock.now()).max(PAUSE_MIN / 10)).min(LOOK_AT_LEAST)
     }
 
-    async fn from_outbox(
+    async fn deliver_stored(
         &self,
         store: &Store,
         webhook: Option<&Webhook>,
@@ -213,7 +213,7 @@ impl Notifier {
         }
     }
 
-    async fn from_memory(&self, webhook: Option<&Webhook>) {
+    async fn deliver_unstored(&self, webhook: Option<&Webhook>) {
         let now = self.clock.now();
         let due: VecDeque<Remembered> = {
             let mut memory = self.shared.memory();
