@@ -1,1 +1,5 @@
-fn main() {}
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod cli;
+mod picture;
