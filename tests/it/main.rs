@@ -3,3 +3,4 @@
 
 mod tidy;
 mod timelines;
+mod saga;
