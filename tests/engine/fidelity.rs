@@ -159,7 +159,8 @@ fn surroundings(bed: &Bed) {
 
 fn deploy(bed: &Bed, name: &str, image: &str, arguments: &[&str]) {
     let _ = bed.try_docker(&["rm", "-f", name]);
-    let (of_the_app, of_docker): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('='));
+    let (of_the_app, of_docker): (Vec<&str>, Vec<&str>) =
+        arguments.iter().copied().partition(|word: &&str| word.starts_with('='));
     let mut words = vec!["run", "-d", "--name", name, "--label", "backstop.enable=true"];
     words.extend(of_docker);
     words.push(image);
