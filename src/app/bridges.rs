@@ -74,7 +74,7 @@ impl History for Records {
     async fn journal(&self, id: &RollbackId) -> Result<Vec<JournalLine>, String> {
         let lines = self.store()?.journal(id).await.map_err(|e| e.to_string())?;
         let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
-        let told = crate::rollback::journal::tell(&events);
+        let told = crate::rollback::tell(&events);
         Ok(lines.into_iter().zip(told).map(|((at, _), what)| JournalLine { at, what }).collect())
     }
 
@@ -130,14 +130,20 @@ fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String
     };
     let Some(wanted) = to else {
         return service.target.clone().ok_or_else(|| {
-            format!("{} has no known-good release to go back to; next: backstop explain {}", service.name, service.name)
+            format!(
+                "{} has no known-good release to go back to; next: backstop explain {}",
+                service.name, service.name
+            )
         });
     };
-    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(|| {
-        let known: Vec<String> = service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
-    })
+    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(
+        || {
+            let known: Vec<String> =
+                service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
+        },
+    )
 }
 
 /// The configuration in the words of the runtime; follows reloads.

@@ -237,9 +237,7 @@ impl World {
 
     fn apply(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Done {
         match step {
-            Step::EnsureImage { image, .. } => {
-                Ok(StepOutput::Image { pulled: false, image: image.clone() })
-            }
+            Step::EnsureImage { image, .. } => Ok(StepOutput::Image { pulled: false, image: image.clone() }),
             Step::ProbeOld { container, .. } => {
                 self.find(container.as_str())?;
                 Ok(StepOutput::Old {
