@@ -1,1 +1,3 @@
-fn main() {}
+//! One binary for all tests that need no engine.
+
+mod config;
