@@ -1,19 +1,348 @@
 //! Plans: what the executor will do, step by step, as data. A plan is persisted before its first step.
+//!
+//! A plan knows nothing of how its steps are carried out: that is the runtime's business. What it must never do is
+//! lose something that recovery needs: whatever a step has to know after a crash is in the plan or in an output.
+
+use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// See the executor. (To be filled.)
+use super::release::{ImageId, Release, ReplicaId, RollbackId, ServiceName};
+use super::time::human;
+
+/// The way from what runs now to a known-good release.
+///
+/// Steps run in order. `prepare <= pivot <= close <= steps.len()` always holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The rollback it belongs to; part of every temporary name.
+    pub id: RollbackId,
+    /// The service.
+    pub service: ServiceName,
+    /// What runs now; none if nothing is left of the service.
+    pub from: Option<Release>,
+    /// What runs afterwards.
+    pub to: Release,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// The first so many steps touch nothing that runs: they may be done on suspicion.
+    pub prepare: usize,
+    /// Once this many steps are done, the target runs everywhere and only forward is right. Before, a failure is undone.
+    pub pivot: usize,
+    /// Steps from this index on wait for verification.
+    pub close: usize,
+    /// What this plan cannot restore faithfully, for people; usually nothing.
+    pub notes: Vec<String>,
 }
 
-/// One step of a plan.
+/// One step of a plan: a closed set. [`fmt::Display`] says it in an operator's words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "step")]
-pub enum Step {}
+pub enum Step {
+    /// Check that the target's image is here; fetch it by digest if it is not. Yields [`StepOutput::Image`].
+    EnsureImage {
+        /// Its id.
+        image: ImageId,
+        /// Its reference, as the deployer typed it.
+        reference: String,
+        /// Registry digests to fetch it by.
+        digests: Vec<String>,
+    },
+    /// Read what must be known of the old container to stop it quickly and to bring it back. Yields [`StepOutput::Old`].
+    ProbeOld {
+        /// Which.
+        container: ReplicaId,
+        /// Its name.
+        name: String,
+    },
+    /// Create the replacement under a temporary name, without starting it. Yields [`StepOutput::Created`].
+    CreateReplacement {
+        /// The name it will have.
+        name: String,
+        /// The name it is created under: how a retry after a crash finds its own work.
+        temp_name: String,
+        /// The container it replaces; its anonymous volumes are carried over.
+        old: Option<ReplicaId>,
+        /// Everything the good container was, as recorded.
+        specification: Specification,
+    },
+    /// Set the old container's restart policy to `no`, so that no engine restart brings it back. Yields [`StepOutput::Disarmed`].
+    DisarmOld {
+        /// Which.
+        container: ReplicaId,
+        /// Its name.
+        name: String,
+    },
+    /// Stop the old container: the outage begins. Yields [`StepOutput::Stopped`].
+    StopOld {
+        /// Which.
+        container: ReplicaId,
+        /// Its name.
+        name: String,
+        /// The most it gets between its stop signal and SIGKILL, unless its deployer set a stop timeout.
+        grace: Duration,
+        /// It was running (or about to be restarted) when the plan was made: undoing starts it again.
+        was_running: bool,
+    },
+    /// Rename the old container out of the way. Yields [`StepOutput::Done`].
+    SetAsideOld {
+        /// Which.
+        container: ReplicaId,
+        /// Its name.
+        name: String,
+        /// The name it gets.
+        aside: String,
+    },
+    /// Give the replacement its name. Yields [`StepOutput::Done`].
+    TakeName {
+        /// Index of the step that created it.
+        created: usize,
+        /// The name it was created under.
+        temp_name: String,
+        /// The name it gets.
+        name: String,
+    },
+    /// Start the replacement: the outage ends. Yields [`StepOutput::Done`].
+    StartNew {
+        /// Index of the step that created it.
+        created: usize,
+        /// Its name.
+        name: String,
+    },
+    /// Check that the replacement runs, stays up for a moment, and is what was asked for. Yields [`StepOutput::Running`].
+    AwaitRunning {
+        /// Index of the step that created it.
+        created: usize,
+        /// Its name.
+        name: String,
+    },
+    /// Keep the old container's last log lines for the incident report. Yields [`StepOutput::Evidence`].
+    SaveEvidence {
+        /// Which.
+        container: ReplicaId,
+        /// Its name.
+        name: String,
+    },
+    /// Point a tag at the good image, so that the next deployment by tag does not bring the bad one back.
+    /// Yields [`StepOutput::Done`].
+    PointTag {
+        /// The tag.
+        reference: String,
+        /// The good image.
+        image: ImageId,
+    },
+    /// Remove the old container; never its volumes. Yields [`StepOutput::Done`].
+    RemoveOld {
+        /// Which.
+        container: ReplicaId,
+        /// The name it was set aside under.
+        name: String,
+    },
+}
 
-/// What a step yielded.
+/// What a step yielded: recorded durably before the next step begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepOutput {}
+#[serde(rename_all = "snake_case", tag = "output")]
+pub enum StepOutput {
+    /// Nothing that anybody needs to know later.
+    Done,
+    /// The target's image is here.
+    Image {
+        /// It had to be fetched.
+        pulled: bool,
+        /// Its id here; differs from the recorded one only if the image store was changed meanwhile.
+        image: ImageId,
+    },
+    /// What the old container was like before it was touched.
+    Old {
+        /// Its restart policy, as JSON text.
+        restart_policy: String,
+        /// The engine removes it when it stops (`--rm`).
+        auto_remove: bool,
+        /// The stop timeout that its deployer set, in seconds: then it is waited for as long.
+        stop_timeout: Option<u64>,
+        /// Whether its main process can react to its stop signal; none if that could not be found out.
+        reacts: Option<bool>,
+        /// Its whole specification, if the engine will remove it: undoing creates it anew.
+        specification: Option<Specification>,
+        /// Its last log lines, if the engine will remove it.
+        log: Vec<String>,
+    },
+    /// The replacement exists.
+    Created {
+        /// Its id.
+        container: ReplicaId,
+        /// What differs from a faithful restore; usually nothing.
+        notes: Vec<String>,
+    },
+    /// The old container has no restart policy any more.
+    Disarmed {
+        /// The one it had, as JSON text; none if it was left as it is.
+        restart_policy: Option<String>,
+    },
+    /// The old container is stopped.
+    Stopped {
+        /// How, for people: `killed at once: its main process does not react to SIGTERM`.
+        how: String,
+    },
+    /// The replacement runs.
+    Running {
+        /// Its id.
+        container: ReplicaId,
+    },
+    /// The old container's last words.
+    Evidence {
+        /// Its last log lines, oldest first.
+        log: Vec<String>,
+    },
+}
+
+impl StepOutput {
+    /// What differs from a faithful restore, for the announcement.
+    pub fn notes(&self) -> &[String] {
+        match self {
+            Self::Created { notes, .. } => notes,
+            Self::Done
+            | Self::Image { .. }
+            | Self::Old { .. }
+            | Self::Disarmed { .. }
+            | Self::Stopped { .. }
+            | Self::Running { .. }
+            | Self::Evidence { .. } => &[],
+        }
+    }
+
+    /// Log lines of the old container, for the incident report.
+    pub fn log(&self) -> &[String] {
+        match self {
+            Self::Old { log, .. } | Self::Evidence { log } => log,
+            Self::Done
+            | Self::Image { .. }
+            | Self::Created { .. }
+            | Self::Disarmed { .. }
+            | Self::Stopped { .. }
+            | Self::Running { .. } => &[],
+        }
+    }
+}
+
+/// A recorded specification, as JSON text that only the runtime reads. Environments hold secrets: it is never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Specification(String);
+
+impl Specification {
+    /// Wraps JSON text.
+    pub fn new(json: impl Into<String>) -> Self {
+        Self(json.into())
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Specification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Specification({} bytes)", self.0.len())
+    }
+}
+
+impl Step {
+    /// The name used in the journal, metrics and the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::EnsureImage { .. } => "ensure_image",
+            Self::ProbeOld { .. } => "probe_old",
+            Self::CreateReplacement { .. } => "create_replacement",
+            Self::DisarmOld { .. } => "disarm_old",
+            Self::StopOld { .. } => "stop_old",
+            Self::SetAsideOld { .. } => "set_aside_old",
+            Self::TakeName { .. } => "take_name",
+            Self::StartNew { .. } => "start_new",
+            Self::AwaitRunning { .. } => "await_running",
+            Self::SaveEvidence { .. } => "save_evidence",
+            Self::PointTag { .. } => "point_tag",
+            Self::RemoveOld { .. } => "remove_old",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EnsureImage { image, reference, .. } => {
+                write!(
+                    f,
+                    "check that the image {reference} ({}) is here, or fetch it by its digest",
+                    short(image.as_str())
+                )
+            }
+            Self::ProbeOld { container, name } => {
+                write!(f, "find out how {name} ({}) takes its stop signal", short(container.as_str()))
+            }
+            Self::CreateReplacement { name, temp_name, .. } => {
+                write!(f, "create the replacement of {name} as {temp_name}, without starting it")
+            }
+            Self::DisarmOld { container, name } => {
+                write!(f, "set the restart policy of {name} ({}) to `no`", short(container.as_str()))
+            }
+            Self::StopOld { container, name, grace, .. } => write!(
+                f,
+                "stop {name} ({}), waiting {} at most unless it has a stop timeout of its own: the outage begins",
+                short(container.as_str()),
+                human(*grace)
+            ),
+            Self::SetAsideOld { name, aside, .. } => write!(f, "rename {name} to {aside}"),
+            Self::TakeName { temp_name, name, .. } => write!(f, "rename {temp_name} to {name}"),
+            Self::StartNew { name, .. } => write!(f, "start {name}: the outage ends"),
+            Self::AwaitRunning { name, .. } => {
+                write!(f, "check that {name} stays up, with the good image and configuration")
+            }
+            Self::SaveEvidence { name, .. } => write!(f, "keep the last log lines of {name}"),
+            Self::PointTag { reference, image } => {
+                write!(f, "point the tag {reference} at {}", short(image.as_str()))
+            }
+            Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
+        }
+    }
+}
+
+/// Ids as people read them: twelve digits, without the algorithm.
+fn short(id: &str) -> &str {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    digits.get(..12).unwrap_or(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_read_as_an_operator_speaks() {
+        let id = ReplicaId::new("3fa9c1d2e4b7aa00aa00");
+        let stop = Step::StopOld {
+            container: id,
+            name: "shop".into(),
+            grace: Duration::from_secs(3),
+            was_running: true,
+        };
+        assert_eq!(
+            stop.to_string(),
+            "stop shop (3fa9c1d2e4b7), waiting 3s at most unless it has a stop timeout of its own: the outage begins"
+        );
+    }
+
+    #[test]
+    fn a_specification_is_never_printed() {
+        let step = Step::CreateReplacement {
+            name: "shop".into(),
+            temp_name: "shop.rbnew-1".into(),
+            old: None,
+            specification: Specification::new(r#"{"Env":["PASSWORD=hunter2"]}"#),
+        };
+        assert!(!format!("{step:?} {step}").contains("hunter2"));
+    }
+}
