@@ -3,7 +3,8 @@
 
 mod api;
 mod cli;
+mod config;
 mod picture;
+mod saga;
 mod tidy;
 mod timelines;
-mod saga;
