@@ -14,16 +14,10 @@ pub struct Clock {
 
 impl Clock {
     /// Reads the wall clock, once.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads clocks"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            wall_at_start: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
-            start: Instant::now(),
-        }
+        Self { wall_at_start: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX), start: Instant::now() }
     }
 
     /// The time now.

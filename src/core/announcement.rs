@@ -87,8 +87,6 @@ impl fmt::Display for Announcement {
         for (name, value) in &self.fields {
             write!(f, "\n{name}: {value}")?;
         }
-        self.next
-            .as_ref()
-            .map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
+        self.next.as_ref().map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
     }
 }

@@ -69,6 +69,8 @@ pub enum Gate {
     NewEnough,
     /// The symptom was not there before the deployment.
     Before,
+    /// No other service is being rolled back, or was just now: that may cure this one too.
+    OneAtATime,
     /// The symptom is not everybody's.
     Environment,
     /// There is a known-good release that differs and is not quarantined.
@@ -83,12 +85,13 @@ pub enum Gate {
 
 impl Gate {
     /// All gates, in the order in which they are asked.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Store,
         Self::Engine,
         Self::Paused,
         Self::NewEnough,
         Self::Before,
+        Self::OneAtATime,
         Self::Environment,
         Self::Target,
         Self::Cooldown,
@@ -104,6 +107,7 @@ impl Gate {
             Self::Paused => "paused",
             Self::NewEnough => "new_enough",
             Self::Before => "before",
+            Self::OneAtATime => "one_at_a_time",
             Self::Environment => "environment",
             Self::Target => "target",
             Self::Cooldown => "cooldown",
@@ -235,64 +239,30 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HealthFailing {
-                failures,
-                over,
-                threshold,
-                sustained,
-                last,
-            } => write!(
+            Self::HealthFailing { failures, over, threshold, sustained, last } => write!(
                 f,
                 "health check failed {failures} times in a row over {} (limit: {threshold} over {}); last: {last}",
                 human(*over),
                 human(*sustained)
             ),
-            Self::ContainerUnhealthy { over, output } if output.is_empty() => {
-                write!(f, "its HEALTHCHECK has been unhealthy for {}", human(*over))
-            }
             Self::ContainerUnhealthy { over, output } => {
-                write!(
-                    f,
-                    "its HEALTHCHECK has been unhealthy for {}; last: {output}",
-                    human(*over)
-                )
+                f.write_str("its HEALTHCHECK says unhealthy")?;
+                if !over.is_zero() {
+                    write!(f, ", for {}", human(*over))?;
+                }
+                if output.is_empty() { Ok(()) } else { write!(f, "; last: {output}") }
             }
-            Self::CrashLoop {
-                exits,
-                within,
-                threshold,
-                code,
-            } => {
-                write!(
-                    f,
-                    "it exited {exits} times in {} (limit: {threshold})",
-                    human(*within)
-                )?;
+            Self::CrashLoop { exits, within, threshold, code } => {
+                write!(f, "it exited {exits} times in {} (limit: {threshold})", human(*within))?;
                 code.map_or(Ok(()), |code| write!(f, "; last exit code {code}"))
             }
             Self::Down { over, how } => write!(f, "it has been down for {}: {how}", human(*over)),
-            Self::OutOfMemory {
-                kills,
-                within,
-                peak_percent,
-            } => {
+            Self::OutOfMemory { kills, within, peak_percent } => {
                 let times = if *kills == 1 { "once" } else { "repeatedly" };
-                write!(
-                    f,
-                    "the kernel killed it {times} for want of memory ({kills} in {})",
-                    human(*within)
-                )?;
-                peak_percent.map_or(Ok(()), |p| {
-                    write!(f, "; memory had reached {p:.0} % of its limit")
-                })
+                write!(f, "the kernel killed it {times} for want of memory ({kills} in {})", human(*within))?;
+                peak_percent.map_or(Ok(()), |p| write!(f, "; memory had reached {p:.0} % of its limit"))
             }
-            Self::MemoryHigh {
-                used,
-                limit,
-                threshold,
-                over,
-                samples,
-            } => write!(
+            Self::MemoryHigh { used, limit, threshold, over, samples } => write!(
                 f,
                 "memory has been above {:.0} % of its limit for {} ({samples} samples); now {} of {}, {:.0} %",
                 threshold * 100.0,
@@ -315,9 +285,5 @@ fn mebibytes(bytes: u64) -> String {
 
 /// `used` as a percentage of `limit`; zero if there is no limit.
 pub(crate) fn percent(used: u64, limit: u64) -> f64 {
-    if limit == 0 {
-        0.0
-    } else {
-        used as f64 / limit as f64 * 100.0
-    }
+    if limit == 0 { 0.0 } else { used as f64 / limit as f64 * 100.0 }
 }

@@ -53,6 +53,15 @@ pub enum Input {
         /// The result.
         measurement: Measurement,
     },
+    /// An [`Effect::Protect`] ended: the specification is durable and the image protected, or why not.
+    Protected {
+        /// The service.
+        service: ServiceName,
+        /// The release.
+        release: ReleaseId,
+        /// Done, or why not.
+        result: Result<(), String>,
+    },
     /// An [`Effect::Prepare`] ended: the target is ready, or why not.
     Prepared {
         /// Which.
@@ -162,11 +171,14 @@ pub enum Effect {
     /// Log and count a decision. It has been remembered already.
     Decided(Decision),
     /// Keep the specification of what runs now as the release's snapshot, and protect its image by a tag.
+    /// Answered by [`Input::Protected`]: only then is the release known-good.
     Protect {
         /// The service.
         service: ServiceName,
-        /// The release that is known-good now.
+        /// The release that passed its trial.
         release: Release,
+        /// The known-good releases before it, newest first: their tags move down by one.
+        older: Vec<Release>,
     },
     /// Drop the snapshot and the protecting tag of a release that is no longer kept.
     Unprotect {

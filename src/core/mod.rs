@@ -3,21 +3,34 @@
 //! It does no IO, reads no clock, spawns and logs nothing. [`Input`]s come in with their time, [`Effect`]s go out,
 //! and the same inputs give the same effects: that is what makes decisions testable and replayable.
 //!
-//! In reading order: what things are ([`time`], [`release`], [`observation`], [`sample`], [`settings`]), what is
-//! decided ([`decision`], [`announcement`], [`ledger`]), the two sides of the core ([`io`]), and the plan that the
-//! executor carries out ([`plan`]).
+//! In reading order: what things are, what comes in and goes out ([`io`]), the entrance ([`fleet`]), one service
+//! (`service`), what it notices (`sighting`), keeps (`window`), concludes (`assess`, `gate`, `judgement`) and does
+//! about a rollback in flight (`pursuit`), and what it shows of itself ([`snapshot`]).
+#![deny(clippy::wildcard_enum_match_arm)]
 
-pub mod announcement;
-pub mod decision;
-pub mod io;
-pub mod ledger;
-pub mod observation;
-pub mod plan;
-pub mod release;
-pub mod sample;
-pub mod settings;
-pub mod snapshot;
 pub mod time;
 
+pub mod release;
+pub mod observation;
+pub mod sample;
+pub mod settings;
+pub mod decision;
+pub mod announcement;
+pub mod ledger;
+pub mod plan;
+
+pub mod io;
+pub mod fleet;
+pub mod state;
+mod service;
+mod sighting;
+mod window;
+mod assess;
+mod gate;
+mod judgement;
+mod pursuit;
+pub mod snapshot;
+
+pub use fleet::Fleet;
 pub use io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
 pub use time::Timestamp;

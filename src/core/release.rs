@@ -69,6 +69,17 @@ pub struct Release {
     pub version: Option<String>,
 }
 
+impl Release {
+    /// Whether `wanted`, as an operator typed it, means this release: its id or at least four digits from its
+    /// beginning, its reference, the tag of it, or its version.
+    pub fn answers_to(&self, wanted: &str) -> bool {
+        self.reference == wanted
+            || self.version.as_deref() == Some(wanted)
+            || (wanted.len() >= 4 && self.id.as_str().starts_with(wanted))
+            || self.reference.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted)
+    }
+}
+
 impl fmt::Display for Release {
     /// `shop:v2 [3fa9c1d2e4b7]`: what was typed, and the identity that commands accept.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

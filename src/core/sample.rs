@@ -23,13 +23,8 @@ pub enum Signal {
 
 impl Signal {
     /// All signals, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [
-        Self::Health,
-        Self::ContainerHealth,
-        Self::Exits,
-        Self::OomKills,
-        Self::Memory,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Health, Self::ContainerHealth, Self::Exits, Self::OomKills, Self::Memory];
 
     /// The name used in configuration, metrics and the API.
     pub const fn name(self) -> &'static str {

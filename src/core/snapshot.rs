@@ -12,6 +12,8 @@ use super::sample::Signal;
 use super::settings::{Action, FleetSettings, ServiceSettings, Severity};
 use super::time::Timestamp;
 
+pub use super::state::State;
+
 /// The whole fleet at one moment.
 #[derive(Debug, Clone)]
 pub struct FleetSnapshot {
@@ -129,59 +131,6 @@ impl RowAnswer {
             Self::NoData => "no data",
             Self::CannotMeasure => "cannot measure",
             Self::Off => "off",
-        }
-    }
-}
-
-/// The state of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// A new release is proving itself.
-    Trial,
-    /// The release proved itself.
-    Steady,
-    /// A rule is pending or breached.
-    Suspect,
-    /// The plan is being carried out.
-    RollingBack,
-    /// The target runs and has to pass every rule.
-    Verifying,
-    /// A rollback ended; no other one for a while.
-    CoolingDown,
-    /// We cannot measure.
-    Blind,
-    /// A person stopped us.
-    Paused,
-    /// A person is needed.
-    Stuck,
-}
-
-impl State {
-    /// All states, in lifecycle order.
-    pub const ALL: [Self; 9] = [
-        Self::Trial,
-        Self::Steady,
-        Self::Suspect,
-        Self::RollingBack,
-        Self::Verifying,
-        Self::CoolingDown,
-        Self::Blind,
-        Self::Paused,
-        Self::Stuck,
-    ];
-
-    /// The name used in metrics, the API and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Trial => "trial",
-            Self::Steady => "steady",
-            Self::Suspect => "suspect",
-            Self::RollingBack => "rolling_back",
-            Self::Verifying => "verifying",
-            Self::CoolingDown => "cooling_down",
-            Self::Blind => "blind",
-            Self::Paused => "paused",
-            Self::Stuck => "stuck",
         }
     }
 }

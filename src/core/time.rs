@@ -66,19 +66,11 @@ pub fn human(span: Duration) -> impl fmt::Display {
             if secs < 10 && tenths > 0 {
                 return write!(f, "{secs}.{tenths}s");
             }
-            let parts = [
-                (secs / 86_400, "d"),
-                (secs / 3600 % 24, "h"),
-                (secs / 60 % 60, "m"),
-                (secs % 60, "s"),
-            ];
+            let parts =
+                [(secs / 86_400, "d"), (secs / 3600 % 24, "h"), (secs / 60 % 60, "m"), (secs % 60, "s")];
             // Two units say enough: nobody reads the seconds of a day.
-            let mut shown = parts
-                .iter()
-                .skip_while(|(n, _)| *n == 0)
-                .take(2)
-                .filter(|(n, _)| *n > 0)
-                .peekable();
+            let mut shown =
+                parts.iter().skip_while(|(n, _)| *n == 0).take(2).filter(|(n, _)| *n > 0).peekable();
             if shown.peek().is_none() {
                 return f.write_str("0s");
             }

@@ -1,4 +1,6 @@
-//! Tests from outside: one binary.
-#![allow(clippy::unwrap_used)]
+//! Everything that needs no engine, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod saga;
+mod tidy;
+mod timelines;

@@ -1,0 +1,171 @@
+//! Bridges: each part says what it needs in words of its own; here one part's answer is put into the other's words.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::driver::Order;
+use crate::api::{History, JournalLine, Operate, PlannedRollback};
+use crate::config::Settings;
+use crate::core::Command;
+use crate::core::decision::Decision;
+use crate::core::io::RollbackRequest;
+use crate::core::ledger::{RollbackRecord, Standing};
+use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use crate::core::settings::ServiceSettings;
+use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::rollback::{Executor, JournalEvent, SagaStore};
+use crate::runtime::engine::Engine;
+use crate::runtime::{Enrolment, Snapshot};
+use crate::signal::memory::{MemorySource, MemoryUse};
+use crate::store::Store;
+
+/// Said wherever the store is needed and could not be opened.
+const NOT_OPEN: &str = "the store could not be opened; next: backstop status";
+
+/// The store in the words of API and executor; none while it cannot be opened.
+#[derive(Debug, Clone)]
+pub(super) struct Records(pub(super) Option<Store>);
+
+impl Records {
+    fn store(&self) -> Result<&Store, String> {
+        self.0.as_ref().ok_or_else(|| NOT_OPEN.to_owned())
+    }
+}
+
+#[async_trait]
+impl SagaStore for Records {
+    async fn append(&self, rollback: &RollbackId, event: &JournalEvent) -> Result<(), String> {
+        let value = serde_json::to_value(event).map_err(|e| e.to_string())?;
+        self.store()?.append_journal(rollback, &value, event.closes()).await.map_err(|e| e.to_string())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<(RollbackId, Vec<Value>)>, String> {
+        match &self.0 {
+            Some(store) => store.unfinished_journals().await.map_err(|e| e.to_string()),
+            // Nothing is acted on without a store, so there is nothing to recover.
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn snapshots(&self, service: &ServiceName, release: &ReleaseId) -> Result<Vec<Snapshot>, String> {
+        self.store()?.snapshots(service, release).await.map_err(|e| e.to_string())
+    }
+}
+
+#[async_trait]
+impl History for Records {
+    async fn rollbacks(
+        &self,
+        service: Option<&ServiceName>,
+        before: Option<&RollbackId>,
+        limit: u32,
+    ) -> Result<Vec<RollbackRecord>, String> {
+        self.store()?.rollbacks(service, before, limit).await.map_err(|e| e.to_string())
+    }
+
+    async fn rollback(&self, id: &RollbackId) -> Result<Option<RollbackRecord>, String> {
+        self.store()?.rollback(id).await.map_err(|e| e.to_string())
+    }
+
+    async fn journal(&self, id: &RollbackId) -> Result<Vec<JournalLine>, String> {
+        let lines = self.store()?.journal(id).await.map_err(|e| e.to_string())?;
+        let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
+        let told = crate::rollback::journal::tell(&events);
+        Ok(lines.into_iter().zip(told).map(|((at, _), what)| JournalLine { at, what }).collect())
+    }
+
+    async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {
+        self.store()?.decisions(Some(service), limit).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Operators in the words of the core.
+#[derive(Debug)]
+pub(super) struct Operators {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) executor: Executor,
+    pub(super) snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+}
+
+#[async_trait]
+impl Operate for Operators {
+    async fn command(&self, command: Command, by: String) -> Result<String, String> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = |_| "the daemon is stopping; ask again when it runs".to_owned();
+        self.orders.send(Order { command, by, answer }).await.map_err(|e| stopping(e.to_string()))?;
+        answered.await.map_err(|e| stopping(e.to_string()))?
+    }
+
+    async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String> {
+        let fleet = self.snapshot.borrow().clone();
+        let seen = fleet.services.iter().find(|s| s.name == *service);
+        let seen = seen.ok_or_else(|| format!("no service {service} is watched; next: backstop status"))?;
+        let request = RollbackRequest {
+            id: RollbackId::new("preview"),
+            service: service.clone(),
+            from: seen.current.as_ref().map(|c| c.id.clone()),
+            to: target(seen, to)?,
+            stop_grace: seen.settings.stop_grace,
+            decided: None,
+        };
+        let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
+        Ok(PlannedRollback {
+            from: seen.current.clone(),
+            to: request.to,
+            steps: plan.steps.iter().map(ToString::to_string).collect(),
+            notes: plan.notes.clone(),
+        })
+    }
+}
+
+/// The release that would be gone back to: the one named, if it is eligible, or the one that would be chosen.
+fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String> {
+    let current = service.current.as_ref().map(|c| &c.id);
+    let good = |e: &&crate::core::ledger::LedgerEntry| {
+        matches!(e.standing, Standing::KnownGood { .. }) && Some(&e.release.id) != current
+    };
+    let Some(wanted) = to else {
+        return service.target.clone().ok_or_else(|| {
+            format!("{} has no known-good release to go back to; next: backstop explain {}", service.name, service.name)
+        });
+    };
+    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(|| {
+        let known: Vec<String> = service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
+    })
+}
+
+/// The configuration in the words of the runtime; follows reloads.
+#[derive(Debug)]
+pub(super) struct Enrolled(pub(super) watch::Receiver<Arc<Settings>>);
+
+impl Enrolment for Enrolled {
+    fn enrolled(&self, service: &ServiceName, labels: &BTreeMap<String, String>) -> bool {
+        self.0.borrow().enrolled(service, labels)
+    }
+
+    fn settings(
+        &self,
+        service: &ServiceName,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<ServiceSettings, Vec<String>> {
+        self.0.borrow().service(service, labels)
+    }
+}
+
+/// The engine in the words of the memory probe.
+#[derive(Debug)]
+pub(super) struct EngineMemory(pub(super) Arc<Engine>);
+
+#[async_trait]
+impl MemorySource for EngineMemory {
+    async fn memory(&self, replica: &ReplicaId) -> Result<MemoryUse, String> {
+        let memory = self.0.memory(replica.as_str()).await.map_err(|e| e.to_string())?;
+        Ok(MemoryUse { used: memory.used, limit: memory.limit, limited: memory.limited })
+    }
+}

@@ -1,0 +1,360 @@
+//! The driver: owns the core, hands it inputs one at a time, and sees to it that its effects are carried out.
+//!
+//! It decides nothing. What must be durable is written before anything that depends on it is begun; if that fails,
+//! nothing is done to any service, and watching and announcing go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use super::hands::{Hands, Job};
+use crate::clock::Clock;
+use crate::core::announcement::{Announcement, AnnouncementKind};
+use crate::core::ledger::LedgerChange;
+use crate::core::release::{Release, ServiceName};
+use crate::core::snapshot::FleetSnapshot;
+use crate::core::{Command, Effect, Executed, Fleet, Input, Timestamp};
+use crate::metrics::Metrics;
+use crate::notify::NotifierHandle;
+use crate::runtime::Runtime;
+use crate::signal::scheduler::Scheduler;
+use crate::store::Store;
+use crate::systemd::Systemd;
+
+/// Changes kept while the store does not take them; more than that many are lost, and that is logged.
+const UNSAVED_MAX: usize = 1024;
+/// How often a store that failed is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// The picture is published at once when something was done, and else not more often than this: at a thousand
+/// services, a picture a sample would cost more than the judging.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(200);
+/// A look that fails is repeated this often; after that the periodic look has to do.
+const LOOK_TRIES: u32 = 5;
+/// Pause between two tries of a look.
+const LOOK_RETRY: Duration = Duration::from_millis(500);
+
+/// An operator's command on its way to the core, with where the answer goes.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) command: Command,
+    pub(super) by: String,
+    pub(super) answer: oneshot::Sender<Result<String, String>>,
+}
+
+/// Why the driver ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The store can be opened now: start over with what it remembers.
+    StoreIsBack,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) fleet: Fleet,
+    pub(super) clock: Clock,
+    /// None while it cannot be opened.
+    pub(super) store: Option<Store>,
+    pub(super) state_dir: std::path::PathBuf,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) hands: Hands,
+    pub(super) notifier: NotifierHandle,
+    pub(super) metrics: Metrics,
+    pub(super) systemd: Systemd,
+    pub(super) scheduler: Scheduler,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) inbox: mpsc::Receiver<Input>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) published: watch::Sender<Arc<FleetSnapshot>>,
+    pub(super) tasks: TaskTracker,
+    pub(super) waiting: HashMap<u64, oneshot::Sender<Result<String, String>>>,
+    pub(super) requests: u64,
+    pub(super) unsaved: Vec<LedgerChange>,
+    pub(super) store_failed: Option<Timestamp>,
+    pub(super) last_published: Option<Timestamp>,
+    pub(super) dropped_before: u64,
+}
+
+impl Driver {
+    /// Turns until told to stop.
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Ended {
+        self.publish(true);
+        loop {
+            let now = self.clock.now();
+            let due = self.fleet.poll_timeout().since(now);
+            tokio::select! {
+                () = stop.cancelled() => return Ended::Stopped,
+                Some(order) = self.orders.recv() => self.order(order).await,
+                Some(input) = self.inbox.recv() => self.turn(input).await,
+                () = tokio::time::sleep(due) => self.turn(Input::Tick).await,
+            }
+            if self.try_store().await == Some(Ended::StoreIsBack) {
+                return Ended::StoreIsBack;
+            }
+        }
+    }
+
+    async fn order(&mut self, order: Order) {
+        self.requests += 1;
+        self.waiting.insert(self.requests, order.answer);
+        self.turn(Input::Operator { request: self.requests, command: order.command, by: order.by }).await;
+    }
+
+    /// One turn of the core, and everything that follows from it.
+    async fn turn(&mut self, input: Input) {
+        let now = self.clock.now();
+        let effects = self.fleet.handle(now, input);
+        let busy = !effects.is_empty();
+        self.perform(effects).await;
+        self.metrics.turned(self.clock.now().since(now));
+        self.systemd.alive();
+        self.publish(busy);
+    }
+
+    /// Carries effects out: first everything that is to be remembered, in one durable step, then the rest in order.
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        let mut changes = Vec::new();
+        let mut rest = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Remember(change) => changes.push(change),
+                other => rest.push(other),
+            }
+        }
+        let remembered = changes.is_empty() || self.remember(changes).await;
+        for effect in rest {
+            self.carry_out(effect, remembered).await;
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect, remembered: bool) {
+        match effect {
+            Effect::Remember(_) => {}
+            Effect::Decided(decision) => {
+                let (service, verdict, reason) = (&decision.service, decision.verdict.name(), &decision.reason);
+                info!(%service, verdict, severity = %decision.severity, dry_run = decision.dry_run, "{reason}");
+                self.metrics.decided(&decision);
+            }
+            Effect::Announce(announcement) => self.announce(announcement).await,
+            Effect::Reply { request, answer } => {
+                if let Some(waiting) = self.waiting.remove(&request) {
+                    // Whoever asked may have gone away meanwhile.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Effect::Look => self.look(),
+            Effect::RollBack(request) if !remembered => {
+                let why = "the decision could not be recorded, and nothing is done that could not be".to_owned();
+                let (rollback, service) = (request.id, request.service);
+                self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
+            }
+            // Without a record, no service and no image is touched.
+            Effect::Protect { .. } | Effect::Unprotect { .. } | Effect::Prepare(_) | Effect::Close { .. }
+                if !remembered => {}
+            Effect::Protect { service, release, older } => self.protect(service, release, older),
+            Effect::Unprotect { service, release } => self.unprotect(service, release),
+            Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),
+            Effect::Discard { rollback } => self.hands.give_owner(&rollback, Job::Discard(rollback.clone())),
+            Effect::RollBack(request) => self.hands.give(request.service.clone(), Job::RollBack(request)),
+            Effect::Close { rollback } => self.hands.give_owner(&rollback, Job::Close(rollback.clone())),
+        }
+    }
+
+    /// Whether the changes are durable now. If not, they are kept and tried again.
+    async fn remember(&mut self, changes: Vec<LedgerChange>) -> bool {
+        for change in &changes {
+            if let LedgerChange::RollbackUpdated(record) = change {
+                if record.outcome.is_over() {
+                    info!(service = %record.service, rollback = %record.id, outcome = record.outcome.name(), "{}", record.outcome.detail());
+                    self.metrics.rollback_ended(record);
+                }
+            }
+        }
+        self.unsaved.extend(changes);
+        let Some(store) = &self.store else { return self.keep_unsaved() };
+        match store.remember(self.unsaved.clone()).await {
+            Ok(()) => {
+                self.unsaved.clear();
+                true
+            }
+            Err(e) => {
+                self.store_broke(&e.to_string());
+                self.keep_unsaved()
+            }
+        }
+    }
+
+    fn keep_unsaved(&mut self) -> bool {
+        if self.unsaved.len() > UNSAVED_MAX {
+            let lost = self.unsaved.len() - UNSAVED_MAX;
+            warn!(lost, "the store has failed for so long that its oldest changes are dropped");
+            self.unsaved.drain(..lost);
+        }
+        false
+    }
+
+    fn store_broke(&mut self, why: &str) {
+        self.metrics.store_error();
+        if self.store_failed.is_none() {
+            error!("the store failed: {why}");
+            self.send(Input::Store(Err(why.to_owned())));
+        }
+        self.store_failed = Some(self.clock.now());
+    }
+
+    /// Tries a failed store again now and then.
+    async fn try_store(&mut self) -> Option<Ended> {
+        let now = self.clock.now();
+        if self.store_failed.is_none_or(|at| now.since(at) < STORE_RETRY) {
+            return None;
+        }
+        self.store_failed = Some(now);
+        let Some(store) = &self.store else {
+            // It could not be opened at the start: what it remembers has to be read before anything else.
+            return Store::open(&self.state_dir).await.is_ok().then_some(Ended::StoreIsBack);
+        };
+        if store.probe().await.is_ok() && store.remember(std::mem::take(&mut self.unsaved)).await.is_ok() {
+            info!("the store works again");
+            self.store_failed = None;
+            self.send(Input::Store(Ok(())));
+        }
+        None
+    }
+
+    async fn announce(&mut self, announcement: Announcement) {
+        let text = announcement.to_string().replace('\n', "; ");
+        match announcement.kind {
+            AnnouncementKind::RollbackComplete | AnnouncementKind::RollbackInProgress => info!("{text}"),
+            AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
+            AnnouncementKind::RollbackFailed
+            | AnnouncementKind::WouldRollBack
+            | AnnouncementKind::Evaluate
+            | AnnouncementKind::Hold
+            | AnnouncementKind::NoRollbackTarget
+            | AnnouncementKind::QuarantinedAgain
+            | AnnouncementKind::Blind
+            | AnnouncementKind::Daemon => warn!("{text}"),
+        }
+        let stored = match &self.store {
+            Some(store) => store.enqueue(&announcement).await.map_err(|e| e.to_string()),
+            None => Err("the store is not open".into()),
+        };
+        match stored {
+            Ok(()) => self.notifier.wake(),
+            Err(why) => {
+                // Better said and forgotten than not said.
+                debug!("announced from memory: {why}");
+                self.notifier.send_now(announcement);
+            }
+        }
+    }
+
+    /// Looks at the engine in the background; the result comes back as an input.
+    fn look(&self) {
+        let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
+        self.tasks.spawn(async move {
+            for _ in 0..LOOK_TRIES {
+                match runtime.look().await {
+                    Ok(look) => {
+                        let _ = inputs.send(Input::Looked(look)).await;
+                        return;
+                    }
+                    Err(e) => debug!("a look failed: {e}"),
+                }
+                tokio::time::sleep(LOOK_RETRY).await;
+            }
+        });
+    }
+
+    /// Keeps the specification of a release that passed its trial, and protects its image.
+    fn protect(&self, service: ServiceName, release: Release, older: Vec<Release>) {
+        let (runtime, inputs, store) = (Arc::clone(&self.runtime), self.inputs.clone(), self.store.clone());
+        self.tasks.spawn(async move {
+            let result = keep(runtime.as_ref(), store.as_ref(), &service, &release, &older).await;
+            if let Err(why) = &result {
+                warn!(%service, %release, "its specification could not be kept, so it is not known-good yet: {why}");
+            }
+            let release = release.id;
+            let _ = inputs.send(Input::Protected { service, release, result }).await;
+        });
+    }
+
+    fn unprotect(&self, service: ServiceName, release: Release) {
+        let (runtime, store) = (Arc::clone(&self.runtime), self.store.clone());
+        self.tasks.spawn(async move {
+            if let Err(e) = runtime.unprotect(&release).await {
+                warn!(%service, %release, "its protecting tag could not be removed: {e}");
+            }
+            if let Some(Err(e)) = match store {
+                Some(store) => Some(store.drop_snapshots(&service, &release.id).await),
+                None => None,
+            } {
+                warn!(%service, %release, "its specification could not be dropped: {e}");
+            }
+        });
+    }
+
+    /// Sends an input to ourselves without waiting: the inbox is ours, waiting for room in it would be for ever.
+    fn send(&self, input: Input) {
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    /// Publishes the picture for API, metrics and probes.
+    fn publish(&mut self, at_once: bool) {
+        let now = self.clock.now();
+        if !at_once && self.last_published.is_some_and(|at| now.since(at) < PUBLISH_PAUSE) {
+            return;
+        }
+        self.last_published = Some(now);
+        let snapshot = Arc::new(self.fleet.snapshot(now));
+        let probed: Vec<_> = snapshot
+            .services
+            .iter()
+            .map(|s| (s.name.clone(), Arc::clone(&s.settings), s.replicas.clone()))
+            .collect();
+        self.scheduler.sync(&probed);
+        self.metrics.observe(&snapshot);
+        let dropped = self.scheduler.dropped();
+        for _ in self.dropped_before..dropped {
+            self.metrics.input_dropped();
+        }
+        self.dropped_before = dropped;
+        self.systemd.status(&snapshot);
+        self.published.send_replace(snapshot);
+    }
+}
+
+/// Records the specification of what runs, if that is still the release meant, and protects its image and those of
+/// the known-good releases before it.
+async fn keep(
+    runtime: &dyn Runtime,
+    store: Option<&Store>,
+    service: &ServiceName,
+    release: &Release,
+    older: &[Release],
+) -> Result<(), String> {
+    let store = store.ok_or("the store is not open")?;
+    let seen = runtime.observe(service).await.map_err(|e| e.to_string())?;
+    if seen.replicas.is_empty() || seen.replicas.iter().any(|r| r.release.id != release.id) {
+        return Err("something else runs by now".into());
+    }
+    let snapshots = runtime.snapshot(&seen).await.map_err(|e| e.to_string())?;
+    store.save_snapshots(service, &release.id, &snapshots).await.map_err(|e| e.to_string())?;
+    for (release, generation) in std::iter::once(release).chain(older).zip(1..) {
+        // A tag is a help against pruning, not a condition: the image is there now.
+        if let Err(e) = runtime.protect(release, generation).await {
+            debug!(%service, %release, "its image could not be protected by a tag: {e}");
+        }
+    }
+    Ok(())
+}

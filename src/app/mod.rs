@@ -1,0 +1,354 @@
+//! The daemon: builds every part, runs them, and brings them to an orderly end.
+//!
+//! The program lives as long as it is not told to stop. Within it, a *life* goes from opening the store to closing
+//! it: a store that cannot be opened makes for a life that only watches and announces, and once it can be opened
+//! again, a new life begins with what it remembers.
+
+mod bridges;
+mod driver;
+mod hands;
+
+use std::collections::HashMap;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use self::bridges::{EngineMemory, Enrolled, Operators, Records};
+use self::driver::{Driver, Ended};
+use self::hands::Hands;
+use crate::api::{ApiState, ConfigState, Hosts};
+use crate::clock::Clock;
+use crate::config::{Settings, Sources};
+use crate::core::ledger::Remembered;
+use crate::core::{Executed, Fleet, Input};
+use crate::metrics::Metrics;
+use crate::notify::{Notifier, NotifierHandle, WebhookTarget};
+use crate::rollback::{CrashingStore, Executor};
+use crate::runtime::Runtime;
+use crate::runtime::container::ContainerRuntime;
+use crate::runtime::engine::Engine;
+use crate::signal::http::HealthClients;
+use crate::signal::scheduler::Scheduler;
+use crate::store::{Store, StoreError};
+use crate::systemd::Systemd;
+
+/// Inputs that may wait: a thousand services sampled at once, four times over.
+const INBOX_MAX: usize = 4096;
+/// Operator commands that may wait; people are slow.
+const ORDERS_MAX: usize = 16;
+/// How long a rollback in flight may take to end once the daemon is told to stop. Cut off, it is resumed at the next
+/// start. The unit's `TimeoutStopSec` leaves room for it.
+const DRAIN: Duration = Duration::from_secs(50);
+/// How long announcements that are under way may take then.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Pause before recovery is tried again while the engine does not answer.
+const RECOVERY_RETRY: Duration = Duration::from_secs(2);
+
+/// What does not change while the program lives.
+#[derive(Debug)]
+struct Program {
+    sources: Sources,
+    clock: Clock,
+    systemd: Systemd,
+    metrics: Metrics,
+    settings: watch::Sender<Arc<Settings>>,
+    config: watch::Sender<ConfigState>,
+    listener: StdListener,
+    crash_at: Option<u64>,
+}
+
+/// Runs the daemon until `stop`. `crash_at` makes the process abort right after so many journal events became
+/// durable: end-to-end tests prove recovery with it.
+///
+/// # Errors
+/// If the API's address cannot be bound, the engine's address makes no sense, or another daemon uses the state
+/// directory. All else is survived, announced and shown in the status.
+pub async fn run(
+    sources: Sources,
+    settings: Settings,
+    crash_at: Option<u64>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let metrics = Metrics::new();
+    metrics.config_loaded(true, clock.now());
+    let address = settings.api.listen;
+    let listener = StdListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; is another backstop running? (`api.listen`)"))?;
+    listener.set_nonblocking(true).context("cannot make the API's socket non-blocking")?;
+    info!(%address, engine = %settings.engine.host, state_dir = %settings.state_dir.display(), "backstop {} starts", env!("CARGO_PKG_VERSION"));
+    let config = ConfigState { last_reload_ok: true, error: None, loaded_at: clock.now() };
+    let program = Program {
+        sources,
+        clock,
+        systemd: Systemd::from_environment(),
+        metrics,
+        settings: watch::Sender::new(Arc::new(settings)),
+        config: watch::Sender::new(config),
+        listener,
+        crash_at,
+    };
+    while program.live(&stop).await? == Ended::StoreIsBack {
+        info!("the store can be opened again: starting over with what it remembers");
+    }
+    info!("backstop stopped");
+    Ok(())
+}
+
+impl Program {
+    /// One life.
+    async fn live(&self, stop: &CancellationToken) -> anyhow::Result<Ended> {
+        let settings = self.settings.borrow().clone();
+        let (store, remembered, store_error) = self.open_store(&settings).await?;
+        let life = stop.child_token();
+        let (jobs, background) = (TaskTracker::new(), TaskTracker::new());
+        let (inputs, inbox) = mpsc::channel(INBOX_MAX);
+        let (orders_sent, orders) = mpsc::channel(ORDERS_MAX);
+
+        let engine = Arc::new(Engine::connect(&settings.engine.host).context("`engine.host`")?);
+        let enrolled = Arc::new(Enrolled(self.settings.subscribe()));
+        let runtime: Arc<dyn Runtime> =
+            Arc::new(ContainerRuntime::new(Arc::clone(&engine), enrolled, settings.engine.look_interval, self.clock));
+        let records = Records(store.clone());
+        let saga_store = Arc::new(CrashingStore::new(Arc::new(records.clone()), self.crash_at));
+        let executor = Executor::new(Arc::clone(&runtime), saga_store, self.clock);
+
+        let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
+        let notifier = self.start_notifier(store.clone(), &background, &life);
+        let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
+        let mut driver = Driver {
+            hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
+            scheduler: Scheduler::new(
+                inputs.clone(),
+                HealthClients::new(),
+                Arc::new(EngineMemory(Arc::clone(&engine))),
+                self.clock,
+            ),
+            clock: self.clock,
+            store,
+            state_dir: settings.state_dir.clone(),
+            runtime: Arc::clone(&runtime),
+            notifier: notifier.clone(),
+            metrics: self.metrics.clone(),
+            systemd: self.systemd.clone(),
+            inputs: inputs.clone(),
+            inbox,
+            orders,
+            published: published.clone(),
+            tasks: background.clone(),
+            waiting: HashMap::new(),
+            requests: 0,
+            unsaved: Vec::new(),
+            store_failed: store_error.as_ref().map(|_| self.clock.now()),
+            last_published: None,
+            dropped_before: 0,
+            fleet,
+        };
+        for record in driver.fleet.executing() {
+            driver.hands.owns(record.id.clone(), record.service.clone());
+        }
+        if let Some(why) = store_error {
+            let _ = inputs.send(Input::Store(Err(why))).await;
+        }
+        self.start_api(&published, records, Operators { orders: orders_sent, executor: executor.clone(), snapshot: published.subscribe() }, &background, &life)?;
+        let awaited: Vec<_> = driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
+        background.spawn(life.clone().run_until_cancelled_owned(recover_and_watch(executor, runtime, inputs.clone(), awaited)));
+        background.spawn(self.reloader(inputs.clone()).run_on(life.clone()));
+        self.systemd.ready();
+
+        let ended = driver.run(&life).await;
+        self.end(driver, &life, &jobs, &background, &notifier).await;
+        Ok(ended)
+    }
+
+    /// Opens the store and reads what it remembers. One that fails leaves us with a life that only watches.
+    async fn open_store(&self, settings: &Settings) -> anyhow::Result<(Option<Store>, Remembered, Option<String>)> {
+        let opened = match Store::open(&settings.state_dir).await {
+            Ok(store) => store.load().await.map(|remembered| (store, remembered)),
+            Err(e) => Err(e),
+        };
+        match opened {
+            Ok((store, remembered)) => Ok((Some(store), remembered, None)),
+            // Two daemons on one state directory would act on the same services.
+            Err(e @ StoreError::Locked { .. }) => Err(e.into()),
+            Err(e) => {
+                error!("the store cannot be used, so nothing will be rolled back: {e}");
+                self.metrics.store_error();
+                Ok((None, Remembered::default(), Some(e.to_string())))
+            }
+        }
+    }
+
+    fn start_notifier(&self, store: Option<Store>, tasks: &TaskTracker, life: &CancellationToken) -> NotifierHandle {
+        let metrics = self.metrics.clone();
+        let (notifier, handle) =
+            Notifier::new(store, self.clock, Arc::new(move |outcome| metrics.announcement(outcome)));
+        let (target, targets) = watch::channel(webhook(&self.settings.borrow()));
+        let mut settings = self.settings.subscribe();
+        tasks.spawn(life.clone().run_until_cancelled_owned(async move {
+            while settings.changed().await.is_ok() {
+                target.send_replace(webhook(&settings.borrow_and_update()));
+            }
+        }));
+        tasks.spawn(notifier.run(targets, life.clone()));
+        handle
+    }
+
+    fn start_api(
+        &self,
+        published: &watch::Sender<Arc<crate::core::snapshot::FleetSnapshot>>,
+        records: Records,
+        operators: Operators,
+        tasks: &TaskTracker,
+        life: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let listener = self.listener.try_clone().context("cannot share the API's socket")?;
+        let listener = TcpListener::from_std(listener).context("cannot use the API's socket")?;
+        let (token, tokens) = watch::channel(self.settings.borrow().api.token.clone());
+        let mut settings = self.settings.subscribe();
+        tasks.spawn(life.clone().run_until_cancelled_owned(async move {
+            while settings.changed().await.is_ok() {
+                token.send_replace(settings.borrow_and_update().api.token.clone());
+            }
+        }));
+        let state = ApiState {
+            snapshot: published.subscribe(),
+            history: Arc::new(records),
+            operate: Arc::new(operators),
+            metrics: self.metrics.clone(),
+            clock: self.clock,
+            token: tokens,
+            config: self.config.subscribe(),
+            hosts: Hosts::of_listener(self.settings.borrow().api.listen),
+        };
+        let stop = life.clone();
+        tasks.spawn(async move {
+            if let Err(e) = crate::api::serve(listener, state, stop).await {
+                error!("the API stopped: {e}");
+            }
+        });
+        Ok(())
+    }
+
+    fn reloader(&self, inputs: mpsc::Sender<Input>) -> Reloader {
+        Reloader {
+            sources: self.sources.clone(),
+            clock: self.clock,
+            systemd: self.systemd.clone(),
+            metrics: self.metrics.clone(),
+            settings: self.settings.clone(),
+            config: self.config.clone(),
+            inputs,
+        }
+    }
+
+    /// The orderly end: a rollback in flight is finished, or left to be resumed; announcements are sent.
+    async fn end(
+        &self,
+        mut driver: Driver,
+        life: &CancellationToken,
+        jobs: &TaskTracker,
+        background: &TaskTracker,
+        notifier: &NotifierHandle,
+    ) {
+        self.systemd.stopping(DRAIN + LAST_WORDS);
+        driver.hands.close();
+        jobs.close();
+        if tokio::time::timeout(DRAIN, jobs.wait()).await.is_err() {
+            warn!("a rollback is still in flight; it is resumed at the next start");
+        }
+        notifier.drain(LAST_WORDS).await;
+        life.cancel();
+        drop(driver);
+        background.close();
+        if tokio::time::timeout(LAST_WORDS, background.wait()).await.is_err() {
+            warn!("not everything ended in time");
+        }
+    }
+}
+
+fn webhook(settings: &Settings) -> Option<WebhookTarget> {
+    settings.notify.webhook.as_ref().map(|w| WebhookTarget { url: w.url.clone(), timeout: w.timeout })
+}
+
+/// Finishes or unwinds what an earlier process left behind, before any probe decides anything; then watches.
+async fn recover_and_watch(
+    executor: Executor,
+    runtime: Arc<dyn Runtime>,
+    inputs: mpsc::Sender<Input>,
+    awaited: Vec<(crate::core::release::RollbackId, crate::core::release::ServiceName)>,
+) {
+    let recovered = loop {
+        match executor.recover().await {
+            Ok(recovered) => break recovered,
+            Err(e) => warn!("what an earlier run left behind cannot be looked at yet: {e}"),
+        }
+        tokio::time::sleep(RECOVERY_RETRY).await;
+    };
+    for (rollback, service) in awaited {
+        let result = recovered.iter().find(|r| r.request.id == rollback).map_or_else(
+            || Executed::Void { why: "the daemon was stopped before the rollback began".into() },
+            |r| r.result.clone(),
+        );
+        info!(%service, %rollback, ?result, "a rollback of an earlier run was taken up");
+        let _ = inputs.send(Input::Executed { rollback, service, result }).await;
+    }
+    runtime.watch(inputs).await;
+}
+
+/// Reads the configuration again when told to by SIGHUP. A bad one leaves the old settings running, and says so.
+#[derive(Debug)]
+struct Reloader {
+    sources: Sources,
+    clock: Clock,
+    systemd: Systemd,
+    metrics: Metrics,
+    settings: watch::Sender<Arc<Settings>>,
+    config: watch::Sender<ConfigState>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Reloader {
+    async fn run_on(self, life: CancellationToken) {
+        let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        let Ok(mut hangups) = hangups.inspect_err(|e| warn!("SIGHUP cannot be listened to: {e}")) else { return };
+        while let Some(Some(())) = life.run_until_cancelled(hangups.recv()).await {
+            self.systemd.reloading();
+            self.reload().await;
+            self.systemd.ready();
+        }
+    }
+
+    async fn reload(&self) {
+        let now = self.clock.now();
+        match crate::config::load(&self.sources) {
+            Ok(new) => {
+                let old = self.settings.borrow().clone();
+                if old.api.listen != new.api.listen || old.engine != new.engine || old.state_dir != new.state_dir {
+                    warn!("`api.listen`, `engine` and `state_dir` take effect at the next start");
+                }
+                let fleet = new.fleet.clone();
+                self.settings.send_replace(Arc::new(new));
+                self.config.send_replace(ConfigState { last_reload_ok: true, error: None, loaded_at: now });
+                self.metrics.config_loaded(true, now);
+                info!("the configuration was loaded again");
+                let _ = self.inputs.send(Input::Configured(fleet)).await;
+            }
+            Err(problems) => {
+                error!("the configuration was not loaded, the old one stays in force: {problems}");
+                self.config.send_modify(|state| {
+                    state.last_reload_ok = false;
+                    state.error = Some(problems.to_string());
+                });
+                self.metrics.config_loaded(false, now);
+            }
+        }
+    }
+}

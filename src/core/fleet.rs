@@ -1,0 +1,544 @@
+//! The fleet: the one entrance to the core. Inputs go to the services they are about; then each service has its turn.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::announcement::{Announcement, AnnouncementKind};
+use super::decision::{Decision, Gate, Reason, Verdict};
+use super::gate::Surroundings;
+use super::io::{Command, Effect, EngineState, Input};
+use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
+use super::observation::{Look, Observation, Refusal};
+use super::release::{Release, ReplicaId, ServiceName};
+use super::sample::{Measurement, Signal};
+use super::service::{Service, Turn};
+use super::settings::{FleetSettings, Severity};
+use super::snapshot::FleetSnapshot;
+use super::state::{Event, State};
+use super::time::{Timestamp, human};
+use super::window::{Evidence, count};
+
+/// Time passes at least this often: the watchdog of systemd and `/healthz` listen to it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An engine that is silent for this long is announced; a restart of it takes less.
+const SILENCE_ANNOUNCED: Duration = Duration::from_secs(60);
+
+/// All services, and what they have in common.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    settings: FleetSettings,
+    services: BTreeMap<ServiceName, Service>,
+    refused: Vec<Refusal>,
+    engine: Option<EngineState>,
+    engine_back: Option<Timestamp>,
+    /// Since when the engine is silent, and whether that was announced.
+    engine_lost: Option<(Timestamp, bool)>,
+    store_error: Option<String>,
+    flags: Flags,
+    /// The breaker counts rollbacks after this.
+    breaker_reset: Timestamp,
+    sequence: u32,
+    last_tick: Timestamp,
+}
+
+impl Fleet {
+    /// A fleet that takes up what an earlier process knew. Rollbacks that were open then are in flight again:
+    /// their [`Input::Executed`] is awaited.
+    pub fn restore(now: Timestamp, settings: FleetSettings, remembered: Remembered) -> Self {
+        let mut fleet = Self {
+            settings,
+            services: BTreeMap::new(),
+            refused: Vec::new(),
+            engine: None,
+            engine_back: None,
+            engine_lost: None,
+            store_error: None,
+            flags: Flags::default(),
+            breaker_reset: Timestamp::default(),
+            sequence: 0,
+            last_tick: now,
+        };
+        for (name, ledger) in remembered.ledgers {
+            fleet.service(now, &name).restore_ledger(ledger);
+        }
+        for (name, flags) in remembered.flags {
+            match name {
+                Some(name) => fleet.service(now, &name).restore_flags(flags),
+                None => fleet.flags = flags,
+            }
+        }
+        for record in remembered.rollbacks {
+            fleet.service(now, &record.service.clone()).restore_rollback(record);
+        }
+        fleet
+    }
+
+    /// Rollbacks whose execution is awaited.
+    pub fn executing(&self) -> Vec<&RollbackRecord> {
+        let executing = self.services.values().filter(|s| s.state == State::RollingBack);
+        executing.filter_map(|s| s.rollback.as_ref()).collect()
+    }
+
+    /// Takes in one input and returns what is to be done, in order. Never fails.
+    pub fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let about = self.take_in(now, input, &mut effects);
+        self.watch_engine(now, &mut effects);
+        match about {
+            About::Service(name) => self.turn(now, &name, &mut effects),
+            About::Everybody => {
+                let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+                for name in names {
+                    self.turn(now, &name, &mut effects);
+                }
+            }
+        }
+        self.watch_breaker(now, &mut effects);
+        effects
+    }
+
+    /// When [`Input::Tick`] is due if nothing else comes in before.
+    ///
+    /// Counted from the last tick, not from the last input: a stream of inputs must not keep time from passing.
+    pub fn poll_timeout(&self) -> Timestamp {
+        let heartbeat = self.last_tick + HEARTBEAT;
+        let due = self.services.values().map(|s| s.poll_timeout(self.last_tick)).min();
+        due.map_or(heartbeat, |due| due.min(heartbeat))
+    }
+
+    /// The picture of the whole fleet.
+    pub fn snapshot(&self, now: Timestamp) -> FleetSnapshot {
+        let around = self.surroundings(now);
+        let shown =
+            self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
+        FleetSnapshot {
+            at: now,
+            settings: self.settings.clone(),
+            engine: self.engine.clone(),
+            store_error: self.store_error.clone(),
+            flags: self.flags.clone(),
+            services: shown.map(|s| s.snapshot(now, &around)).collect(),
+            refused: self.refused.clone(),
+        }
+    }
+
+    fn take_in(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) -> About {
+        match input {
+            Input::Tick => {
+                self.last_tick = now;
+                self.expire_pauses(now, effects);
+            }
+            Input::Configured(settings) => {
+                self.settings = settings;
+                // The services' own settings come with a look.
+                effects.push(Effect::Look);
+            }
+            Input::Engine(state) => self.engine_is(now, state),
+            Input::Store(result) => self.store_is(now, result, effects),
+            Input::Looked(look) => self.looked(now, look, effects),
+            Input::Observed(seen) => {
+                let name = seen.service.clone();
+                self.with(now, &name, effects, |s, turn| s.observe(turn, seen, false));
+                return About::Service(name);
+            }
+            Input::Exited { service, replica, code, oom, requested } => {
+                self.service(now, &service).exited(now, &replica, code, oom, requested);
+                return About::Service(service);
+            }
+            Input::Sampled { service, replica, signal, measurement } => {
+                self.sampled(now, &service, replica, signal, measurement);
+                return About::Service(service);
+            }
+            Input::Prepared { rollback, service, result } => {
+                let prepared = self.services.get_mut(&service).and_then(|s| s.prepared.as_mut());
+                if let Some(prepared) = prepared.filter(|p| p.request.id == rollback) {
+                    prepared.result = Some(result);
+                }
+                return About::Service(service);
+            }
+            Input::Protected { service, release, result } => {
+                self.with(now, &service, effects, |s, turn| s.protected(turn, &release, result));
+                return About::Service(service);
+            }
+            Input::Executed { rollback, service, result } => {
+                self.with(now, &service, effects, |s, turn| s.executed(turn, &rollback, result));
+                return About::Service(service);
+            }
+            Input::Operator { request, command, by } => {
+                let answer = self.command(now, command, &by, effects);
+                effects.push(Effect::Reply { request, answer });
+            }
+        }
+        About::Everybody
+    }
+
+    fn sampled(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        replica: Option<ReplicaId>,
+        signal: Signal,
+        m: Measurement,
+    ) {
+        let Some(s) = self.services.get_mut(name).filter(|s| s.state != State::RollingBack) else { return };
+        // A probe that was under way when its replica went away speaks of the past.
+        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id)) {
+            let counted = s.evidence.record(now, replica, signal, m);
+            s.counts.entry(signal).or_default().add(counted);
+        }
+    }
+
+    fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
+        // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
+        if !self.services.get(name).is_some_and(|s| s.seen) || self.engine.is_none() {
+            return;
+        }
+        let around = self.surroundings(now);
+        self.with(now, name, effects, |s, turn| {
+            if s.state == State::Verifying { s.verify(turn, &around) } else { s.watch(turn, &around) }
+        });
+    }
+
+    fn service(&mut self, now: Timestamp, name: &ServiceName) -> &mut Service {
+        self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone(), now))
+    }
+
+    fn with<R>(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        effects: &mut Vec<Effect>,
+        f: impl FnOnce(&mut Service, &mut Turn<'_>) -> R,
+    ) -> R {
+        let service = self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone(), now));
+        f(service, &mut Turn { now, fleet: &self.settings, effects, sequence: &mut self.sequence })
+    }
+
+    fn looked(&mut self, now: Timestamp, look: Look, effects: &mut Vec<Effect>) {
+        self.refused = look.refused;
+        let gone = self
+            .services
+            .iter()
+            .filter(|(name, s)| s.seen && !look.services.iter().any(|o| o.service == **name));
+        let gone: Vec<Observation> = gone
+            .map(|(name, s)| Observation {
+                service: name.clone(),
+                settings: s.settings.clone(),
+                replicas: Vec::new(),
+            })
+            .collect();
+        for seen in look.services.into_iter().chain(gone) {
+            let name = seen.service.clone();
+            self.with(now, &name, effects, |s, turn| s.observe(turn, seen, look.after_gap));
+        }
+    }
+
+    fn engine_is(&mut self, now: Timestamp, state: EngineState) {
+        match &state {
+            EngineState::Reachable { restarted } => {
+                let back = *restarted || matches!(self.engine, Some(EngineState::Unreachable { .. }));
+                if back && self.engine.is_some() {
+                    self.engine_back = Some(now);
+                    for service in self.services.values_mut() {
+                        // The engine's restart ended them all; that is nobody's fault.
+                        service.evidence = Evidence::default();
+                        service.exits.crashed.clear();
+                    }
+                }
+            }
+            EngineState::Unreachable { .. } => {
+                self.engine_lost.get_or_insert((now, false));
+            }
+        }
+        self.engine = Some(state);
+    }
+
+    /// Says that the engine is gone, once it has been for a while, and that it is back.
+    fn watch_engine(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        match (&self.engine, self.engine_lost) {
+            (Some(EngineState::Unreachable { why }), Some((since, false)))
+                if now.since(since) >= SILENCE_ANNOUNCED =>
+            {
+                let why = why.clone();
+                self.engine_lost = Some((since, true));
+                let mut a = self.announcement(now, "ENGINE DOES NOT ANSWER");
+                a.fields.push(("Reason".into(), why));
+                a.fields
+                    .push(("Meaning".into(), "nothing can be judged or rolled back until it is back".into()));
+                a.next = Some("systemctl status docker".into());
+                effects.push(Effect::Announce(a));
+            }
+            (Some(EngineState::Reachable { .. }), Some((since, announced))) => {
+                self.engine_lost = None;
+                if announced {
+                    let mut a = self.announcement(now, "ENGINE ANSWERS AGAIN");
+                    a.fields.push(("It was silent for".into(), human(now.since(since)).to_string()));
+                    effects.push(Effect::Announce(a));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn store_is(&mut self, now: Timestamp, result: Result<(), String>, effects: &mut Vec<Effect>) {
+        let error = result.err();
+        if error.is_some() == self.store_error.is_some() {
+            self.store_error = error;
+            return;
+        }
+        let mut a = match &error {
+            Some(why) => {
+                let mut a = self.announcement(now, "STORE FAILED, NOTHING IS ROLLED BACK");
+                a.fields.push(("Reason".into(), why.clone()));
+                a.fields.push((
+                    "Meaning".into(),
+                    "watching and announcing go on; nothing is done that could not be recorded".into(),
+                ));
+                a
+            }
+            None => self.announcement(now, "STORE WORKS AGAIN"),
+        };
+        a.next = error.is_some().then(|| "backstop status".to_owned());
+        effects.push(Effect::Announce(a));
+        self.store_error = error;
+    }
+
+    /// The breaker: too many rollbacks in the fleet are a storm, and a storm is not undone by more of them.
+    fn watch_breaker(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.flags.stuck.is_some() {
+            return;
+        }
+        let denied = self.services.values().any(|s| {
+            s.state == State::Suspect
+                && s.last_decision
+                    .as_ref()
+                    .and_then(|d| d.gates.last())
+                    .is_some_and(|a| a.gate == Gate::Breaker && !a.allow)
+        });
+        if !denied {
+            return;
+        }
+        let why = format!(
+            "the breaker tripped: {} automatic rollbacks within {}",
+            self.recent(now),
+            human(self.settings.breaker_window)
+        );
+        self.flags.stuck = Some(why.clone());
+        effects.push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
+        let mut a = self.announcement(now, "AUTOMATIC ROLLBACKS STOPPED");
+        a.kind = AnnouncementKind::BreakerTripped;
+        a.fields.push(("Reason".into(), why));
+        a.next = Some("backstop history; when the cause is found: backstop resume".into());
+        effects.push(Effect::Announce(a));
+    }
+
+    fn recent(&self, now: Timestamp) -> u32 {
+        let begun = self.services.values().flat_map(|s| &s.attempts);
+        count(
+            begun
+                .filter(|at| **at > self.breaker_reset && now.since(**at) < self.settings.breaker_window)
+                .count(),
+        )
+    }
+
+    fn surroundings(&self, now: Timestamp) -> Surroundings {
+        let present = || self.services.values().filter(|s| s.seen && s.current.is_some());
+        let mut deployed: Vec<Timestamp> = present().map(|s| s.deployed).collect();
+        deployed.sort_unstable();
+        Surroundings {
+            settings: self.settings.clone(),
+            engine: self.engine.clone(),
+            engine_back: self.engine_back,
+            store_error: self.store_error.clone(),
+            flags: self.flags.clone(),
+            deployed,
+            degraded: present()
+                .filter_map(|s| Some((s.name.clone(), s.deployed, s.degraded(now)?)))
+                .collect(),
+            rollbacks: self
+                .services
+                .values()
+                .filter(|s| s.state.in_flight() || s.last_ended.is_some())
+                .map(|s| (s.name.clone(), s.last_ended.filter(|_| !s.state.in_flight())))
+                .collect(),
+            recent: self.recent(now),
+        }
+    }
+
+    fn announcement(&self, now: Timestamp, title: &str) -> Announcement {
+        Announcement {
+            key: format!("daemon/{title}/{}", now.as_millis()),
+            at: now,
+            kind: AnnouncementKind::Daemon,
+            service: None,
+            rollback: None,
+            environment: self.settings.environment.clone(),
+            title: title.to_owned(),
+            fields: vec![("Environment".into(), self.settings.environment.clone())],
+            next: None,
+        }
+    }
+
+    fn expire_pauses(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let over =
+            |flags: &Flags| flags.paused.as_ref().and_then(|p| p.until).is_some_and(|until| until <= now);
+        if over(&self.flags) {
+            self.flags.paused = None;
+            effects.push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
+        }
+        let names: Vec<ServiceName> =
+            self.services.values().filter(|s| over(&s.flags)).map(|s| s.name.clone()).collect();
+        for name in names {
+            self.with(now, &name, effects, |s, turn| s.flag(turn, |flags| flags.paused = None));
+        }
+    }
+
+    fn command(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        by: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Result<String, String> {
+        match command {
+            Command::Pause { service, duration, why } => {
+                let until = duration.map(|d| now + d);
+                let pause = Pause { by: by.to_owned(), why, since: now, until };
+                let for_how_long =
+                    duration.map_or("until it is resumed".into(), |d| format!("for {}", human(d)));
+                self.set_flags(now, service.as_ref(), effects, |flags| flags.paused = Some(pause))?;
+                let whom = service.map_or("the whole fleet".into(), |s| s.to_string());
+                Ok(format!("{whom} is paused {for_how_long}; a rollback in flight is finished"))
+            }
+            Command::Resume { service } => {
+                self.set_flags(now, service.as_ref(), effects, |flags| *flags = Flags::default())?;
+                match &service {
+                    Some(name) => self.with(now, name, effects, |s, turn| {
+                        // Whoever resumes has looked: what was tried before counts no more.
+                        s.failed_targets.clear();
+                        s.attempts.clear();
+                        s.last_ended = None;
+                        s.told.clear();
+                        if s.state == State::Stuck {
+                            s.evidence.void(turn.now);
+                            s.go_watching(turn);
+                        }
+                    }),
+                    None => self.breaker_reset = now,
+                }
+                Ok(format!("{} is watched again", service.map_or("the fleet".into(), |s| s.to_string())))
+            }
+            Command::Rollback { service, to, why } => {
+                self.order(now, &service, to.as_deref(), why, by, effects)
+            }
+        }
+    }
+
+    fn set_flags(
+        &mut self,
+        now: Timestamp,
+        service: Option<&ServiceName>,
+        effects: &mut Vec<Effect>,
+        change: impl FnOnce(&mut Flags),
+    ) -> Result<(), String> {
+        match service {
+            Some(name) if !self.services.contains_key(name) => Err(unknown(name)),
+            Some(name) => {
+                self.with(now, name, effects, |s, turn| s.flag(turn, change));
+                Ok(())
+            }
+            None => {
+                change(&mut self.flags);
+                effects
+                    .push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
+                Ok(())
+            }
+        }
+    }
+
+    /// An operator orders a rollback: only what makes it impossible or unsafe is asked about.
+    fn order(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        to: Option<&str>,
+        why: String,
+        by: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Result<String, String> {
+        let around = self.surroundings(now);
+        let Some(service) = self.services.get(name).filter(|s| s.seen) else {
+            return Err(unknown(name));
+        };
+        if service.state.in_flight() {
+            return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
+        }
+        if let Some(why) = &around.store_error {
+            return Err(format!("nothing is done that could not be recorded first: {why}"));
+        }
+        if let Some(EngineState::Unreachable { why }) = &around.engine {
+            return Err(format!("the engine does not answer: {why}"));
+        }
+        let target = pick(service, to)?;
+        let gates = service.ask(now, None, &around).into_iter().filter(|a| a.allow).collect();
+        let decision = Decision {
+            at: now,
+            service: name.clone(),
+            verdict: Verdict::Rollback,
+            reason: Reason::Operator { by: by.to_owned(), why },
+            severity: Severity::High,
+            from: service.current.clone(),
+            to: Some(target.clone()),
+            gates,
+            dry_run: false,
+        };
+        Ok(self.with(now, name, effects, |s, turn| {
+            s.record(turn, &decision);
+            s.begin(turn, decision, by, None, Event::Decided);
+            let id = s.rollback.as_ref().map_or_else(String::new, |r| r.id.to_string());
+            format!("rollback {id} of {name} to {target} has begun; next: backstop history {name}")
+        }))
+    }
+}
+
+/// Whose turn it is after an input.
+enum About {
+    Service(ServiceName),
+    Everybody,
+}
+
+fn unknown(name: &ServiceName) -> String {
+    format!("no service {name} is watched; next: backstop status")
+}
+
+/// The release an operator means: by id, by the beginning of the id, or by reference.
+fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
+    let Some(wanted) = to else {
+        return service
+            .target()
+            .cloned()
+            .map_err(|why| format!("{why}; next: backstop explain {}", service.name));
+    };
+    let means = |r: &Release| r.answers_to(wanted);
+    if let Some(target) = service.targets().find(|r| means(r)) {
+        return Ok(target.clone());
+    }
+    let eligible: Vec<String> = service.targets().map(ToString::to_string).collect();
+    let eligible = if eligible.is_empty() { "none".into() } else { eligible.join(", ") };
+    let what = match service.ledger.iter().find(|e| means(&e.release)) {
+        Some(e) if service.current.as_ref().is_some_and(|c| c.id == e.release.id) => {
+            "is what runs now".to_owned()
+        }
+        Some(e) => format!("is {}, not known-good", e.standing.name().replace('_', " ")),
+        None => "is not in the ledger".into(),
+    };
+    Err(format!("release {wanted} of {} {what}; known-good releases: {eligible}", service.name))
+}
+
+impl super::snapshot::SampleCounts {
+    fn add(&mut self, other: Self) {
+        self.healthy += other.healthy;
+        self.unhealthy += other.unhealthy;
+        self.error += other.error;
+    }
+}

@@ -1,0 +1,368 @@
+//! Judgement: what a service concludes from its evidence, turn by turn, while no rollback is in flight.
+
+use std::time::Duration;
+
+use super::announcement::{Announcement, AnnouncementKind};
+use super::assess::Finding;
+use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
+use super::gate::Surroundings;
+use super::io::{Effect, EngineState, RollbackRequest};
+use super::ledger::{LedgerChange, Standing};
+use super::sample::Signal;
+use super::service::{BACKSTOP, Prepared, Service, Turn};
+use super::settings::{Action, Severity};
+use super::snapshot::RowAnswer;
+use super::state::{Event, State};
+use super::time::{Timestamp, human};
+
+/// A specification that could not be kept is tried again after this long.
+const PROTECT_RETRY: Duration = Duration::from_secs(30);
+/// While a release is steady its specification is kept afresh this often: networks are connected, tags are pruned.
+const PROTECT_AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// A breach that asks for a decision.
+struct Breach {
+    reason: Reason,
+    severity: Severity,
+    /// The row's name; `redeploy` for a release that is refused.
+    rule: String,
+    signal: Option<Signal>,
+    onset: Option<Timestamp>,
+    action: Action,
+}
+
+impl Service {
+    /// One turn of watching.
+    pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
+        if self.flags.paused.is_some() || around.flags.paused.is_some() {
+            if self.state != State::Paused {
+                self.drop_prepared(turn);
+                self.go(turn, Event::Paused);
+            }
+            return;
+        }
+        match self.state {
+            State::Stuck | State::RollingBack | State::Verifying => return,
+            State::Paused => self.go_watching(turn),
+            State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
+        }
+        if self.current.is_none() || self.mixed.is_some() || self.awaits_look {
+            return;
+        }
+        let findings = self.findings(turn.now);
+        if self.blind(turn, around, &findings) {
+            return;
+        }
+        let crossed: Vec<&Finding> = findings.iter().filter(|f| f.crossed()).collect();
+        if crossed.is_empty() && self.refused.is_none() {
+            self.all_clear(turn);
+            return;
+        }
+        if self.state != State::Suspect {
+            self.go(turn, Event::Suspected);
+        }
+        if let Some(suspect) = crossed.iter().find(|f| f.row.action == Action::Rollback) {
+            self.prepare(turn, around, (suspect.row.signal, suspect.row.since));
+        }
+        if let Some(breach) = self.worst_breach(&findings) {
+            self.decide(turn, around, breach);
+        }
+    }
+
+    /// Whether what the service is judged by cannot be measured. Not knowing is neither failing nor succeeding.
+    fn blind(&mut self, turn: &mut Turn<'_>, around: &Surroundings, findings: &[Finding]) -> bool {
+        let unreachable = matches!(around.engine, Some(EngineState::Unreachable { .. }));
+        let unmeasured = findings
+            .iter()
+            .find(|f| f.row.signal == Signal::Health && f.row.answer == RowAnswer::CannotMeasure)
+            .map(|f| f.row.value.clone());
+        let others_speak = findings.iter().any(Finding::crossed);
+        if unreachable || (unmeasured.is_some() && !others_speak) {
+            if self.state != State::Blind {
+                self.drop_prepared(turn);
+                self.go(turn, Event::Blinded);
+                // The engine's silence is announced once for the fleet, not once for each service.
+                if let Some(why) = unmeasured.filter(|_| !unreachable) {
+                    let mut a = self.announcement(turn, AnnouncementKind::Blind, "CANNOT MEASURE");
+                    a.fields.push(("Reason".into(), why));
+                    a.fields.push((
+                        "Meaning".into(),
+                        "nothing is decided about this service by its health check".into(),
+                    ));
+                    a.next = Some(format!("backstop explain {}", self.name));
+                    turn.effect(Effect::Announce(a));
+                }
+            }
+            return true;
+        }
+        if self.state == State::Blind {
+            self.go_watching(turn);
+        }
+        false
+    }
+
+    /// No line is crossed: what was suspected passed, and time does its work.
+    fn all_clear(&mut self, turn: &mut Turn<'_>) {
+        match self.state {
+            State::Suspect => {
+                self.drop_prepared(turn);
+                self.told.clear();
+                self.held_by_surroundings = false;
+                self.go_watching(turn);
+            }
+            State::CoolingDown => {
+                let over = self.last_ended.is_none_or(|at| turn.now.since(at) >= self.settings.cooldown);
+                if over {
+                    self.go(turn, Event::CooledDown);
+                }
+            }
+            State::Trial => {
+                if turn.now >= self.trial_ends && self.proof().is_ok() {
+                    self.keep_specification(turn);
+                }
+            }
+            State::Steady => {
+                if self.proof().is_ok() {
+                    self.keep_specification(turn);
+                }
+            }
+            State::RollingBack | State::Verifying | State::Blind | State::Paused | State::Stuck => {}
+        }
+    }
+
+    /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
+    fn keep_specification(&mut self, turn: &mut Turn<'_>) {
+        let wait = if self.current_is_known_good() { PROTECT_AGAIN } else { PROTECT_RETRY };
+        if self.protect.is_some_and(|(at, _)| turn.now.since(at) < wait) {
+            return;
+        }
+        let Some(release) = self.current.clone() else {
+            return;
+        };
+        self.protect = Some((turn.now, true));
+        let older = self.targets().cloned().collect();
+        turn.effect(Effect::Protect { service: self.name.clone(), release, older });
+    }
+
+    /// The specification is kept: the release is known-good from here on.
+    pub(crate) fn protected(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: &super::release::ReleaseId,
+        result: Result<(), String>,
+    ) {
+        self.protect = Some((turn.now, false));
+        let Some(release) = self.current.clone().filter(|c| c.id == *id) else {
+            return;
+        };
+        // A rollback or a breach that came in between has the last word.
+        if result.is_err() || self.current_is_known_good() || self.state != State::Trial {
+            return;
+        }
+        let now = turn.now;
+        self.enter(turn, &release, |entry| entry.standing = Standing::KnownGood { since: now });
+        self.go(turn, Event::Promoted);
+    }
+
+    /// Creates the replacement while the row is only pending, so that at the decision only stop and start remain.
+    fn prepare(&mut self, turn: &mut Turn<'_>, around: &Surroundings, suspect: (Signal, Option<Timestamp>)) {
+        if !self.settings.prepare || !self.acts() || self.prepared.is_some() {
+            return;
+        }
+        let answers = self.ask(turn.now, Some(suspect), around);
+        // Cooldown and the like are a matter of time; without these four there is nothing to prepare.
+        let needed = [Gate::Store, Gate::Engine, Gate::NewEnough, Gate::Target];
+        if answers.iter().any(|a| needed.contains(&a.gate) && !a.allow) {
+            return;
+        }
+        let Ok(target) = self.target().cloned() else {
+            return;
+        };
+        let request = RollbackRequest {
+            id: turn.rollback_id(),
+            service: self.name.clone(),
+            from: self.current.as_ref().map(|c| c.id.clone()),
+            to: target,
+            stop_grace: self.settings.stop_grace,
+            decided: None,
+        };
+        self.prepared = Some(Prepared { request: request.clone(), result: None });
+        turn.effect(Effect::Prepare(request));
+    }
+
+    /// Removes what was prepared, if anything was.
+    pub(crate) fn drop_prepared(&mut self, turn: &mut Turn<'_>) {
+        if let Some(prepared) = self.prepared.take() {
+            turn.effect(Effect::Discard { rollback: prepared.request.id });
+        }
+    }
+
+    /// The most urgent breach: a release that is refused, else by severity, then in the matrix' order.
+    fn worst_breach(&self, findings: &[Finding]) -> Option<Breach> {
+        if let Some(earlier) = &self.refused {
+            return Some(Breach {
+                reason: Reason::Refused { earlier: earlier.clone() },
+                severity: Severity::Critical,
+                rule: "redeploy".into(),
+                signal: None,
+                onset: Some(self.deployed),
+                action: Action::Rollback,
+            });
+        }
+        let breached = findings.iter().filter(|f| f.row.answer == RowAnswer::Breached);
+        // A row that acts comes before one that only asks, whatever their severities.
+        let worst = breached.rev().max_by_key(|f| (f.row.action == Action::Rollback, f.row.severity))?;
+        Some(Breach {
+            reason: worst.reason.clone()?,
+            severity: worst.row.severity,
+            rule: worst.row.rule.clone(),
+            signal: Some(worst.row.signal),
+            onset: worst.row.since,
+            action: worst.row.action,
+        })
+    }
+
+    /// A row is breached: asks the gates, and acts, asks a person, or holds.
+    fn decide(&mut self, turn: &mut Turn<'_>, around: &Surroundings, breach: Breach) {
+        let all = match breach.signal {
+            Some(signal) => self.ask(turn.now, Some((signal, breach.onset)), around),
+            None => self.ask(turn.now, None, around),
+        };
+        let denied = all.iter().position(|a| !a.allow);
+        let gates = all.into_iter().take(denied.map_or(usize::MAX, |i| i + 1)).collect::<Vec<_>>();
+        let denial = gates.last().filter(|a| !a.allow).cloned();
+        if denial.is_none() && self.held_by_surroundings {
+            self.void_evidence(turn.now);
+            return;
+        }
+        let verdict = match (&denial, breach.action) {
+            (None, Action::Rollback) => Verdict::Rollback,
+            (None, Action::Evaluate | Action::Off) => Verdict::Evaluate,
+            (Some(d), _) if d.gate == Gate::NewEnough => Verdict::Evaluate,
+            (Some(_), _) => Verdict::Hold,
+        };
+        let decision = Decision {
+            at: turn.now,
+            service: self.name.clone(),
+            verdict,
+            reason: breach.reason,
+            severity: breach.severity,
+            from: self.current.clone(),
+            to: self.target().ok().cloned(),
+            gates,
+            dry_run: !self.acts(),
+        };
+        match (denial, verdict) {
+            (Some(denial), _) => self.hold(turn, &breach.rule, decision, &denial),
+            (None, Verdict::Rollback) if self.acts() => {
+                self.record(turn, &decision);
+                self.begin(turn, decision, BACKSTOP, breach.onset, Event::Decided);
+            }
+            (None, _) => self.advise(turn, &breach.rule, decision),
+        }
+    }
+
+    /// Remembers a decision and makes it the one that is shown.
+    pub(crate) fn record(&mut self, turn: &mut Turn<'_>, decision: &Decision) {
+        turn.remember(LedgerChange::Decided(decision.clone()));
+        turn.effect(Effect::Decided(decision.clone()));
+        self.last_decision = Some(decision.clone());
+    }
+
+    /// A gate denies: recorded and said once for each row and gate in an episode.
+    fn hold(&mut self, turn: &mut Turn<'_>, rule: &str, decision: Decision, denial: &GateAnswer) {
+        if denial.gate == Gate::Environment {
+            self.held_by_surroundings = true;
+        }
+        if !self.told.insert(format!("{rule}/{}", denial.gate)) {
+            return;
+        }
+        self.record(turn, &decision);
+        match denial.gate {
+            // The daemon's own trouble is announced by the fleet; a pause was somebody's wish.
+            Gate::Store | Gate::Engine | Gate::Paused | Gate::Breaker => {}
+            Gate::Target if !self.failed_targets.is_empty() => self.helpless(turn, &decision, &denial.why),
+            Gate::Attempts => self.helpless(turn, &decision, &denial.why),
+            Gate::Target => {
+                let a = self.hold_announcement(turn, AnnouncementKind::NoRollbackTarget, &decision, denial);
+                turn.effect(Effect::Announce(a));
+            }
+            Gate::NewEnough => {
+                let a = self.hold_announcement(turn, AnnouncementKind::Evaluate, &decision, denial);
+                turn.effect(Effect::Announce(a));
+            }
+            Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Cooldown => {
+                let a = self.hold_announcement(turn, AnnouncementKind::Hold, &decision, denial);
+                turn.effect(Effect::Announce(a));
+            }
+        }
+    }
+
+    fn hold_announcement(
+        &self,
+        turn: &Turn<'_>,
+        kind: AnnouncementKind,
+        decision: &Decision,
+        denial: &GateAnswer,
+    ) -> Announcement {
+        let (title, verb) = if kind == AnnouncementKind::NoRollbackTarget {
+            ("BAD RELEASE, AND NO ROLLBACK TARGET", "explain")
+        } else if kind == AnnouncementKind::Evaluate {
+            ("DECISION NEEDED", "rollback")
+        } else {
+            ("NOT ROLLED BACK", "explain")
+        };
+        let mut a = self.announcement(turn, kind, title);
+        a.fields.extend(self.about(decision));
+        a.fields.push(("Not rolled back because".into(), denial.why.clone()));
+        a.next = Some(format!("backstop {verb} {}", self.name));
+        a
+    }
+
+    /// The row only asks, or the service is in dry-run mode: said once for each row in an episode.
+    fn advise(&mut self, turn: &mut Turn<'_>, rule: &str, decision: Decision) {
+        if !self.told.insert(format!("{rule}/advise")) {
+            return;
+        }
+        self.record(turn, &decision);
+        let (kind, title) = match decision.verdict {
+            Verdict::Rollback => (AnnouncementKind::WouldRollBack, "DRY RUN, WOULD ROLL BACK"),
+            Verdict::Evaluate | Verdict::Hold => (AnnouncementKind::Evaluate, "DECISION NEEDED"),
+        };
+        let mut a = self.announcement(turn, kind, title);
+        a.fields.extend(self.about(&decision));
+        a.next = Some(format!("backstop rollback {}", self.name));
+        turn.effect(Effect::Announce(a));
+    }
+
+    /// The fields that every announcement about a decision has.
+    pub(crate) fn about(&self, decision: &Decision) -> Vec<(String, String)> {
+        let shown =
+            |r: &Option<super::release::Release>| r.as_ref().map_or("none".into(), ToString::to_string);
+        vec![
+            ("Current version".into(), shown(&decision.from)),
+            ("Rolling back to".into(), shown(&decision.to)),
+            ("Severity".into(), decision.severity.to_string()),
+            ("Reason".into(), decision.reason.to_string()),
+        ]
+    }
+
+    /// A person is needed: said, remembered, and nothing more is done by itself.
+    fn helpless(&mut self, turn: &mut Turn<'_>, decision: &Decision, why: &str) {
+        self.drop_prepared(turn);
+        let why = format!("{}; {why}", decision.reason);
+        self.stuck(turn, decision.from.as_ref(), why);
+    }
+
+    /// What was seen while the surroundings were ill says nothing about the release: the windows start anew.
+    fn void_evidence(&mut self, now: Timestamp) {
+        self.held_by_surroundings = false;
+        self.told.clear();
+        self.evidence.void(now);
+    }
+
+    /// How long a rollback is expected to take, for the announcement.
+    pub(crate) fn eta(&self) -> String {
+        format!("serving again within seconds, proved after {}", human(self.settings.verify))
+    }
+}

@@ -1,0 +1,320 @@
+//! Pursuit: a rollback in flight, from the decision to its proof, or to a person.
+
+use super::announcement::AnnouncementKind;
+use super::assess::Finding;
+use super::decision::{Decision, Reason};
+use super::gate::Surroundings;
+use super::io::{Effect, Executed, RollbackRequest};
+use super::ledger::{LedgerChange, RollbackOutcome, RollbackRecord, Standing};
+use super::release::{Release, RollbackId};
+use super::service::{BACKSTOP, Exits, Service, Turn};
+use super::settings::Action;
+use super::snapshot::RowAnswer;
+use super::state::{Event, State};
+use super::time::{Timestamp, human};
+use super::window::{Before, Evidence, count};
+
+impl Service {
+    /// A rollback was decided. What was prepared for the same target is used; all else is dropped.
+    pub(crate) fn begin(
+        &mut self,
+        turn: &mut Turn<'_>,
+        decision: Decision,
+        by: &str,
+        onset: Option<Timestamp>,
+        event: Event,
+    ) {
+        let Some(to) = decision.to.clone() else { return };
+        let ready = self.prepared.take_if(|p| p.request.to.id == to.id);
+        self.drop_prepared(turn);
+        let request = RollbackRequest {
+            id: ready.map_or_else(|| turn.rollback_id(), |p| p.request.id),
+            service: self.name.clone(),
+            from: decision.from.as_ref().map(|r| r.id.clone()),
+            to: to.clone(),
+            stop_grace: self.settings.stop_grace,
+            decided: Some(turn.now),
+        };
+        let record = RollbackRecord {
+            id: request.id.clone(),
+            service: self.name.clone(),
+            environment: turn.fleet.environment.clone(),
+            from: decision.from.clone(),
+            to,
+            decided_by: by.to_owned(),
+            onset,
+            started: turn.now,
+            applied: None,
+            ended: None,
+            outcome: RollbackOutcome::Executing,
+            request: request.clone(),
+            decision,
+        };
+        if by == BACKSTOP {
+            let window = self.settings.attempts_window;
+            self.attempts.retain(|at| turn.now.since(*at) < window);
+            self.attempts.push(turn.now);
+        }
+        turn.remember(LedgerChange::RollbackOpened(Box::new(record.clone())));
+        let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");
+        a.key = format!("{}/in-progress", record.id);
+        a.rollback = Some(record.id.clone());
+        a.fields.extend(self.about(&record.decision));
+        a.fields.push(("Decided by".into(), by.to_owned()));
+        a.fields.push(("ETA".into(), self.eta()));
+        turn.effect(Effect::Announce(a));
+        turn.effect(Effect::RollBack(request));
+        self.rollback = Some(record);
+        self.go(turn, event);
+    }
+
+    /// The executor is done with it.
+    pub(crate) fn executed(&mut self, turn: &mut Turn<'_>, id: &RollbackId, result: Executed) {
+        if self.state != State::RollingBack || self.rollback.as_ref().is_none_or(|r| r.id != *id) {
+            return;
+        }
+        match result {
+            Executed::Applied { notes } => self.applied(turn, &notes),
+            Executed::Void { why } => {
+                self.end_rollback(turn, RollbackOutcome::Void(why.clone()), false);
+                let runs = self.runs();
+                self.say_failed(turn, id, "ROLLBACK DID NOT BEGIN", &why, &runs);
+                self.go(turn, Event::Undone);
+            }
+            Executed::Unwound { why } => {
+                if let Some(record) = &self.rollback {
+                    self.failed_targets.insert(record.to.id.clone());
+                }
+                self.end_rollback(turn, RollbackOutcome::Unwound(why.clone()), false);
+                let runs = self.runs();
+                self.say_failed(turn, id, "ROLLBACK FAILED AND WAS UNDONE", &why, &runs);
+                self.go(turn, Event::Undone);
+            }
+            Executed::Stuck { why } => {
+                let from = self.current.clone();
+                self.end_rollback(turn, RollbackOutcome::Stuck(why.clone()), false);
+                self.stuck(
+                    turn,
+                    from.as_ref(),
+                    format!("the rollback could be neither finished nor undone: {why}"),
+                );
+            }
+        }
+        self.awaits_look = true;
+        turn.effect(Effect::Look);
+    }
+
+    /// The target runs. From here on it is judged by the same rules as any release.
+    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String]) {
+        let Some(mut record) = self.rollback.take() else {
+            return;
+        };
+        let now = turn.now;
+        record.applied = Some(now);
+        record.outcome = RollbackOutcome::Verifying;
+        turn.remember(LedgerChange::RollbackUpdated(Box::new(record.clone())));
+        if let Some(from) = record.from.clone().filter(|from| from.id != record.to.id) {
+            // A target that did not pass proved itself once: it is passed over now, not condemned.
+            let condemned = !matches!(record.decision.reason, Reason::TargetFailed { .. });
+            if condemned {
+                let why = record.decision.reason.to_string();
+                self.enter(turn, &from, |entry| entry.standing = Standing::Quarantined { since: now, why });
+            }
+        }
+        self.evidence = Evidence::default();
+        self.exits = Exits::default();
+        self.before = Before::default();
+        self.refused = None;
+        self.told.clear();
+        self.held_by_surroundings = false;
+        self.protect = None;
+        self.replicas.clear();
+        self.mixed = None;
+        self.deployed = now;
+        self.trial_ends = now + self.settings.verify;
+        self.current = Some(record.to.clone());
+        let to = record.to.clone();
+        self.enter(turn, &to, |entry| entry.deployed = now);
+        if !notes.is_empty() {
+            let mut a =
+                self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK APPLIED, WITH NOTES");
+            a.key = format!("{}/notes", record.id);
+            a.rollback = Some(record.id.clone());
+            a.fields.extend(notes.iter().map(|n| ("Note".to_owned(), n.clone())));
+            turn.effect(Effect::Announce(a));
+        }
+        self.rollback = Some(record);
+        self.go(turn, Event::Applied);
+    }
+
+    /// One turn of verification: the same rules as for a deployment, plus identity, for long enough.
+    pub(crate) fn verify(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
+        let Some((applied, to)) = self.rollback.as_ref().and_then(|r| Some((r.applied?, r.to.clone())))
+        else {
+            return;
+        };
+        // What an engine restart stopped says nothing about the target: verification starts over after it.
+        let from = around.engine_back.map_or(applied, |back| back.max(applied));
+        let findings = self.findings(turn.now);
+        let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
+        let judged = |f: &&Finding| f.row.action == Action::Rollback && f.row.answer == RowAnswer::Breached;
+        if let Some(why) = findings.iter().find(judged).and_then(|f| f.reason.clone()).filter(|_| settled) {
+            self.not_verified(turn, around, why.to_string());
+            return;
+        }
+        let identical = !self.replicas.is_empty() && self.replicas.iter().all(|r| r.release.id == to.id);
+        let proof = if identical { self.proof() } else { Err(format!("{to} is not seen running yet")) };
+        let crossed = findings.iter().any(Finding::crossed);
+        if proof.is_ok() && !crossed && turn.now.since(from) >= self.settings.verify {
+            self.verified(turn, &findings);
+        } else if turn.now.since(from) >= self.settings.verify_timeout {
+            let missing = proof.err().unwrap_or_else(|| "a rule was pending all the time".into());
+            self.unproven(turn, &missing);
+        }
+    }
+
+    /// Proved: said with what was proved.
+    fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding]) {
+        let Some(record) = self.rollback.clone() else {
+            return;
+        };
+        let checks: u32 = self.evidence.checks.values().map(|s| s.samples).fold(0, u32::saturating_add);
+        let rows = count(findings.iter().filter(|f| f.row.answer == RowAnswer::Ok).count());
+        let health = if checks > 0 { format!(", {checks} health checks among them") } else { String::new() };
+        let said = format!(
+            "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",
+            human(turn.now.since(record.applied.unwrap_or(record.started))),
+            record.to
+        );
+        self.end_rollback(turn, RollbackOutcome::Verified(said.clone()), true);
+        let mut a = self.announcement(turn, AnnouncementKind::RollbackComplete, "ROLLBACK COMPLETE");
+        a.key = format!("{}/complete", record.id);
+        a.rollback = Some(record.id.clone());
+        a.fields.push((
+            "Rolled back from".into(),
+            record.from.as_ref().map_or("nothing".into(), ToString::to_string),
+        ));
+        a.fields.push(("Rolled back to".into(), record.to.to_string()));
+        a.fields.push(("Status".into(), said));
+        a.fields.push(("Reason".into(), record.decision.reason.to_string()));
+        a.fields.push(("Duration".into(), self.durations(turn.now, &record)));
+        a.next = Some(format!("backstop history {}", self.name));
+        turn.effect(Effect::Announce(a));
+        self.failed_targets.clear();
+        self.told.clear();
+        self.go(turn, Event::Verified);
+    }
+
+    fn durations(&self, now: Timestamp, record: &RollbackRecord) -> String {
+        let applied = record.applied.unwrap_or(now);
+        let mut said = format!(
+            "{} from decision to start, {} to proof",
+            human(applied.since(record.started)),
+            human(now.since(record.started))
+        );
+        if let Some(onset) = record.onset {
+            said.push_str(&format!("; {} after the first bad sign", human(applied.since(onset))));
+        }
+        said
+    }
+
+    /// The target did not pass: the next older known-good release, if attempts are left, else a person.
+    fn not_verified(&mut self, turn: &mut Turn<'_>, around: &Surroundings, why: String) {
+        let Some(record) = self.rollback.clone() else {
+            return;
+        };
+        self.failed_targets.insert(record.to.id.clone());
+        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
+        // The cooldown is for new decisions; this one is not over yet.
+        self.last_ended = None;
+        let reason = Reason::TargetFailed { target: record.to.to_string(), why };
+        let gates = self.ask(turn.now, None, around);
+        let denied = gates.iter().find(|a| !a.allow).cloned();
+        let decision = Decision {
+            at: turn.now,
+            service: self.name.clone(),
+            verdict: super::decision::Verdict::Rollback,
+            reason,
+            severity: record.decision.severity,
+            from: self.current.clone(),
+            to: self.target().ok().cloned(),
+            gates,
+            dry_run: false,
+        };
+        match denied {
+            None => {
+                self.record(turn, &decision);
+                self.begin(turn, decision, BACKSTOP, record.onset, Event::TriedNext);
+            }
+            Some(denial) => {
+                let said = format!(
+                    "{}; it keeps running, since something is better than nothing; {}",
+                    decision.reason, denial.why
+                );
+                self.stuck(turn, Some(&record.to), said);
+            }
+        }
+    }
+
+    /// Neither good nor bad within the time given: no success is claimed, and what runs is left running.
+    fn unproven(&mut self, turn: &mut Turn<'_>, missing: &str) {
+        let Some(record) = self.rollback.clone() else {
+            return;
+        };
+        let why = format!("not proved within {}: {missing}", human(self.settings.verify_timeout));
+        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
+        self.stuck(turn, Some(&record.to), format!("the rollback to {} was applied and is {why}", record.to));
+    }
+
+    /// Closes the record; `close` if there is something to clean up on the engine.
+    pub(crate) fn end_rollback(&mut self, turn: &mut Turn<'_>, outcome: RollbackOutcome, close: bool) {
+        let Some(mut record) = self.rollback.take() else {
+            return;
+        };
+        record.ended = Some(turn.now);
+        record.outcome = outcome;
+        // What did not begin or was undone changed nothing that would need to cool down.
+        if !matches!(record.outcome, RollbackOutcome::Void(_) | RollbackOutcome::Unwound(_)) {
+            self.last_ended = record.ended;
+        }
+        if close {
+            turn.effect(Effect::Close { rollback: record.id.clone() });
+        }
+        turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
+    }
+
+    fn runs(&self) -> String {
+        self.current.as_ref().map_or("nothing".into(), ToString::to_string)
+    }
+
+    pub(crate) fn say_failed(
+        &self,
+        turn: &mut Turn<'_>,
+        id: &RollbackId,
+        title: &str,
+        why: &str,
+        runs: &str,
+    ) {
+        let mut a = self.announcement(turn, AnnouncementKind::RollbackFailed, title);
+        a.key = format!("{id}/failed");
+        a.rollback = Some(id.clone());
+        a.fields.push(("Reason".into(), why.to_owned()));
+        a.fields.push(("What runs".into(), runs.to_owned()));
+        a.next = Some(format!("backstop explain {}", self.name));
+        turn.effect(Effect::Announce(a));
+    }
+
+    /// A person is needed.
+    pub(crate) fn stuck(&mut self, turn: &mut Turn<'_>, runs: Option<&Release>, why: String) {
+        let mut a = self.announcement(turn, AnnouncementKind::Stuck, "A PERSON IS NEEDED");
+        a.fields.push(("Reason".into(), why.clone()));
+        a.fields.push(("What runs".into(), runs.map_or("nothing".into(), ToString::to_string)));
+        a.next = Some(format!(
+            "backstop explain {}; when it is well again: backstop resume {}",
+            self.name, self.name
+        ));
+        self.flag(turn, |flags| flags.stuck = Some(why));
+        turn.effect(Effect::Announce(a));
+        self.go(turn, Event::Helpless);
+    }
+}

@@ -1,0 +1,478 @@
+//! One service: what the core knows of it, and how it is moved from state to state.
+//!
+//! What it notices is in [`super::sighting`], what it concludes in [`super::judgement`], and what it does about a
+//! rollback in flight in [`super::pursuit`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::announcement::{Announcement, AnnouncementKind};
+use super::assess::{Finding, Scene, assess};
+use super::decision::Decision;
+use super::gate::{Question, Surroundings, ask};
+use super::io::{Effect, RollbackRequest};
+use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing};
+use super::observation::{ContainerHealth, Phase, Replica};
+use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use super::sample::Signal;
+use super::settings::{FleetSettings, Mode, ServiceSettings};
+use super::snapshot::{RowAnswer, SampleCounts, ServiceSnapshot};
+use super::state::{Event, State};
+use super::time::{Timestamp, human};
+use super::window::{Before, Evidence, count};
+
+/// Who decides when nobody was asked; anybody else is an operator.
+pub(crate) const BACKSTOP: &str = "backstop";
+/// Successes in a row that a check needs before its service counts as proved (Gatus' `success-threshold`).
+const PROOF_SUCCESSES: u32 = 2;
+/// Releases remembered besides the known-good ones: enough to recognise a bad release that comes back.
+const LEDGER_MAX: usize = 24;
+
+/// One service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) settings: Arc<ServiceSettings>,
+    pub(crate) state: State,
+    pub(crate) since: Timestamp,
+    /// A look has found it since the daemon started.
+    pub(crate) seen: bool,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) current: Option<Release>,
+    pub(crate) deployed: Timestamp,
+    pub(crate) trial_ends: Timestamp,
+    /// Replicas of several releases run since then.
+    pub(crate) mixed: Option<Timestamp>,
+    /// Newest deployment first.
+    pub(crate) ledger: Vec<LedgerEntry>,
+    pub(crate) evidence: Evidence,
+    pub(crate) before: Before,
+    pub(crate) counts: BTreeMap<Signal, SampleCounts>,
+    pub(crate) exits: Exits,
+    pub(crate) flags: Flags,
+    pub(crate) prepared: Option<Prepared>,
+    pub(crate) rollback: Option<RollbackRecord>,
+    /// Targets that did not start or did not pass since the last deployment.
+    pub(crate) failed_targets: BTreeSet<ReleaseId>,
+    /// When automatic rollbacks began, within the attempts' window.
+    pub(crate) attempts: Vec<Timestamp>,
+    pub(crate) last_ended: Option<Timestamp>,
+    pub(crate) last_decision: Option<Decision>,
+    /// What was said already in this episode.
+    pub(crate) told: BTreeSet<String>,
+    /// A breach was put down to the surroundings: its evidence is void when they are well again.
+    pub(crate) held_by_surroundings: bool,
+    /// A quarantined release came back under the policy `refuse`: why it was rolled back then.
+    pub(crate) refused: Option<String>,
+    /// When the last [`Effect::Protect`] was asked for, and whether its answer is awaited.
+    pub(crate) protect: Option<(Timestamp, bool)>,
+    /// The executor changed the world: nothing is concluded before the next look at it.
+    pub(crate) awaits_look: bool,
+}
+
+/// What is known of exits, replica by replica.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Exits {
+    /// Stopped because somebody asked for it.
+    pub(crate) requested: BTreeSet<ReplicaId>,
+    /// Ended by themselves, with a code other than zero, since when and how.
+    pub(crate) crashed: BTreeMap<ReplicaId, (Timestamp, String)>,
+    /// The engine's restart count that exits already counted explain.
+    pub(crate) accounted: BTreeMap<ReplicaId, u64>,
+}
+
+/// A replacement made on suspicion.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) request: RollbackRequest,
+    /// None while it is being made.
+    pub(crate) result: Option<Result<(), String>>,
+}
+
+/// What a turn works with: the time, the fleet's settings, and where effects go.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) fleet: &'a FleetSettings,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    /// Counts what was made in this process, so that ids made in one millisecond differ.
+    pub(crate) sequence: &'a mut u32,
+}
+
+impl Turn<'_> {
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(crate) fn remember(&mut self, change: LedgerChange) {
+        self.effects.push(Effect::Remember(change));
+    }
+
+    /// An id that sorts by time: eleven hexadecimal digits of milliseconds, then two of a counter.
+    pub(crate) fn rollback_id(&mut self) -> RollbackId {
+        *self.sequence = self.sequence.wrapping_add(1);
+        RollbackId::new(format!("{:011x}{:02x}", self.now.as_millis(), *self.sequence % 256))
+    }
+}
+
+impl Service {
+    pub(crate) fn new(name: ServiceName, now: Timestamp) -> Self {
+        Self {
+            name,
+            settings: Arc::default(),
+            state: State::Trial,
+            since: now,
+            seen: false,
+            replicas: Vec::new(),
+            current: None,
+            deployed: now,
+            trial_ends: now,
+            mixed: None,
+            ledger: Vec::new(),
+            evidence: Evidence::default(),
+            before: Before::default(),
+            counts: BTreeMap::new(),
+            exits: Exits::default(),
+            flags: Flags::default(),
+            prepared: None,
+            rollback: None,
+            failed_targets: BTreeSet::new(),
+            attempts: Vec::new(),
+            last_ended: None,
+            last_decision: None,
+            told: BTreeSet::new(),
+            held_by_surroundings: false,
+            refused: None,
+            protect: None,
+            awaits_look: false,
+        }
+    }
+
+    /// Takes up what an earlier process knew: its newest deployment is what runs until a look says otherwise.
+    pub(crate) fn restore_ledger(&mut self, mut ledger: Vec<LedgerEntry>) {
+        ledger.sort_by_key(|e| std::cmp::Reverse(e.deployed));
+        if let Some(newest) = ledger.first() {
+            self.current = Some(newest.release.clone());
+            self.deployed = newest.deployed;
+            self.trial_ends = newest.deployed + self.settings.trial;
+            if matches!(newest.standing, Standing::KnownGood { .. }) {
+                self.state = State::Steady;
+            }
+        }
+        self.ledger = ledger;
+    }
+
+    pub(crate) fn restore_flags(&mut self, flags: Flags) {
+        if flags.paused.is_some() {
+            self.state = State::Paused;
+        } else if flags.stuck.is_some() {
+            self.state = State::Stuck;
+        }
+        self.flags = flags;
+    }
+
+    /// Takes up a rollback of an earlier process: attempts and cooldown count on, an open one is in flight again.
+    pub(crate) fn restore_rollback(&mut self, record: RollbackRecord) {
+        if record.decided_by == BACKSTOP {
+            self.attempts.push(record.started);
+        }
+        if record.outcome.is_over() {
+            self.last_ended = self.last_ended.max(record.ended);
+        } else {
+            self.state = State::RollingBack;
+            self.rollback = Some(record);
+        }
+    }
+
+    /// Makes a move. A move that the table does not have is a fault of this program: a person is called.
+    pub(crate) fn go(&mut self, turn: &Turn<'_>, event: Event) {
+        let to = self.state.after(event);
+        debug_assert!(to.is_some(), "{:?} has no move for {event:?}", self.state);
+        let to = to.unwrap_or(State::Stuck);
+        if to != self.state || event == Event::Deployed {
+            self.since = turn.now;
+        }
+        self.state = to;
+    }
+
+    /// Back to watching: where to depends on whether the release proved itself.
+    pub(crate) fn go_watching(&mut self, turn: &Turn<'_>) {
+        let event = if self.current_is_known_good() { Event::Cleared } else { Event::ClearedOnTrial };
+        self.go(turn, event);
+    }
+
+    pub(crate) fn entry(&self, id: &ReleaseId) -> Option<&LedgerEntry> {
+        self.ledger.iter().find(|e| e.release.id == *id)
+    }
+
+    pub(crate) fn current_entry(&self) -> Option<&LedgerEntry> {
+        self.current.as_ref().and_then(|c| self.entry(&c.id))
+    }
+
+    pub(crate) fn current_is_known_good(&self) -> bool {
+        self.current_entry().is_some_and(|e| matches!(e.standing, Standing::KnownGood { .. }))
+    }
+
+    pub(crate) fn current_is_quarantined(&self) -> bool {
+        self.current_entry().is_some_and(|e| matches!(e.standing, Standing::Quarantined { .. }))
+    }
+
+    /// Changes or adds the entry of `release`, and remembers it.
+    pub(crate) fn enter(
+        &mut self,
+        turn: &mut Turn<'_>,
+        release: &Release,
+        change: impl FnOnce(&mut LedgerEntry),
+    ) {
+        let now = turn.now;
+        let at = self.ledger.iter().position(|e| e.release.id == release.id).unwrap_or_else(|| {
+            let fresh = LedgerEntry {
+                release: release.clone(),
+                first_seen: now,
+                deployed: now,
+                standing: Standing::Trial,
+            };
+            self.ledger.push(fresh);
+            self.ledger.len() - 1
+        });
+        if let Some(entry) = self.ledger.get_mut(at) {
+            // The reference may have been retagged since: what was typed last is what people know it by.
+            entry.release = release.clone();
+            change(entry);
+            turn.remember(LedgerChange::Entry { service: self.name.clone(), entry: entry.clone() });
+        }
+        self.ledger.sort_by_key(|e| std::cmp::Reverse(e.deployed));
+        self.trim(turn);
+    }
+
+    /// Lets go of known-good releases beyond `keep`, and of the oldest others.
+    fn trim(&mut self, turn: &mut Turn<'_>) {
+        let keep = usize::try_from(self.settings.keep).unwrap_or(usize::MAX);
+        let current = self.current.as_ref().map(|c| c.id.clone());
+        let mut good = 0;
+        let mut others = 0;
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ledger).into_iter().partition(|e| {
+            let (n, max) = match e.standing {
+                Standing::KnownGood { .. } => (&mut good, keep),
+                Standing::Trial | Standing::Quarantined { .. } => (&mut others, LEDGER_MAX),
+            };
+            *n += 1;
+            *n <= max || Some(&e.release.id) == current.as_ref()
+        });
+        self.ledger = kept;
+        for entry in gone {
+            turn.remember(LedgerChange::Forget {
+                service: self.name.clone(),
+                release: entry.release.id.clone(),
+            });
+            if matches!(entry.standing, Standing::KnownGood { .. }) {
+                turn.effect(Effect::Unprotect { service: self.name.clone(), release: entry.release });
+            }
+        }
+    }
+
+    /// Known-good releases other than the current one, newest first: where a rollback may go.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Release> {
+        let current = self.current.as_ref().map(|c| &c.id);
+        self.ledger
+            .iter()
+            .filter(move |e| {
+                Some(&e.release.id) != current && matches!(e.standing, Standing::KnownGood { .. })
+            })
+            .map(|e| &e.release)
+    }
+
+    /// Where a rollback would go now, or why nowhere.
+    pub(crate) fn target(&self) -> Result<&Release, &'static str> {
+        self.targets().find(|t| !self.failed_targets.contains(&t.id)).ok_or({
+            if self.failed_targets.is_empty() {
+                "no other release has passed its trial yet: there is nothing to roll back to"
+            } else {
+                "no known-good release is left that was not tried"
+            }
+        })
+    }
+
+    /// Every row of the matrix, judged now.
+    pub(crate) fn findings(&self, now: Timestamp) -> Vec<Finding> {
+        assess(Scene {
+            now,
+            settings: &self.settings,
+            evidence: &self.evidence,
+            replicas: &self.replicas,
+            deployed: self.deployed,
+        })
+    }
+
+    /// Asks every gate about a breach, or about a rollback in general.
+    pub(crate) fn ask(
+        &self,
+        now: Timestamp,
+        breach: Option<(Signal, Option<Timestamp>)>,
+        around: &Surroundings,
+    ) -> Vec<super::decision::GateAnswer> {
+        let window = self.settings.attempts_window;
+        let question = Question {
+            now,
+            service: &self.name,
+            settings: &self.settings,
+            signal: breach.map(|(signal, _)| signal),
+            onset: breach.and_then(|(_, onset)| onset),
+            deployed: self.deployed,
+            before: &self.before,
+            flags: &self.flags,
+            target: self.target(),
+            quarantined: self.current_is_quarantined(),
+            last_ended: self.last_ended,
+            attempts: count(self.attempts.iter().filter(|at| now.since(**at) < window).count()),
+        };
+        ask(question, around)
+    }
+
+    /// Whether every required signal has enough good samples to vouch for the release; else what is missing.
+    pub(crate) fn proof(&self) -> Result<(), String> {
+        if self.replicas.is_empty() {
+            return Err("nothing runs".into());
+        }
+        if let Some(other) = self.replicas.iter().find(|r| r.phase != Phase::Running) {
+            return Err(format!("{} is not running", other.name));
+        }
+        if self.settings.health.is_some() {
+            let checks = &self.evidence.checks;
+            if let Some(why) = checks.values().find_map(|s| s.unavailable.as_ref()) {
+                return Err(format!("the health check cannot be measured: {}", why.2));
+            }
+            let proved = checks.values().filter(|s| s.successes >= PROOF_SUCCESSES).count();
+            if proved == 0 || proved < checks.len() {
+                return Err(format!("the health check has not passed {PROOF_SUCCESSES} times in a row yet"));
+            }
+        }
+        match self.replicas.iter().find(|r| !matches!(r.health, None | Some(ContainerHealth::Healthy))) {
+            Some(replica) => Err(format!("the HEALTHCHECK of {} is not healthy yet", replica.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether decisions about it are carried out.
+    pub(crate) fn acts(&self) -> bool {
+        self.settings.mode == Mode::Act
+    }
+
+    /// An announcement about this service, to be filled with fields.
+    pub(crate) fn announcement(&self, turn: &Turn<'_>, kind: AnnouncementKind, title: &str) -> Announcement {
+        Announcement {
+            key: format!("{}/{}/{}", self.name, kind.name(), turn.now.as_millis()),
+            at: turn.now,
+            kind,
+            service: Some(self.name.clone()),
+            rollback: None,
+            environment: turn.fleet.environment.clone(),
+            title: format!("{title}: {}", self.name),
+            fields: vec![("Environment".into(), turn.fleet.environment.clone())],
+            next: None,
+        }
+    }
+
+    /// Sets or clears the flags, and remembers them.
+    pub(crate) fn flag(&mut self, turn: &mut Turn<'_>, change: impl FnOnce(&mut Flags)) {
+        let mut flags = self.flags.clone();
+        change(&mut flags);
+        if flags != self.flags {
+            self.flags = flags.clone();
+            turn.remember(LedgerChange::Flags { service: Some(self.name.clone()), flags });
+        }
+    }
+
+    /// Whether a line is crossed, and since when: what makes it a witness for others.
+    pub(crate) fn degraded(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.replicas.is_empty() && self.evidence.down.is_empty() {
+            return None;
+        }
+        self.findings(now).iter().filter(|f| f.crossed()).filter_map(|f| f.row.since).min()
+    }
+
+    /// When the core should look at this service again although nothing came in.
+    pub(crate) fn poll_timeout(&self, last: Timestamp) -> Timestamp {
+        // While something is going on, a second is short against every window; else this is only a heartbeat.
+        let span = match self.state {
+            State::Suspect | State::Verifying | State::RollingBack => Duration::from_secs(1),
+            State::Trial | State::Blind | State::CoolingDown => Duration::from_secs(2),
+            State::Steady | State::Paused | State::Stuck => Duration::from_secs(5),
+        };
+        let trial = (self.state == State::Trial && self.trial_ends > last).then_some(self.trial_ends);
+        trial.map_or(last + span, |ends| ends.min(last + span))
+    }
+
+    /// The picture of this service.
+    pub(crate) fn snapshot(&self, now: Timestamp, around: &Surroundings) -> ServiceSnapshot {
+        let findings = self.findings(now);
+        let worst = findings
+            .iter()
+            .find(|f| f.row.answer == RowAnswer::Breached)
+            .or(findings.iter().find(|f| f.crossed()));
+        let gates = self.ask(now, worst.map(|f| (f.row.signal, f.row.since)), around);
+        ServiceSnapshot {
+            name: self.name.clone(),
+            settings: Arc::clone(&self.settings),
+            state: self.state,
+            since: self.since,
+            sentence: self.sentence(now, worst),
+            current: self.current.clone(),
+            deployed: self.current.as_ref().map(|_| self.deployed),
+            target: self.target().ok().cloned(),
+            replicas: self.replicas.clone(),
+            ledger: self.ledger.clone(),
+            rows: findings.iter().map(|f| f.row.clone()).collect(),
+            gates,
+            last_decision: self.last_decision.clone(),
+            rollback: self.rollback.clone(),
+            flags: self.flags.clone(),
+            samples: Signal::ALL
+                .iter()
+                .map(|s| (*s, self.counts.get(s).copied().unwrap_or_default()))
+                .collect(),
+        }
+    }
+
+    /// What is going on, in one sentence.
+    fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
+        let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
+        match self.state {
+            State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
+            State::Steady if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
+            State::Trial if now < self.trial_ends => {
+                format!("{current} is on trial for another {}", human(self.trial_ends.since(now)))
+            }
+            State::Trial => match self.proof() {
+                Ok(()) => format!("{current} has passed its trial; its specification is being kept"),
+                Err(missing) => format!("{current} stays on trial: {missing}"),
+            },
+            State::Steady => format!("{current} is known-good"),
+            State::Suspect => format!("{current}: {}{}", symptom(), self.held()),
+            State::RollingBack => format!("rolling back from {current}"),
+            State::Verifying => format!("{current} was put back and is being verified"),
+            State::CoolingDown => format!("{current} was put back and proved"),
+            State::Blind => format!("{current} cannot be judged: what it is judged by cannot be measured"),
+            State::Paused => match &self.flags.paused {
+                Some(p) => format!("paused by {}: {}; next: backstop resume {}", p.by, p.why, self.name),
+                None => "paused with the whole fleet; next: backstop resume".into(),
+            },
+            State::Stuck => format!(
+                "a person is needed: {}; next: backstop explain {}, then backstop resume {}",
+                self.flags.stuck.as_deref().unwrap_or("see the announcement"),
+                self.name,
+                self.name
+            ),
+        }
+    }
+
+    /// Why a breach is not acted on, if that was decided.
+    fn held(&self) -> String {
+        match self.last_decision.as_ref().and_then(|d| d.gates.last()) {
+            Some(last) if !last.allow => format!("; not rolled back: {}", last.why),
+            _ => String::new(),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Sightings: what a service makes of a look at the engine: a deployment, a restart, an exit, nothing new.
+
+use std::time::Duration;
+
+use super::announcement::AnnouncementKind;
+use super::io::Effect;
+use super::ledger::{RollbackOutcome, Standing};
+use super::observation::{ContainerHealth, Observation, Phase, Replica};
+use super::release::{Release, ReplicaId};
+use super::service::{Exits, Service, Turn};
+use super::settings::Redeploy;
+use super::state::{Event, State};
+use super::time::{Timestamp, human};
+use super::window::{Before, Evidence};
+
+/// Replicas of several releases may run side by side for this long; then the newest release is what is judged.
+const MIXED_MAX: Duration = Duration::from_secs(10 * 60);
+/// Restarts found after a gap count up to this: the row needs no more, and the rest is history.
+const EXITS_AFTER_GAP_MAX: u64 = 16;
+/// Exit codes of a container that somebody stopped, as far as one can tell without having seen it.
+const STOPPED_BY_HAND: [i64; 3] = [0, 137, 143];
+
+impl Service {
+    /// Takes in what runs now.
+    pub(crate) fn observe(&mut self, turn: &mut Turn<'_>, seen: Observation, after_gap: bool) {
+        let first = !self.seen;
+        self.seen = true;
+        self.awaits_look = false;
+        self.settings = seen.settings;
+        let gone: Vec<ReplicaId> = self.replicas.iter().map(|r| r.id.clone()).collect();
+        self.replicas = seen.replicas;
+        if self.state == State::RollingBack {
+            // The executor owns the service: what comes and goes now is its own doing.
+            return;
+        }
+        let Some(newest) = self.replicas.iter().max_by_key(|r| r.created) else {
+            self.vanished(&gone);
+            return;
+        };
+        let (release, created) = (newest.release.clone(), newest.created);
+        if self.replicas.iter().any(|r| r.release.id != release.id) {
+            let since = *self.mixed.get_or_insert(turn.now);
+            if turn.now.since(since) < MIXED_MAX {
+                return;
+            }
+        } else {
+            self.mixed = None;
+        }
+        if self.current.as_ref().is_none_or(|c| c.id != release.id) {
+            self.deploy(turn, release, created, first);
+        } else if first {
+            self.trial_ends = self.deployed + self.settings.trial;
+        }
+        self.look_at_replicas(turn.now, after_gap);
+    }
+
+    /// Nothing runs. If it ended by itself it is down; else somebody removed it, and that is their decision.
+    fn vanished(&mut self, gone: &[ReplicaId]) {
+        for id in gone {
+            if let Some((since, how)) = self.exits.crashed.get(id) {
+                self.evidence
+                    .down
+                    .insert(id.clone(), (*since, format!("{how}, and its container was removed")));
+            }
+        }
+        if self.evidence.down.is_empty() {
+            self.evidence.checks.clear();
+            self.evidence.unhealthy.clear();
+        }
+        self.mixed = None;
+    }
+
+    /// Another release appeared.
+    fn deploy(&mut self, turn: &mut Turn<'_>, release: Release, created: Timestamp, first: bool) {
+        if self.state == State::Verifying {
+            self.superseded(turn, &release);
+        }
+        self.drop_prepared(turn);
+        let replaced = self.current.is_some();
+        self.before = if replaced && !first { self.evidence.sum_up(turn.now) } else { Before::default() };
+        self.evidence = Evidence::default();
+        self.exits = Exits::default();
+        self.told.clear();
+        self.failed_targets.clear();
+        self.held_by_surroundings = false;
+        self.refused = None;
+        self.protect = None;
+        // What was there before us was deployed when its container was made, not when we came.
+        self.deployed = if first { created.min(turn.now) } else { turn.now };
+        self.current = Some(release.clone());
+        let deployed = self.deployed;
+        self.enter(turn, &release, |entry| entry.deployed = deployed);
+        self.trial_ends = self.trial_end(turn.now);
+        self.flag(turn, |flags| flags.stuck = None);
+        self.go(turn, Event::Deployed);
+        self.greet(turn, &release, replaced);
+    }
+
+    /// When the trial is over. Who has run that long already, or was known-good before, needs one verification only.
+    fn trial_end(&self, now: Timestamp) -> Timestamp {
+        let full = self.deployed + self.settings.trial;
+        let short = now + self.settings.verify;
+        if self.current_is_known_good() || full <= now { short } else { full }
+    }
+
+    /// Says what there is to say about a release that just appeared.
+    fn greet(&mut self, turn: &mut Turn<'_>, release: &Release, replaced: bool) {
+        if let Some(Standing::Quarantined { since, why }) = self.current_entry().map(|e| e.standing.clone()) {
+            let refuse = self.settings.redeploy == Redeploy::Refuse;
+            let then = if refuse { "It is rolled back at once" } else { "It is judged again" };
+            let mut a =
+                self.announcement(turn, AnnouncementKind::QuarantinedAgain, "ROLLED-BACK RELEASE IS BACK");
+            a.fields.push(("Current version".into(), release.to_string()));
+            a.fields.push(("Rolled back".into(), format!("{} ago: {why}", human(turn.now.since(since)))));
+            a.fields.push(("Policy".into(), then.into()));
+            a.next = Some(format!("backstop explain {}", self.name));
+            turn.effect(Effect::Announce(a));
+            self.refused = refuse.then_some(why);
+        }
+        if replaced && self.target().is_err() {
+            let mut a = self.announcement(turn, AnnouncementKind::NoRollbackTarget, "NO ROLLBACK TARGET");
+            a.fields.push(("Current version".into(), release.to_string()));
+            a.fields.push(("Meaning".into(), "if this release is bad, there is nothing to go back to: no other release has passed its trial".into()));
+            a.next = Some(format!("backstop explain {}", self.name));
+            turn.effect(Effect::Announce(a));
+        }
+    }
+
+    /// Somebody deployed while a rollback was being verified: the newer decision wins and is judged afresh.
+    fn superseded(&mut self, turn: &mut Turn<'_>, by: &Release) {
+        let why = format!("somebody deployed {by} before the rollback was proved");
+        let id = self.rollback.as_ref().map(|r| r.id.clone());
+        self.end_rollback(turn, RollbackOutcome::Superseded(why.clone()), true);
+        if let Some(id) = id {
+            self.say_failed(turn, &id, "ROLLBACK ENDED UNPROVED", &why, &by.to_string());
+        }
+    }
+
+    /// Takes in each replica's own state.
+    fn look_at_replicas(&mut self, now: Timestamp, after_gap: bool) {
+        let replicas = std::mem::take(&mut self.replicas);
+        self.evidence.retain(|id| replicas.iter().any(|r| r.id == *id));
+        for replica in &replicas {
+            self.look_at(now, replica, after_gap);
+        }
+        self.exits.accounted.retain(|id, _| replicas.iter().any(|r| r.id == *id));
+        self.replicas = replicas;
+    }
+
+    fn look_at(&mut self, now: Timestamp, replica: &Replica, after_gap: bool) {
+        let id = &replica.id;
+        match &replica.health {
+            Some(ContainerHealth::Unhealthy(output)) if replica.phase == Phase::Running => {
+                let since = self.evidence.unhealthy.get(id).map_or(now, |(since, _)| *since);
+                self.evidence.unhealthy.insert(id.clone(), (since, output.clone()));
+            }
+            None
+            | Some(ContainerHealth::Starting | ContainerHealth::Healthy | ContainerHealth::Unhealthy(_)) => {
+                self.evidence.unhealthy.remove(id);
+            }
+        }
+        let known = *self.exits.accounted.entry(id.clone()).or_insert(replica.restart_count);
+        if after_gap && replica.restart_count > known {
+            for _ in 0..(replica.restart_count - known).min(EXITS_AFTER_GAP_MAX) {
+                self.evidence.exited(now, None, false);
+            }
+        }
+        if after_gap || replica.restart_count < known {
+            self.exits.accounted.insert(id.clone(), replica.restart_count);
+        }
+        match how_down(replica, &self.exits) {
+            Some(how) => {
+                let since = self.exits.crashed.get(id).map_or(now, |(since, _)| *since);
+                self.evidence.down.entry(id.clone()).or_insert((since, how));
+            }
+            None => {
+                self.evidence.down.remove(id);
+            }
+        }
+        if replica.phase == Phase::Running {
+            self.exits.requested.remove(id);
+            self.exits.crashed.remove(id);
+        }
+    }
+
+    /// Takes in the end of a main process.
+    pub(crate) fn exited(
+        &mut self,
+        now: Timestamp,
+        replica: &ReplicaId,
+        code: i64,
+        oom: bool,
+        requested: bool,
+    ) {
+        if self.state == State::RollingBack {
+            return;
+        }
+        if requested && !oom {
+            self.exits.requested.insert(replica.clone());
+            self.exits.crashed.remove(replica);
+            return;
+        }
+        self.evidence.exited(now, Some(code), oom);
+        if let Some(accounted) = self.exits.accounted.get_mut(replica) {
+            *accounted = accounted.saturating_add(1);
+        }
+        if oom || code != 0 {
+            let how = if oom {
+                "killed for want of memory".to_owned()
+            } else {
+                format!("it exited with code {code}")
+            };
+            self.exits.requested.remove(replica);
+            self.exits.crashed.insert(replica.clone(), (now, how));
+        }
+    }
+}
+
+/// How a replica is down by its own fault; none if it is up, or was stopped by somebody, or ended well.
+fn how_down(replica: &Replica, exits: &Exits) -> Option<String> {
+    match replica.phase {
+        Phase::Created => replica.start_error.as_ref().map(|e| format!("it could not be started: {e}")),
+        Phase::Exited if exits.requested.contains(&replica.id) => None,
+        Phase::Exited => match exits.crashed.get(&replica.id) {
+            Some((_, how)) => Some(how.clone()),
+            None => {
+                let code = replica.exit_code.unwrap_or(0);
+                (!STOPPED_BY_HAND.contains(&code)).then(|| format!("it exited with code {code}"))
+            }
+        },
+        Phase::Running | Phase::Restarting | Phase::Paused | Phase::Gone => None,
+    }
+}

@@ -1,0 +1,454 @@
+//! Runs a text timeline through the core: a small world of services that does what the core asks for.
+//!
+//! One line is one moment: `<time> <what happens>`. Between lines the core is ticked whenever it wants to be.
+//! The world answers effects at once: specifications are kept, replacements are made, rollbacks are applied and the
+//! target's replicas appear, unless a line said otherwise beforehand (`next rollback unwinds: no space`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstop::core::io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
+use backstop::core::ledger::{LedgerChange, Remembered};
+use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
+use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
+use backstop::core::sample::{Measurement, Signal};
+use backstop::core::settings::{
+    Action, FleetSettings, HealthCheck, HealthTarget, Mode, Redeploy, ServiceSettings,
+};
+use backstop::core::snapshot::State;
+use backstop::core::{Fleet, Timestamp};
+
+/// Timelines begin a day after the epoch, so that "an hour before" exists.
+const START: Timestamp = Timestamp::from_secs(86_400);
+
+/// The world outside of the core.
+pub(crate) struct World {
+    fleet: Fleet,
+    now: Timestamp,
+    services: BTreeMap<String, Outside>,
+    states: BTreeMap<ServiceName, State>,
+    script: Vec<(String, String)>,
+    next_replica: u32,
+    /// What happened, one line each.
+    pub(crate) log: Vec<String>,
+    /// Every rollback that was begun, for invariants.
+    pub(crate) begun: Vec<RollbackRequest>,
+    settings: ServiceSettings,
+}
+
+struct Outside {
+    settings: ServiceSettings,
+    replicas: Vec<Replica>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut settings = ServiceSettings {
+            health: Some(HealthCheck {
+                target: HealthTarget::Replica { port: 8080, path: "/healthz".into() },
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(2),
+                status: vec![(200, 399)],
+            }),
+            ..ServiceSettings::default()
+        };
+        // Short trials keep timelines short; the shipped numbers have timelines of their own.
+        settings.trial = Duration::from_secs(60);
+        settings.grace = Duration::from_secs(20);
+        let fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
+        let mut world = Self {
+            fleet,
+            now: START,
+            services: BTreeMap::new(),
+            states: BTreeMap::new(),
+            script: Vec::new(),
+            next_replica: 0,
+            log: Vec::new(),
+            begun: Vec::new(),
+            settings,
+        };
+        world.input(Input::Engine(EngineState::Reachable { restarted: false }));
+        world
+    }
+
+    /// Runs a whole timeline; lines are separated by newlines, blank ones and `#` comments are skipped.
+    pub(crate) fn run(&mut self, timeline: &str) {
+        for line in timeline.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            let (at, what) = line.split_once(' ').unwrap_or_else(|| panic!("no time in {line:?}"));
+            let at = START + humantime::parse_duration(at).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+            self.wait_until(at);
+            self.event(what.trim());
+        }
+    }
+
+    fn wait_until(&mut self, at: Timestamp) {
+        loop {
+            let due = self.fleet.poll_timeout().max(self.now);
+            if due >= at {
+                break;
+            }
+            self.now = due;
+            self.input(Input::Tick);
+        }
+        self.now = at;
+    }
+
+    fn event(&mut self, what: &str) {
+        // `exit shop 1 x3 every 2s` and `health shop fail x5` repeat.
+        if let Some((what, times)) = what.rsplit_once(" x") {
+            let (n, every) = times.split_once(" every ").unwrap_or((times, "5s"));
+            let every = humantime::parse_duration(every).unwrap();
+            for i in 0..n.parse::<u32>().unwrap_or_else(|_| panic!("{what} x{times}")) {
+                if i > 0 {
+                    self.wait_until(self.now + every);
+                }
+                self.event(what);
+            }
+            return;
+        }
+        let words: Vec<&str> = what.split_whitespace().collect();
+        match words.as_slice() {
+            ["set", pairs @ ..] => self.set(pairs),
+            ["deploy", service, reference, how @ ..] => self.deploy(service, reference, how),
+            ["mixed", service, reference] => self.mixed(service, reference),
+            ["remove", service] => self.remove(service),
+            ["health", service, result] => self.health(service, result),
+            ["memory", service, percent] => self.memory(service, percent.parse().unwrap()),
+            ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
+            ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
+            ["container", service, state] => self.container(service, state),
+            ["engine", "lost"] => {
+                self.input(Input::Engine(EngineState::Unreachable { why: "no such socket".into() }))
+            }
+            ["engine", "back"] => self.input(Input::Engine(EngineState::Reachable { restarted: true })),
+            ["store", "full"] => self.input(Input::Store(Err("disk full".into()))),
+            ["store", "ok"] => self.input(Input::Store(Ok(()))),
+            ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
+            ["operator", rest @ ..] => self.operator(rest),
+            ["look"] => self.look(),
+            ["end"] => {}
+            _ => panic!("a timeline cannot say {what:?}"),
+        }
+    }
+
+    fn set(&mut self, pairs: &[&str]) {
+        let mut s = self.settings.clone();
+        for pair in pairs {
+            let (key, value) = pair.split_once('=').unwrap();
+            let span = || humantime::parse_duration(value).unwrap();
+            match key {
+                "mode" => s.mode = if value == "dry-run" { Mode::DryRun } else { Mode::Act },
+                "trial" => s.trial = span(),
+                "grace" => s.grace = span(),
+                "watch" => s.watch = span(),
+                "cooldown" => s.cooldown = span(),
+                "verify_timeout" => s.verify_timeout = span(),
+                "attempts" => s.attempts = value.parse().unwrap(),
+                "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
+                "health" => s.health = s.health.filter(|_| value != "none"),
+                "shipped" => s = ServiceSettings { health: s.health, ..ServiceSettings::default() },
+                _ => {
+                    let (rule, field) = key.split_once('.').unwrap();
+                    let rule = s.rules.iter_mut().find(|r| r.name == rule).unwrap();
+                    match field {
+                        "sustained" => rule.sustained = span(),
+                        "threshold" => rule.threshold = value.parse().unwrap(),
+                        "action" => {
+                            rule.action = match value {
+                                "off" => Action::Off,
+                                "evaluate" => Action::Evaluate,
+                                _ => Action::Rollback,
+                            }
+                        }
+                        _ => panic!("no field {field}"),
+                    }
+                }
+            }
+        }
+        self.settings = s.clone();
+        for outside in self.services.values_mut() {
+            outside.settings = s.clone();
+        }
+    }
+
+    fn replica(&mut self, service: &str, reference: &str, age: Duration) -> Replica {
+        self.next_replica += 1;
+        Replica {
+            id: ReplicaId::new(format!("c{}", self.next_replica)),
+            name: service.to_owned(),
+            release: release(reference),
+            created: self.now.before(age),
+            started: Some(self.now.before(age)),
+            phase: Phase::Running,
+            restart_count: 0,
+            restarts: true,
+            health: None,
+            exit_code: None,
+            start_error: None,
+            address: None,
+        }
+    }
+
+    /// `deploy shop shop:v2 [age=1h] [replicas=3] [state=...]`
+    fn deploy(&mut self, service: &str, reference: &str, how: &[&str]) {
+        let option =
+            |key: &str| how.iter().find_map(|h| h.strip_prefix(key).and_then(|h| h.strip_prefix('=')));
+        let age = option("age").map_or(Duration::ZERO, |a| humantime::parse_duration(a).unwrap());
+        let n = option("replicas").map_or(1, |n| n.parse().unwrap());
+        let replicas = (0..n).map(|_| self.replica(service, reference, age)).collect();
+        let settings = self.settings.clone();
+        self.services.insert(service.to_owned(), Outside { settings, replicas });
+        if how.contains(&"quietly") { self.look() } else { self.observed(service) }
+    }
+
+    /// A second replica of another release beside the ones there are: a rolling deployment in the middle.
+    fn mixed(&mut self, service: &str, reference: &str) {
+        let replica = self.replica(service, reference, Duration::ZERO);
+        self.services.get_mut(service).unwrap().replicas.push(replica);
+        self.observed(service);
+    }
+
+    fn remove(&mut self, service: &str) {
+        self.services.remove(service);
+        self.look();
+    }
+
+    fn health(&mut self, service: &str, result: &str) {
+        let measurement = match result {
+            "ok" => Measurement::Check { ok: true, detail: "200 OK".into(), latency: Duration::ZERO },
+            "fail" => Measurement::Check {
+                ok: false,
+                detail: "500 Internal Server Error".into(),
+                latency: Duration::ZERO,
+            },
+            "unknown" => Measurement::Unavailable { why: "no resolver".into() },
+            other => panic!("health {other}"),
+        };
+        for replica in self.ids(service) {
+            self.input(Input::Sampled {
+                service: ServiceName::new(service),
+                replica: Some(replica),
+                signal: Signal::Health,
+                measurement: measurement.clone(),
+            });
+        }
+    }
+
+    fn memory(&mut self, service: &str, percent: u64) {
+        for replica in self.ids(service) {
+            self.input(Input::Sampled {
+                service: ServiceName::new(service),
+                replica: Some(replica),
+                signal: Signal::Memory,
+                measurement: Measurement::Level { used: percent * 1024 * 1024, limit: 100 * 1024 * 1024 },
+            });
+        }
+    }
+
+    /// `exit shop 137 [oom] [requested] [stays] [vanishes]`
+    fn exit(&mut self, service: &str, code: i64, how: &[&str]) {
+        let Some(id) = self.ids(service).into_iter().next() else { return };
+        self.input(Input::Exited {
+            service: ServiceName::new(service),
+            replica: id,
+            code,
+            oom: how.contains(&"oom"),
+            requested: how.contains(&"requested"),
+        });
+        if how.contains(&"vanishes") {
+            self.remove(service);
+        } else if let Some(replica) = self.services.get_mut(service).and_then(|s| s.replicas.first_mut()) {
+            replica.restart_count += 1;
+            if how.contains(&"stays") {
+                replica.phase = Phase::Exited;
+                replica.exit_code = Some(code);
+            }
+            self.observed(service);
+        }
+    }
+
+    /// The engine says so many restarts more than events told.
+    fn gap(&mut self, service: &str, restarts: u64) {
+        self.services.get_mut(service).unwrap().replicas[0].restart_count += restarts;
+        self.look();
+    }
+
+    fn container(&mut self, service: &str, state: &str) {
+        let replica = &mut self.services.get_mut(service).unwrap().replicas[0];
+        match state {
+            "unhealthy" => replica.health = Some(ContainerHealth::Unhealthy("connect: refused".into())),
+            "healthy" => replica.health = Some(ContainerHealth::Healthy),
+            "starting" => replica.health = Some(ContainerHealth::Starting),
+            "unstartable" => {
+                replica.phase = Phase::Created;
+                replica.start_error = Some("exec: \"/app\": no such file".into());
+            }
+            other => panic!("container {other}"),
+        }
+        self.observed(service);
+    }
+
+    fn operator(&mut self, words: &[&str]) {
+        let service = |name: &&str| (*name != "all").then(|| ServiceName::new(*name));
+        let command = match words {
+            ["pause", name] => {
+                Command::Pause { service: service(name), duration: None, why: "testing".into() }
+            }
+            ["pause", name, span] => {
+                let duration = Some(humantime::parse_duration(span).unwrap());
+                Command::Pause { service: service(name), duration, why: "testing".into() }
+            }
+            ["resume", name] => Command::Resume { service: service(name) },
+            ["rollback", name] => {
+                Command::Rollback { service: ServiceName::new(*name), to: None, why: "told so".into() }
+            }
+            ["rollback", name, to] => Command::Rollback {
+                service: ServiceName::new(*name),
+                to: Some((*to).into()),
+                why: "told so".into(),
+            },
+            other => panic!("operator {other:?}"),
+        };
+        self.input(Input::Operator { request: 1, command, by: "alice".into() });
+    }
+
+    fn ids(&self, service: &str) -> Vec<ReplicaId> {
+        self.services
+            .get(service)
+            .map_or_else(Vec::new, |s| s.replicas.iter().map(|r| r.id.clone()).collect())
+    }
+
+    fn observation(&self, service: &str) -> Observation {
+        let outside = self.services.get(service);
+        Observation {
+            service: ServiceName::new(service),
+            settings: Arc::new(outside.map_or_else(|| self.settings.clone(), |o| o.settings.clone())),
+            replicas: outside.map_or_else(Vec::new, |o| o.replicas.clone()),
+        }
+    }
+
+    fn observed(&mut self, service: &str) {
+        let observation = self.observation(service);
+        self.input(Input::Observed(observation));
+    }
+
+    fn look(&mut self) {
+        let services = self.services.keys().map(|s| self.observation(s)).collect();
+        self.input(Input::Looked(Look { services, refused: Vec::new(), after_gap: true }));
+    }
+
+    fn input(&mut self, input: Input) {
+        let effects = self.fleet.handle(self.now, input);
+        self.states_changed();
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    fn states_changed(&mut self) {
+        for s in self.fleet.snapshot(self.now).services {
+            let before = self.states.insert(s.name.clone(), s.state);
+            if before != Some(s.state) {
+                let before = before.map_or("new", State::name);
+                self.say(format!("{}: {before} -> {}", s.name, s.state.name()));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Protect { service, release, .. } => {
+                let result = self.scripted("protect").map_or(Ok(()), Err);
+                self.input(Input::Protected { service, release: release.id, result });
+            }
+            Effect::Prepare(request) => {
+                self.say(format!("{}: prepare {}", request.service, request.to.reference));
+                self.input(Input::Prepared {
+                    rollback: request.id,
+                    service: request.service,
+                    result: Ok(()),
+                });
+            }
+            Effect::Discard { .. } => self.say("discard".into()),
+            Effect::RollBack(request) => self.roll_back(request),
+            Effect::Announce(a) => {
+                let told = ["Reason", "Not rolled back because", "Status", "Policy", "Rolled back"];
+                let fields: Vec<String> = a
+                    .fields
+                    .iter()
+                    .filter(|(k, _)| told.contains(&k.as_str()))
+                    .map(|(_, v)| v.clone())
+                    .collect();
+                self.say(format!("\"{}\" {}", a.title, fields.join(" | ")));
+            }
+            Effect::Reply { answer, .. } => match answer {
+                // The id of a rollback is made of its time; timelines need not know it.
+                Ok(said) => self.say(format!("answer: {}", without_id(&said))),
+                Err(said) => self.say(format!("refused: {said}")),
+            },
+            Effect::Look => self.look(),
+            Effect::Remember(LedgerChange::Forget { release, .. }) => self.say(format!("forget {release}")),
+            Effect::Unprotect { release, .. } => self.say(format!("unprotect {}", release.reference)),
+            Effect::Remember(_) | Effect::Decided(_) | Effect::Close { .. } => {}
+        }
+    }
+
+    fn roll_back(&mut self, request: RollbackRequest) {
+        self.say(format!("{}: roll back to {}", request.service, request.to.reference));
+        self.begun.push(request.clone());
+        let name = request.service.as_str().to_owned();
+        let result = match self.scripted("rollback") {
+            None => {
+                let replica = self.replica(&name, &request.to.reference, Duration::ZERO);
+                let settings = self.settings.clone();
+                self.services.insert(name, Outside { settings, replicas: vec![replica] });
+                Executed::Applied { notes: Vec::new() }
+            }
+            Some(how) => match how.split_once(": ").unwrap_or((&how, "")) {
+                ("unwinds", why) => Executed::Unwound { why: why.into() },
+                ("void", newer) => {
+                    let replica = self.replica(&name, newer, Duration::ZERO);
+                    let settings = self.settings.clone();
+                    self.services.insert(name, Outside { settings, replicas: vec![replica] });
+                    Executed::Void { why: format!("{newer} was deployed meanwhile") }
+                }
+                ("stuck", why) => Executed::Stuck { why: why.into() },
+                ("hangs", _) => return,
+                other => panic!("next rollback {other:?}"),
+            },
+        };
+        self.input(Input::Executed { rollback: request.id, service: request.service, result });
+    }
+
+    fn scripted(&mut self, what: &str) -> Option<String> {
+        let at = self.script.iter().position(|(w, _)| w == what)?;
+        Some(self.script.remove(at).1)
+    }
+
+    fn say(&mut self, what: String) {
+        let at = self.now.since(START);
+        self.log.push(format!("{:>5}s  {what}", at.as_secs()));
+    }
+}
+
+fn without_id(said: &str) -> String {
+    said.split(' ')
+        .filter(|w| !(w.len() == 13 && w.bytes().all(|b| b.is_ascii_hexdigit())))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn release(reference: &str) -> Release {
+    // One reference, one release: the id is made of its letters, so that timelines can name it.
+    let id: String = reference.bytes().map(|b| format!("{b:02x}")).collect::<String>() + "000000000000";
+    let from = id.len().saturating_sub(24).min(12);
+    Release {
+        id: ReleaseId::new(&id[from..from + 12]),
+        image: ImageId::new(format!("sha256:{id}")),
+        reference: reference.into(),
+        digests: Vec::new(),
+        fingerprint: id,
+        version: None,
+    }
+}
