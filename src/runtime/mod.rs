@@ -1,6 +1,8 @@
 //! Runtimes: how one kind of service is observed and changed. Everything the executor does goes through
 //! [`Runtime`]; runtimes differ in the length of the plan, not in the shape of the code.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,6 +12,10 @@ use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
+use crate::core::settings::ServiceSettings;
+
+pub mod container;
+pub mod engine;
 
 /// The one seam to whatever runs services.
 #[async_trait]
@@ -57,6 +63,22 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
         output: Option<&StepOutput>,
         done: &[Option<StepOutput>],
     ) -> Result<(), RuntimeError>;
+}
+
+/// Who is watched, and how: answered by the configuration.
+pub trait Enrolment: std::fmt::Debug + Send + Sync {
+    /// Whether the service is watched: its container says so by label, or the configuration does.
+    fn enrolled(&self, service: &ServiceName, labels: &BTreeMap<String, String>) -> bool;
+
+    /// The service's settings.
+    ///
+    /// # Errors
+    /// Every problem with its labels, one a line, each saying what would be right.
+    fn settings(
+        &self,
+        service: &ServiceName,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<ServiceSettings, Vec<String>>;
 }
 
 /// The whole specification of one replica of a release, recorded while it was good.

@@ -243,15 +243,13 @@ impl World {
 
     fn apply(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Done {
         match step {
-            Step::EnsureImage { image, .. } => {
-                Ok(StepOutput::Image { pulled: false, image: image.clone(), tag_was: None })
-            }
+            Step::EnsureImage { image, .. } => Ok(StepOutput::Image { pulled: false, image: image.clone() }),
             Step::ProbeOld { container, .. } => {
                 self.find(container.as_str())?;
                 Ok(StepOutput::Old {
                     restart_policy: "always".into(),
                     auto_remove: false,
-                    stop_timeout_set: false,
+                    stop_timeout: None,
                     reacts: Some(true),
                     specification: None,
                     log: Vec::new(),

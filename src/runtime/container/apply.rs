@@ -1,0 +1,467 @@
+//! Carrying a plan's steps out, and taking them back. Each of them may be repeated, and may be taken back although it
+//! never ran: what is so already is asked of the engine, never remembered.
+//!
+//! Between stopping the old container and starting its replacement lies the outage: nothing is asked there that could
+//! have been known before.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::create::{Creation, settle_tag};
+use super::{ContainerRuntime, fingerprint, observe, stop, verbs};
+use crate::core::plan::{Plan, Specification, Step, StepOutput};
+use crate::core::release::{ImageId, ReplicaId};
+use crate::runtime::engine::permanent;
+use crate::runtime::{ErrorClass, RuntimeError, Snapshot};
+
+/// A large image over a slow line; nobody waits longer, because the service is down meanwhile.
+const PULL: Duration = Duration::from_secs(600);
+/// What is kept of the old container's log: enough for a stack trace and what led to it.
+const EVIDENCE_LINES: u32 = 200;
+const EVIDENCE: Duration = Duration::from_secs(5);
+/// What a failed start's message quotes of the log.
+const QUOTED_LINES: u32 = 3;
+/// How long the replacement has to stay up to count as running.
+const MOMENT: Duration = Duration::from_secs(1);
+/// A start that has not come that far by now has failed.
+const RUNNING: Duration = Duration::from_secs(30);
+/// The engine removes a `--rm` container some time after it stopped.
+const REMOVAL: Duration = Duration::from_secs(20);
+/// How often is asked while waiting for the engine: there is no event for it that could not be missed.
+const POLL: Duration = Duration::from_millis(50);
+
+type Done<'a> = &'a [Option<StepOutput>];
+
+impl ContainerRuntime {
+    pub(super) async fn carry_out(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<StepOutput, RuntimeError> {
+        match step {
+            Step::EnsureImage { image, reference, digests } => {
+                self.ensure_image(image, reference, digests).await
+            }
+            Step::ProbeOld { container, name } => self.probe(container, name).await,
+            Step::CreateReplacement { name, temp_name, old, specification } => {
+                let snapshot = read(specification)?;
+                let image = image_of(plan, done).unwrap_or(&plan.to.image);
+                let old = old.as_ref().map(ReplicaId::as_str);
+                let creation = Creation { snapshot: &snapshot, image, name, temp_name, old, plan };
+                creation.create(self).await
+            }
+            Step::DisarmOld { container, .. } => self.disarm(container, old_of(plan, done, container)).await,
+            Step::StopOld { container, name, grace, .. } => {
+                self.stop(container, name, *grace, old_of(plan, done, container)).await
+            }
+            Step::SetAsideOld { container, aside, .. } => {
+                absent_is_fine(verbs::rename(&self.engine, container.as_str(), aside).await)
+            }
+            Step::TakeName { created, name, .. } => {
+                self.take_name(new_of(plan, done, *created)?, name).await.map(|()| StepOutput::Done)
+            }
+            Step::StartNew { created, name } => {
+                let new = new_of(plan, done, *created)?;
+                self.ours.mark(new.as_str());
+                verbs::start(&self.engine, new.as_str())
+                    .await
+                    .map_err(|e| said(&format!("starting {name}"), e))?;
+                Ok(StepOutput::Done)
+            }
+            Step::AwaitRunning { created, name } => {
+                let image = image_of(plan, done).unwrap_or(&plan.to.image);
+                self.await_running(plan, image, new_of(plan, done, *created)?, name).await
+            }
+            Step::SaveEvidence { container, .. } => {
+                Ok(StepOutput::Evidence { log: self.evidence(container).await? })
+            }
+            Step::PointTag { reference, image } => {
+                verbs::tag(&self.engine, image.as_str(), reference).await?;
+                Ok(StepOutput::Done)
+            }
+            Step::RemoveOld { container, .. } => {
+                self.remove(container.as_str()).await?;
+                self.ours.unmark(container.as_str());
+                Ok(StepOutput::Done)
+            }
+        }
+    }
+
+    pub(super) async fn take_back(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        output: Option<&StepOutput>,
+        done: Done<'_>,
+    ) -> Result<(), RuntimeError> {
+        match step {
+            Step::CreateReplacement { name, temp_name, old, specification } => {
+                let image = image_of(plan, done).unwrap_or(&plan.to.image);
+                settle_tag(self, plan, &read(specification)?, image).await?;
+                self.drop_replacement(name, temp_name, old.as_ref(), output).await
+            }
+            Step::DisarmOld { container, .. } => {
+                self.rearm(container, output, old_of(plan, done, container)).await
+            }
+            Step::StopOld { container, name, was_running, .. } => {
+                self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await
+            }
+            Step::SetAsideOld { container, name, .. } => {
+                absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await).map(drop)
+            }
+            Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
+                Ok(new) => {
+                    absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await).map(drop)
+                }
+                Err(_) => Ok(()),
+            },
+            Step::StartNew { created, .. } => match new_of(plan, done, *created) {
+                // It is to be removed: nobody waits for what it would like to finish.
+                Ok(new) => verbs::kill(&self.engine, new.as_str()).await,
+                Err(_) => Ok(()),
+            },
+            // They change nothing, or only what is right to keep.
+            Step::EnsureImage { .. }
+            | Step::ProbeOld { .. }
+            | Step::AwaitRunning { .. }
+            | Step::SaveEvidence { .. }
+            | Step::PointTag { .. }
+            | Step::RemoveOld { .. } => Ok(()),
+        }
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &ImageId,
+        name: &str,
+        digests: &[String],
+    ) -> Result<StepOutput, RuntimeError> {
+        if let Some(image) = verbs::image_id(&self.engine, image.as_str()).await? {
+            return Ok(StepOutput::Image { pulled: false, image });
+        }
+        let mut why = format!(
+            "no registry digest of it was recorded, so it cannot be fetched (was it built here? load it again under {name})"
+        );
+        for digest in digests {
+            match self.fetch(digest).await {
+                Ok(found) if found == *image => return Ok(StepOutput::Image { pulled: true, image: found }),
+                Ok(found) => why = format!("{digest} is {found} on this engine: its image store was changed"),
+                Err(error) if error.class == ErrorClass::Transient => return Err(error),
+                Err(error) => why = error.message,
+            }
+        }
+        Err(permanent(format!("the image {name} ({image}) is not here: {why}")))
+    }
+
+    async fn fetch(&self, digest: &str) -> Result<ImageId, RuntimeError> {
+        if let Some(found) = verbs::image_id(&self.engine, digest).await? {
+            return Ok(found);
+        }
+        self.engine.pull(digest, PULL).await?;
+        verbs::image_id(&self.engine, digest)
+            .await?
+            .ok_or_else(|| permanent(format!("{digest} was fetched, and is not there")))
+    }
+
+    async fn probe(&self, container: &ReplicaId, name: &str) -> Result<StepOutput, RuntimeError> {
+        let id = container.as_str();
+        let inspect = verbs::inspect(&self.engine, id).await?.ok_or_else(|| RuntimeError {
+            class: ErrorClass::NotFound,
+            message: format!("{name} ({id}) is gone: look again (`backstop status`)"),
+        })?;
+        let auto_remove = inspect["HostConfig"]["AutoRemove"] == true;
+        let reacts = stop::reacts(&self.engine, &inspect, self.clock.now()).await;
+        let (mut specification, mut log) = (None, Vec::new());
+        if auto_remove {
+            let snapshot = super::snapshot::of(&self.engine, inspect.clone(), &self.version().await?).await?;
+            let json = serde_json::to_string(&snapshot)
+                .map_err(|e| permanent(format!("the record of {name}: {e}")))?;
+            specification = Some(Specification::new(json));
+            log = self.evidence(container).await?;
+        }
+        Ok(StepOutput::Old {
+            restart_policy: inspect["HostConfig"]["RestartPolicy"].to_string(),
+            auto_remove,
+            stop_timeout: inspect["Config"]["StopTimeout"].as_u64(),
+            reacts,
+            specification,
+            log,
+        })
+    }
+
+    async fn disarm(
+        &self,
+        container: &ReplicaId,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
+        self.ours.mark(container.as_str());
+        let Some(StepOutput::Old { restart_policy, auto_remove: false, .. }) = old else {
+            // The engine refuses it for `--rm` containers, which it does not restart anyway.
+            return Ok(StepOutput::Disarmed { restart_policy: None });
+        };
+        let policy: Value = serde_json::from_str(restart_policy).unwrap_or(Value::Null);
+        if matches!(policy["Name"].as_str(), None | Some("" | "no")) {
+            return Ok(StepOutput::Disarmed { restart_policy: None });
+        }
+        self.set_policy(container, &json!({"Name": "no"})).await?;
+        Ok(StepOutput::Disarmed { restart_policy: Some(restart_policy.clone()) })
+    }
+
+    async fn rearm(
+        &self,
+        container: &ReplicaId,
+        output: Option<&StepOutput>,
+        old: Option<&StepOutput>,
+    ) -> Result<(), RuntimeError> {
+        let before = match (output, old) {
+            (Some(StepOutput::Disarmed { restart_policy }), _) => restart_policy.as_ref(),
+            // It may have run without its output being recorded; what was there before is known from the probe.
+            (_, Some(StepOutput::Old { restart_policy, auto_remove: false, .. })) => Some(restart_policy),
+            _ => None,
+        };
+        if let Some(policy) =
+            before.and_then(|p| serde_json::from_str::<Value>(p).ok()).filter(Value::is_object)
+        {
+            self.set_policy(container, &policy).await?;
+        }
+        self.ours.unmark(container.as_str());
+        Ok(())
+    }
+
+    async fn set_policy(&self, container: &ReplicaId, policy: &Value) -> Result<(), RuntimeError> {
+        let body = json!({ "RestartPolicy": policy });
+        let path = format!("/containers/{container}/update");
+        match self.engine.post(&path, Some(&body)).await {
+            Err(error) if error.class != ErrorClass::NotFound => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn stop(
+        &self,
+        container: &ReplicaId,
+        name: &str,
+        grace: Duration,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
+        self.ours.mark(container.as_str());
+        let (timeout, reacts) = match old {
+            Some(StepOutput::Old { stop_timeout, reacts, .. }) => (*stop_timeout, *reacts),
+            _ => (None, None),
+        };
+        let how = stop::stop(&self.engine, container.as_str(), timeout, grace, reacts).await;
+        how.map(|how| StepOutput::Stopped { how }).map_err(|e| said(&format!("stopping {name}"), e))
+    }
+
+    /// The opposite of stopping: what ran before runs again, under its name.
+    async fn start_again(
+        &self,
+        plan: &Plan,
+        container: &ReplicaId,
+        name: &str,
+        was_running: bool,
+        old: Option<&StepOutput>,
+    ) -> Result<(), RuntimeError> {
+        if !was_running {
+            return Ok(());
+        }
+        match verbs::start(&self.engine, container.as_str()).await {
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            other => return other.map_err(|e| said(&format!("starting the old {name} again"), e)),
+        }
+        // The engine removed it, as `--rm` asks for: the same again is as near as it gets.
+        let Some(StepOutput::Old { specification: Some(specification), .. }) = old else {
+            return Err(permanent(format!(
+                "the old {name} ({container}) was removed by somebody else: deploy it again"
+            )));
+        };
+        let snapshot = read(specification)?;
+        self.await_removal(container.as_str()).await?;
+        let image = ImageId::new(snapshot.inspect["Image"].as_str().unwrap_or_default());
+        let creation =
+            Creation { snapshot: &snapshot, image: &image, name, temp_name: name, old: None, plan };
+        let StepOutput::Created { container, .. } = creation.create(self).await? else {
+            return Err(permanent(format!("{name} was not created")));
+        };
+        verbs::start(&self.engine, container.as_str()).await
+    }
+
+    async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
+        let waited = tokio::time::timeout(REMOVAL, async {
+            loop {
+                match verbs::rename(&self.engine, new.as_str(), name).await {
+                    // A `--rm` container has its name until its removal is over.
+                    Err(error) if error.class == ErrorClass::Conflict && self.is_leaving(name).await? => {
+                        tokio::time::sleep(POLL).await;
+                    }
+                    other => return other,
+                }
+            }
+        });
+        match waited.await {
+            Ok(result) => result.map_err(|e| said(&format!("giving the replacement its name {name}"), e)),
+            Err(_) => {
+                Err(permanent(format!("the old {name} is still being removed after {} s", REMOVAL.as_secs())))
+            }
+        }
+    }
+
+    /// Whether whoever has a name is about to lose it.
+    async fn is_leaving(&self, name: &str) -> Result<bool, RuntimeError> {
+        let Some(holder) = verbs::inspect(&self.engine, name).await? else { return Ok(true) };
+        let removed = holder["HostConfig"]["AutoRemove"] == true && holder["State"]["Running"] != true;
+        Ok(removed || matches!(holder["State"]["Status"].as_str(), Some("removing" | "dead")))
+    }
+
+    async fn await_running(
+        &self,
+        plan: &Plan,
+        image: &ImageId,
+        new: &ReplicaId,
+        name: &str,
+    ) -> Result<StepOutput, RuntimeError> {
+        let mut running_since = None;
+        let mut waited = Duration::ZERO;
+        loop {
+            let Some(inspect) = verbs::inspect(&self.engine, new.as_str()).await? else {
+                return Err(permanent(format!("{name} ended at once and was removed")));
+            };
+            let state = &inspect["State"];
+            let up = state["Status"] == "running" && inspect["RestartCount"].as_u64().unwrap_or(0) == 0;
+            let not_yet = state["Status"] == "created" && state["Error"].as_str().is_none_or(str::is_empty);
+            if !up && !not_yet {
+                return Err(self.did_not_stay(&inspect, new, name).await);
+            }
+            if up && *running_since.get_or_insert(waited) + MOMENT <= waited {
+                identity(plan, image, &inspect, name)?;
+                self.ours.unmark(new.as_str());
+                return Ok(StepOutput::Running { container: new.clone() });
+            }
+            if waited > RUNNING {
+                return Err(permanent(format!("{name} was not started within {} s", RUNNING.as_secs())));
+            }
+            tokio::time::sleep(POLL * 4).await;
+            waited += POLL * 4;
+        }
+    }
+
+    async fn did_not_stay(&self, inspect: &Value, new: &ReplicaId, name: &str) -> RuntimeError {
+        let state = &inspect["State"];
+        let log =
+            self.engine.logs(new.as_str(), QUOTED_LINES, EVIDENCE).await.unwrap_or_default().join(" | ");
+        let error =
+            state["Error"].as_str().filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
+        permanent(format!(
+            "{name} did not stay up (exit code {}{error}); its log ends: {log}",
+            state["ExitCode"]
+        ))
+    }
+
+    /// The last log lines. A log that cannot be read is said, and is no reason to stop.
+    async fn evidence(&self, container: &ReplicaId) -> Result<Vec<String>, RuntimeError> {
+        match self.engine.logs(container.as_str(), EVIDENCE_LINES, EVIDENCE).await {
+            Err(error) if error.class == ErrorClass::Transient => Err(error),
+            Err(error) => Ok(vec![format!("(no log: {error})")]),
+            Ok(lines) => Ok(lines),
+        }
+    }
+
+    async fn remove(&self, container: &str) -> Result<(), RuntimeError> {
+        verbs::remove(&self.engine, container).await?;
+        self.await_removal(container).await
+    }
+
+    async fn await_removal(&self, container: &str) -> Result<(), RuntimeError> {
+        let gone = tokio::time::timeout(REMOVAL, async {
+            while verbs::inspect(&self.engine, container).await?.is_some() {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        });
+        gone.await.unwrap_or_else(|_| {
+            Err(permanent(format!(
+                "{container} is still there {} s after its removal began",
+                REMOVAL.as_secs()
+            )))
+        })
+    }
+
+    /// Removes the replacement; by name if its id was never recorded, and then only under its temporary name.
+    async fn drop_replacement(
+        &self,
+        name: &str,
+        temp_name: &str,
+        old: Option<&ReplicaId>,
+        output: Option<&StepOutput>,
+    ) -> Result<(), RuntimeError> {
+        let id = match output {
+            Some(StepOutput::Created { container, .. }) => container.as_str().to_owned(),
+            _ => temp_name.to_owned(),
+        };
+        if old.is_some_and(|old| old.as_str() == id) || id == name {
+            return Err(permanent(format!("refusing to remove {id}: it is no replacement of ours")));
+        }
+        self.remove(&id).await?;
+        self.ours.unmark(&id);
+        Ok(())
+    }
+}
+
+/// The output of the step that probed a container.
+fn old_of<'a>(plan: &Plan, done: Done<'a>, container: &ReplicaId) -> Option<&'a StepOutput> {
+    let index =
+        plan.steps.iter().position(|s| matches!(s, Step::ProbeOld { container: c, .. } if c == container))?;
+    done.get(index)?.as_ref()
+}
+
+fn image_of<'a>(plan: &Plan, done: Done<'a>) -> Option<&'a ImageId> {
+    let index = plan.steps.iter().position(|s| matches!(s, Step::EnsureImage { .. }))?;
+    match done.get(index)?.as_ref()? {
+        StepOutput::Image { image, .. } => Some(image),
+        _ => None,
+    }
+}
+
+fn new_of<'a>(plan: &Plan, done: Done<'a>, created: usize) -> Result<&'a ReplicaId, RuntimeError> {
+    match done.get(created).and_then(Option::as_ref) {
+        Some(StepOutput::Created { container, .. }) => Ok(container),
+        _ => Err(permanent(format!(
+            "rollback {}: step {} has not created the replacement",
+            plan.id,
+            created + 1
+        ))),
+    }
+}
+
+pub(super) fn read(specification: &Specification) -> Result<Snapshot, RuntimeError> {
+    serde_json::from_str(specification.as_str())
+        .map_err(|e| permanent(format!("a recorded specification is damaged: {e}")))
+}
+
+fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result<(), RuntimeError> {
+    let found = inspect["Image"].as_str().unwrap_or_default();
+    if found != image.as_str() {
+        return Err(permanent(format!("{name} runs the image {found}, and {image} was asked for")));
+    }
+    if fingerprint::fingerprint(inspect) != plan.to.fingerprint {
+        return Err(permanent(format!(
+            "{} runs with another configuration than {} had",
+            observe::name(inspect),
+            plan.to
+        )));
+    }
+    Ok(())
+}
+
+fn absent_is_fine(result: Result<(), RuntimeError>) -> Result<StepOutput, RuntimeError> {
+    match result {
+        Err(error) if error.class != ErrorClass::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(StepOutput::Done),
+    }
+}
+
+fn said(what: &str, error: RuntimeError) -> RuntimeError {
+    RuntimeError { message: format!("{what}: {}", error.message), ..error }
+}

@@ -1,0 +1,344 @@
+//! Plain containers on a Docker Engine: observed, recorded, and put back as they were.
+//!
+//! In reading order: who is watched ([`enrol`]), what a container is ([`fingerprint`], [`observe`]), noticing
+//! deployments ([`watch`]), recording ([`snapshot`]), and going back ([`plan`], [`apply`], [`create`], [`replay`],
+//! [`stop`]).
+//!
+//! It must never act on anything that a plan does not name by its id, never remove a volume, and never take memory for
+//! the engine's word: every answer here was asked for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::engine::{Engine, permanent};
+use super::{Enrolment, Runtime, RuntimeError, Snapshot};
+use crate::clock::Clock;
+use crate::core::io::{Input, RollbackRequest};
+use crate::core::observation::{Look, Observation, Refusal, Replica};
+use crate::core::plan::{Plan, Step, StepOutput};
+use crate::core::release::{Release, ServiceName};
+use crate::core::settings::ServiceSettings;
+use enrol::{Labels, Ourselves};
+
+mod apply;
+mod create;
+mod enrol;
+mod fingerprint;
+mod observe;
+mod plan;
+mod protect;
+mod replay;
+mod snapshot;
+mod stop;
+mod verbs;
+mod watch;
+
+/// How often everything is looked at, whatever events say: events can be lost. A look at 50 containers takes the
+/// engine about a tenth of a second.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Inspects at a time: more would only queue in the engine.
+const INSPECTS: usize = 8;
+/// Containers and services remembered between looks; a host with more of them is not one that we are made for.
+const KNOWN_MAX: usize = 8192;
+
+/// The runtime for plain containers.
+#[derive(Debug)]
+pub struct ContainerRuntime {
+    engine: Arc<Engine>,
+    enrolment: Arc<dyn Enrolment>,
+    ourselves: Ourselves,
+    look_interval: Duration,
+    clock: Clock,
+    known: Mutex<Known>,
+    ours: Ours,
+    /// Held while a tag is moved.
+    tagging: tokio::sync::Mutex<()>,
+}
+
+/// What an event needs to know of a container that may be gone by then.
+#[derive(Debug, Default)]
+struct Known {
+    containers: HashMap<String, Seen>,
+    settings: HashMap<ServiceName, Arc<ServiceSettings>>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    service: ServiceName,
+    stop_signal: Option<u32>,
+    stop_timeout: Option<u64>,
+}
+
+/// Containers that a plan of ours is stopping or starting: their ends are no news.
+#[derive(Debug, Default)]
+struct Ours(Mutex<HashSet<String>>);
+
+/// A container found by a look.
+struct Found {
+    replica: Replica,
+    labels: Labels,
+    inspect: Value,
+}
+
+impl ContainerRuntime {
+    /// A runtime on `engine`, which need not answer yet. `look_interval`: see [`LOOK_INTERVAL`].
+    pub fn new(
+        engine: Arc<Engine>,
+        enrolment: Arc<dyn Enrolment>,
+        look_interval: Duration,
+        clock: Clock,
+    ) -> Self {
+        let ourselves = Ourselves::find(engine.tcp_name().map(str::to_owned));
+        Self {
+            engine,
+            enrolment,
+            ourselves,
+            look_interval,
+            clock,
+            known: Mutex::default(),
+            ours: Ours::default(),
+            tagging: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn version(&self) -> Result<Value, RuntimeError> {
+        self.engine.json("/version").await
+    }
+
+    /// Looks at all services, or at one.
+    async fn survey(&self, only: Option<&ServiceName>) -> Result<Look, RuntimeError> {
+        let listed = self.engine.json("/containers/json?all=1").await?;
+        let mut refused = Vec::new();
+        let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
+        for listed in listed.as_array().into_iter().flatten() {
+            match self.enrol(listed) {
+                Some(Ok(service)) if only.is_none_or(|only| *only == service) => {
+                    let id = listed["Id"].as_str().unwrap_or_default().to_owned();
+                    ids.entry(service).or_default().push(id);
+                }
+                Some(Err(refusal)) if only.is_none_or(|only| *only == refusal.service) => {
+                    refused.push(refusal)
+                }
+                Some(_) | None => {}
+            }
+        }
+        let mut services = Vec::new();
+        for (service, ids) in ids {
+            match self.service(&service, &ids).await? {
+                Some(Ok(observation)) => services.push(observation),
+                Some(Err(refusal)) => refused.push(refusal),
+                None => {}
+            }
+        }
+        Ok(Look { services, refused, after_gap: false })
+    }
+
+    /// The service of a listed container; none if it is not watched.
+    fn enrol(&self, listed: &Value) -> Option<Result<ServiceName, Refusal>> {
+        let labels = enrol::labels(listed);
+        let name = enrol::listed_name(listed);
+        if self.ourselves.is(listed, &labels) || observe::is_temporary(name) {
+            return None;
+        }
+        let refusal = |service: ServiceName, problem: &str| {
+            Some(Err(Refusal { service, container: name.to_owned(), problems: vec![problem.to_owned()] }))
+        };
+        let service = match enrol::service(name, &labels) {
+            Ok(service) => service,
+            Err((service, problem)) if self.enrolment.enrolled(&service, &labels) => {
+                return refusal(service, &problem);
+            }
+            Err(_) => return None,
+        };
+        if !self.enrolment.enrolled(&service, &labels) {
+            return None;
+        }
+        match enrol::belongs_to(&labels) {
+            Some(problem) => refusal(service, problem),
+            None => Some(Ok(service)),
+        }
+    }
+
+    /// One service out of its containers; none if nothing is left that counts as a replica.
+    async fn service(
+        &self,
+        service: &ServiceName,
+        ids: &[String],
+    ) -> Result<Option<Result<Observation, Refusal>>, RuntimeError> {
+        let mut found = self.inspect_all(ids).await?;
+        let replicas = observe::generation(found.iter().map(|f| f.replica.clone()).collect());
+        let Some(newest) = replicas.last() else { return Ok(None) };
+        found.retain(|f| replicas.iter().any(|r| r.id == f.replica.id));
+        let refuse = |container: &str, problems| {
+            Ok(Some(Err(Refusal { service: service.clone(), container: container.to_owned(), problems })))
+        };
+        for f in &found {
+            if let Some(problem) = enrol::foreground(&f.inspect["Config"], &f.labels) {
+                return refuse(&f.replica.name, vec![problem.to_owned()]);
+            }
+        }
+        let labels =
+            found.iter().find(|f| f.replica.id == newest.id).map(|f| f.labels.clone()).unwrap_or_default();
+        let settings = match self.enrolment.settings(service, &labels) {
+            Ok(settings) => Arc::new(settings),
+            Err(problems) => return refuse(&newest.name, problems),
+        };
+        self.remember(service, &settings, &found);
+        Ok(Some(Ok(Observation { service: service.clone(), settings, replicas })))
+    }
+
+    async fn inspect_all(&self, ids: &[String]) -> Result<Vec<Found>, RuntimeError> {
+        let answers: Vec<_> = futures_util::stream::iter(ids.iter().cloned())
+            .map(|id| async move { verbs::inspect(&self.engine, &id).await })
+            .buffered(INSPECTS)
+            .collect()
+            .await;
+        let mut digests: HashMap<String, Vec<String>> = HashMap::new();
+        let mut found = Vec::new();
+        for answer in answers {
+            // Gone since it was listed.
+            let Some(inspect) = answer? else { continue };
+            let image = inspect["Image"].as_str().unwrap_or_default().to_owned();
+            if !digests.contains_key(&image) {
+                let of = self.digests(&image).await?;
+                digests.insert(image.clone(), of);
+            }
+            let replica = observe::replica(&inspect, digests.get(&image).cloned().unwrap_or_default());
+            found.push(Found { replica, labels: enrol::labels(&inspect["Config"]), inspect });
+        }
+        Ok(found)
+    }
+
+    async fn digests(&self, image: &str) -> Result<Vec<String>, RuntimeError> {
+        let image =
+            verbs::look_up(&self.engine, &format!("/images/{image}/json")).await?.unwrap_or(Value::Null);
+        let all = image["RepoDigests"].as_array().into_iter().flatten();
+        Ok(all.filter_map(Value::as_str).filter(|d| !d.starts_with("<none>")).map(str::to_owned).collect())
+    }
+
+    fn remember(&self, service: &ServiceName, settings: &Arc<ServiceSettings>, found: &[Found]) {
+        let mut known = self.known();
+        if known.containers.len() > KNOWN_MAX || known.settings.len() > KNOWN_MAX {
+            *known = Known::default();
+        }
+        known.settings.insert(service.clone(), Arc::clone(settings));
+        for f in found {
+            let config = &f.inspect["Config"];
+            let seen = Seen {
+                service: service.clone(),
+                stop_signal: stop::signal(config["StopSignal"].as_str()),
+                stop_timeout: config["StopTimeout"].as_u64(),
+            };
+            known.containers.insert(f.replica.id.as_str().to_owned(), seen);
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Nothing that panics is done under this lock; what it holds can be asked for again anyway.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ours {
+    fn mark(&self, container: &str) {
+        self.all().insert(container.to_owned());
+    }
+
+    fn unmark(&self, container: &str) {
+        self.all().remove(container);
+    }
+
+    fn has(&self, container: &str) -> bool {
+        self.all().contains(container)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Runtime for ContainerRuntime {
+    async fn watch(&self, inputs: mpsc::Sender<Input>) {
+        watch::watch(self, &inputs).await;
+    }
+
+    async fn look(&self) -> Result<Look, RuntimeError> {
+        self.survey(None).await
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
+        let mut look = self.survey(Some(service)).await?;
+        if let Some(observation) = look.services.pop() {
+            return Ok(observation);
+        }
+        if let Some(refusal) = look.refused.first() {
+            return Err(permanent(format!("{service} is refused: {}", refusal.problems.join("; "))));
+        }
+        // Nothing is left of it: what its labels said is only remembered.
+        let remembered = self.known().settings.get(service).cloned();
+        let settings = match remembered {
+            Some(settings) => settings,
+            None => Arc::new(
+                self.enrolment
+                    .settings(service, &Labels::new())
+                    .map_err(|p| permanent(format!("{service} is refused: {}", p.join("; "))))?,
+            ),
+        };
+        Ok(Observation { service: service.clone(), settings, replicas: Vec::new() })
+    }
+
+    async fn snapshot(&self, now: &Observation) -> Result<Vec<Snapshot>, RuntimeError> {
+        let version = self.version().await?;
+        let mut all = Vec::new();
+        for replica in &now.replicas {
+            all.push(snapshot::take(&self.engine, replica, &version).await?);
+        }
+        Ok(all)
+    }
+
+    async fn protect(&self, release: &Release, generation: u32) -> Result<(), RuntimeError> {
+        protect::protect(&self.engine, release, generation).await
+    }
+
+    async fn unprotect(&self, release: &Release) -> Result<(), RuntimeError> {
+        protect::unprotect(&self.engine, release).await
+    }
+
+    fn plan(
+        &self,
+        now: &Observation,
+        to: &[Snapshot],
+        request: &RollbackRequest,
+    ) -> Result<Plan, RuntimeError> {
+        for good in to {
+            plan::fits(good, request)?;
+        }
+        plan::plan(now, to, request)
+    }
+
+    async fn apply(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: &[Option<StepOutput>],
+    ) -> Result<StepOutput, RuntimeError> {
+        self.carry_out(plan, step, done).await
+    }
+
+    async fn undo(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        output: Option<&StepOutput>,
+        done: &[Option<StepOutput>],
+    ) -> Result<(), RuntimeError> {
+        self.take_back(plan, step, output, done).await
+    }
+}

@@ -1,0 +1,563 @@
+//! The connection to one Docker Engine: finds it, agrees on an API version, and sorts its failures.
+//!
+//! Two clients share one session. Raw JSON over pooled connections carries whatever is replayed (typed models drop
+//! fields they do not know) and whatever lies within an outage (a pooled connection saves milliseconds). bollard reads
+//! the streams: events, logs, pulls. Both put the negotiated version on the wire, because an unversioned request is
+//! answered in the engine's newest shape, and answers would change with an engine upgrade.
+//!
+//! It must never fail at construction because the engine is away: connecting is lazy, and a lost session is made anew,
+//! version included, at the next request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::{Stream, StreamExt};
+use reqwest::Method;
+use serde_json::Value;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{ErrorClass, RuntimeError};
+
+/// Below this, engines lack what a faithful restore needs (Docker 20.10 speaks it).
+const API_FLOOR: u32 = 41;
+/// From 1.52 on, inspect hides whether a MAC address was configured.
+const API_CEILING: u32 = 51;
+/// An engine that is well answers a small request within milliseconds; a busy one within seconds.
+pub(crate) const CALL: Duration = Duration::from_secs(15);
+/// Asking for the version tells whether the engine is there: nobody waits longer for that.
+const HELLO: Duration = Duration::from_secs(5);
+/// No answer that we ask for is larger: a list of thousands of containers is a tenth of it.
+const BODY_MAX: usize = 64 << 20;
+/// What an error message of the engine is cut to.
+const MESSAGE_MAX: usize = 600;
+
+/// A Docker Engine, connected lazily.
+pub struct Engine {
+    host: Host,
+    http: reqwest::Client,
+    session: Mutex<Option<Session>>,
+}
+
+/// Where an engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// A socket on this machine.
+    Unix(String),
+    /// Plain TCP: a socket proxy, usually.
+    Tcp(String),
+}
+
+#[derive(Clone)]
+struct Session {
+    minor: u32,
+    /// The host's architecture as the engine calls it: `amd64`.
+    arch: String,
+    docker: Docker,
+    /// The host's memory: asked for once, because /info takes the engine long.
+    memory: Arc<OnceCell<u64>>,
+}
+
+/// Memory of one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes in use, without the page cache that nobody has touched for a while (as `docker stats` counts).
+    pub used: u64,
+    /// The most it can use, in bytes.
+    pub limit: u64,
+    /// The limit is its own; else it is the host's memory.
+    pub limited: bool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine at `host`: `unix:///var/run/docker.sock` or `tcp://proxy:2375`. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// Permanent: `host` is neither.
+    pub fn connect(host: &str) -> Result<Self, RuntimeError> {
+        // The first of all who need TLS installs its provider; a second one is refused, and that is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let host = Host::parse(host)?;
+        // No TLS is spoken here: without this, a machine without a CA bundle could not even build the client.
+        let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let builder = match &host {
+            Host::Unix(path) => builder.unix_socket(path.as_str()),
+            Host::Tcp(_) => builder,
+        };
+        let http =
+            builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
+        Ok(Self { host, http, session: Mutex::new(None) })
+    }
+
+    /// The host as it is written in `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Unix(path) => format!("unix://{path}"),
+            Host::Tcp(address) => format!("tcp://{address}"),
+        }
+    }
+
+    /// Memory of a running container, as `docker stats` shows it.
+    ///
+    /// # Errors
+    /// As the engine answers; `NotFound` if there is no such container, `Permanent` if it does not run.
+    pub async fn memory(&self, container: &str) -> Result<MemoryUse, RuntimeError> {
+        let stats = self.json(&format!("/containers/{container}/stats?stream=false&one-shot=true")).await?;
+        let mut memory = memory_of(&stats).ok_or_else(|| {
+            permanent(format!("container {container} has no memory statistics: it does not run"))
+        })?;
+        let known = self.session().await?.memory;
+        let total = known.get_or_try_init(async || {
+            let info = self.json("/info").await?;
+            Ok::<_, RuntimeError>(info["MemTotal"].as_u64().unwrap_or(u64::MAX))
+        });
+        memory.limited = memory.limit > 0 && memory.limit < *total.await?;
+        Ok(memory)
+    }
+
+    /// The TCP name of the engine, if it is reached by one: a socket proxy must not be acted on.
+    pub(crate) fn tcp_name(&self) -> Option<&str> {
+        match &self.host {
+            Host::Unix(_) => None,
+            Host::Tcp(address) => Some(address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name)),
+        }
+    }
+
+    /// The negotiated API version is 1.`minor`.
+    pub(crate) async fn minor(&self) -> Result<u32, RuntimeError> {
+        Ok(self.session().await?.minor)
+    }
+
+    /// The architecture of the engine's host.
+    pub(crate) async fn arch(&self) -> Result<String, RuntimeError> {
+        Ok(self.session().await?.arch)
+    }
+
+    /// Forgets the session: the next request negotiates again. For when the event stream broke.
+    pub(crate) async fn forget(&self) {
+        *self.session.lock().await = None;
+    }
+
+    /// GET, and the JSON of the answer.
+    pub(crate) async fn json(&self, path: &str) -> Result<Value, RuntimeError> {
+        self.call(Method::GET, path, None, CALL).await
+    }
+
+    /// POST, with or without a body. 304, "it is so already", is a success.
+    pub(crate) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, RuntimeError> {
+        self.call(Method::POST, path, body, CALL).await
+    }
+
+    /// Any request. `limit` bounds all of it, body included.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Value, RuntimeError> {
+        let session = self.session().await?;
+        let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
+        let url = self.url(&format!("/v1.{}{path}", session.minor));
+        let mut request = self.http.request(method, url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = tokio::time::timeout(limit, receive(request)).await;
+        match answer {
+            Ok(Ok((status, bytes))) => sort(&what, status, &bytes),
+            Ok(Err(why)) => {
+                self.forget().await;
+                Err(self.away(&format!("{what}: {why}")))
+            }
+            Err(_) => Err(self.away(&format!("{what}: no answer within {} s", limit.as_secs()))),
+        }
+    }
+
+    /// Container events from `since` (engine time, `seconds.nanos`) on. Ends with the connection.
+    pub(crate) async fn events(
+        &self,
+        since: &str,
+    ) -> Result<impl Stream<Item = Result<bollard::models::EventMessage, RuntimeError>> + use<>, RuntimeError>
+    {
+        let session = self.session().await?;
+        // Only containers: one event of a type that bollard does not know would end the stream.
+        let options = bollard::query_parameters::EventsOptions {
+            since: Some(since.to_owned()),
+            filters: Some([("type".to_owned(), vec!["container".to_owned()])].into()),
+            ..Default::default()
+        };
+        let host = self.host();
+        Ok(session.docker.events(Some(options)).map(move |e| e.map_err(|e| typed(&host, "events", &e))))
+    }
+
+    /// Whether the engine still has the event of that engine time in its memory.
+    pub(crate) async fn has_event(&self, at: &str) -> Result<bool, RuntimeError> {
+        let session = self.session().await?;
+        let options = bollard::query_parameters::EventsOptions {
+            since: Some(at.to_owned()),
+            until: Some(at.to_owned()),
+            filters: Some([("type".to_owned(), vec!["container".to_owned()])].into()),
+        };
+        let mut stream = session.docker.events(Some(options));
+        match tokio::time::timeout(CALL, stream.next()).await {
+            Ok(Some(Ok(_))) => Ok(true),
+            Ok(None) => Ok(false),
+            Ok(Some(Err(error))) => Err(typed(&self.host(), "events", &error)),
+            Err(_) => Err(self.away(&format!("events: no answer within {} s", CALL.as_secs()))),
+        }
+    }
+
+    /// The last `lines` log lines of a container, bounded in time and size.
+    pub(crate) async fn logs(
+        &self,
+        container: &str,
+        lines: u32,
+        limit: Duration,
+    ) -> Result<Vec<String>, RuntimeError> {
+        let session = self.session().await?;
+        let options = bollard::query_parameters::LogsOptions {
+            stdout: true,
+            stderr: true,
+            tail: lines.to_string(),
+            ..Default::default()
+        };
+        let mut stream = session.docker.logs(container, Some(options));
+        let mut text = String::new();
+        let read = async {
+            while let Some(part) = stream.next().await {
+                let part = part.map_err(|e| typed(&self.host(), "logs", &e))?;
+                text.push_str(&String::from_utf8_lossy(&part.into_bytes()));
+                if text.len() > LOG_MAX {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        // What was read within the time is evidence enough: a slow log is no reason to have none.
+        if let Ok(Err(error)) = tokio::time::timeout(limit, read).await {
+            return Err(error);
+        }
+        let all: Vec<&str> = text.lines().collect();
+        let skip = all.len().saturating_sub(lines as usize);
+        Ok(all.into_iter().skip(skip).map(|line| cut(line, LINE_MAX)).collect())
+    }
+
+    /// Fetches an image by digest and reads the answer to its end: a 200 can carry an error.
+    pub(crate) async fn pull(&self, reference: &str, limit: Duration) -> Result<(), RuntimeError> {
+        let session = self.session().await?;
+        let options = bollard::query_parameters::CreateImageOptions {
+            from_image: Some(reference.to_owned()),
+            ..Default::default()
+        };
+        let mut stream = session.docker.create_image(Some(options), None, None);
+        let read = async {
+            while let Some(part) = stream.next().await {
+                let part = part.map_err(|e| typed(&self.host(), &format!("pull of {reference}"), &e))?;
+                if let Some(error) = part.error_detail {
+                    let why = error.message.unwrap_or_default();
+                    return Err(permanent(format!("pull of {reference}: {}", cut(&why, MESSAGE_MAX))));
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(limit, read).await.map_err(|_| {
+            self.away(&format!("pull of {reference}: not finished within {} s", limit.as_secs()))
+        })?
+    }
+
+    async fn session(&self) -> Result<Session, RuntimeError> {
+        let mut slot = self.session.lock().await;
+        if let Some(session) = slot.as_ref() {
+            return Ok(session.clone());
+        }
+        let session = self.negotiate().await?;
+        *slot = Some(session.clone());
+        Ok(session)
+    }
+
+    async fn negotiate(&self) -> Result<Session, RuntimeError> {
+        let asked = tokio::time::timeout(HELLO, receive(self.http.get(self.url("/version")))).await;
+        let (status, bytes) = match asked {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(why)) => return Err(self.away(&why)),
+            Err(_) => return Err(self.away(&format!("no answer within {} s", HELLO.as_secs()))),
+        };
+        let version = sort("GET /version", status, &bytes)?;
+        let minor = agree(&version)?;
+        let docker = match &self.host {
+            Host::Unix(path) => Docker::connect_with_unix(path, CALL.as_secs(), API_DEFAULT_VERSION),
+            Host::Tcp(address) => Docker::connect_with_http(address, CALL.as_secs(), API_DEFAULT_VERSION),
+        };
+        let docker = docker.map_err(|e| typed(&self.host(), "connecting", &e))?;
+        let arch = version["Arch"].as_str().unwrap_or_default().to_owned();
+        Ok(Session { minor, arch, docker: versioned(docker, minor), memory: Arc::default() })
+    }
+
+    fn url(&self, path: &str) -> String {
+        match &self.host {
+            Host::Unix(_) => format!("http://engine{path}"),
+            Host::Tcp(address) => format!("http://{address}{path}"),
+        }
+    }
+
+    fn away(&self, why: &str) -> RuntimeError {
+        let next = match &self.host {
+            Host::Unix(path) => {
+                format!("does it run? `systemctl status docker`; may we use it? `ls -l {path}`")
+            }
+            Host::Tcp(address) => format!("does it answer? `curl http://{address}/_ping`"),
+        };
+        RuntimeError {
+            class: ErrorClass::Transient,
+            message: format!("the engine at {} does not answer: {why} ({next})", self.host()),
+        }
+    }
+}
+
+/// Log lines are evidence, not an archive: 200 lines of 4 KiB fit.
+const LOG_MAX: usize = 1 << 20;
+/// One line of evidence.
+const LINE_MAX: usize = 4096;
+
+impl Host {
+    fn parse(text: &str) -> Result<Self, RuntimeError> {
+        if let Some(path) = text.strip_prefix("unix://")
+            && path.starts_with('/')
+        {
+            return Ok(Self::Unix(path.to_owned()));
+        }
+        if let Some(address) = text.strip_prefix("tcp://")
+            && !address.is_empty()
+        {
+            let address = address.trim_end_matches('/');
+            return Ok(Self::Tcp(if address.contains(':') {
+                address.to_owned()
+            } else {
+                format!("{address}:2375")
+            }));
+        }
+        Err(permanent(format!(
+            "`{text}` is no engine address: write unix:///var/run/docker.sock or tcp://HOST:2375"
+        )))
+    }
+}
+
+/// The version to speak: the engine's own, at most [`API_CEILING`].
+fn agree(version: &Value) -> Result<u32, RuntimeError> {
+    let minor = |key: &str| {
+        version[key].as_str().and_then(|v| v.strip_prefix("1.")).and_then(|m| m.parse::<u32>().ok())
+    };
+    let newest = minor("ApiVersion")
+        .ok_or_else(|| permanent("it answered GET /version, but not as a Docker Engine does".to_owned()))?;
+    let oldest = minor("MinAPIVersion").unwrap_or(0);
+    if newest < API_FLOOR {
+        return Err(permanent(format!(
+            "the engine speaks API 1.{newest}; 1.{API_FLOOR} (Docker 20.10) is needed"
+        )));
+    }
+    if oldest > API_CEILING {
+        return Err(permanent(format!(
+            "the engine speaks API 1.{oldest} and newer; at most 1.{API_CEILING} is known"
+        )));
+    }
+    Ok(newest.min(API_CEILING))
+}
+
+/// bollard never puts the version on the wire by itself.
+fn versioned(docker: Docker, minor: u32) -> Docker {
+    let prefix = format!("/v1.{minor}");
+    docker.with_request_modifier(move |mut request| {
+        let mut parts = request.uri().clone().into_parts();
+        let path = parts.path_and_query.as_ref().map_or("/", http::uri::PathAndQuery::as_str);
+        if !path.starts_with("/v1.") {
+            parts.path_and_query = format!("{prefix}{path}").parse().ok();
+        }
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        request
+    })
+}
+
+async fn receive(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), String> {
+    let mut response = request.send().await.map_err(|e| causes(&e))?;
+    let status = response.status().as_u16();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| causes(&e))? {
+        if bytes.len() + chunk.len() > BODY_MAX {
+            return Err(format!("an answer of more than {BODY_MAX} bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((status, bytes))
+}
+
+/// Sorts an answer by its status: texts differ between engine versions, codes hardly do.
+fn sort(what: &str, status: u16, bytes: &[u8]) -> Result<Value, RuntimeError> {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+    if (200..400).contains(&status) {
+        return Ok(body);
+    }
+    let said =
+        body["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
+    Err(RuntimeError {
+        class: class(status),
+        message: format!("{what}: {} ({status})", cut(said.trim(), MESSAGE_MAX)),
+    })
+}
+
+const fn class(status: u16) -> ErrorClass {
+    match status {
+        404 => ErrorClass::NotFound,
+        409 => ErrorClass::Conflict,
+        // 502 and 504 come from a proxy in between, 503 and 429 from whoever is busy.
+        429 | 502..=504 => ErrorClass::Transient,
+        _ => ErrorClass::Permanent,
+    }
+}
+
+fn typed(host: &str, what: &str, error: &bollard::errors::Error) -> RuntimeError {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, message } => RuntimeError {
+            class: class(*status_code),
+            message: format!("{what}: {} ({status_code})", cut(message, MESSAGE_MAX)),
+        },
+        bollard::errors::Error::DockerStreamError { error } => {
+            permanent(format!("{what}: {}", cut(error, MESSAGE_MAX)))
+        }
+        other => RuntimeError {
+            class: ErrorClass::Transient,
+            message: format!("the engine at {host} broke off ({what}): {}", causes(other)),
+        },
+    }
+}
+
+pub(crate) const fn permanent(message: String) -> RuntimeError {
+    RuntimeError { class: ErrorClass::Permanent, message }
+}
+
+/// An error with everything behind it: "connection refused" is never the outermost.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+/// The formula of `docker stats`: cache that was not used lately is free for the asking.
+/// `limited` is what can be said without knowing the host's memory.
+fn memory_of(stats: &Value) -> Option<MemoryUse> {
+    let memory = &stats["memory_stats"];
+    let usage = memory["usage"].as_u64()?;
+    // cgroup v1 sums it up over sub-groups; v2 has one number. Podman on v1 sends neither.
+    let cache =
+        ["total_inactive_file", "inactive_file"].iter().find_map(|key| memory["stats"][*key].as_u64());
+    let used = cache.filter(|cache| *cache < usage).map_or(usage, |cache| usage - cache);
+    let limit = memory["limit"].as_u64().unwrap_or(0);
+    Some(MemoryUse { used, limit, limited: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn hosts_are_read_or_refused_with_what_would_be_right() {
+        assert_eq!(Host::parse("unix:///run/d.sock").unwrap(), Host::Unix("/run/d.sock".into()));
+        assert_eq!(Host::parse("tcp://proxy").unwrap(), Host::Tcp("proxy:2375".into()));
+        assert_eq!(Host::parse("tcp://10.0.0.1:4000/").unwrap(), Host::Tcp("10.0.0.1:4000".into()));
+        for bad in ["", "/run/d.sock", "unix://d.sock", "ssh://me@host", "tcp://"] {
+            assert!(Host::parse(bad).unwrap_err().message.contains("unix:///var/run/docker.sock"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_engines_within_what_we_know() {
+        let version =
+            |newest: &str, oldest: &str| agree(&json!({"ApiVersion": newest, "MinAPIVersion": oldest}));
+        assert_eq!(version("1.41", "1.12").unwrap(), 41);
+        assert_eq!(version("1.45", "1.24").unwrap(), 45);
+        assert_eq!(version("1.60", "1.44").unwrap(), 51);
+        assert!(version("1.40", "1.12").unwrap_err().message.contains("20.10"));
+        assert!(version("1.70", "1.60").is_err());
+        assert!(agree(&json!({"hello": 1})).is_err());
+    }
+
+    #[test]
+    fn failures_are_sorted_by_status() {
+        let classes =
+            [(404, ErrorClass::NotFound), (409, ErrorClass::Conflict), (503, ErrorClass::Transient)];
+        for (status, class) in classes {
+            assert_eq!(sort("GET /x", status, br#"{"message":"no"}"#).unwrap_err().class, class);
+        }
+        let error =
+            sort("POST /containers/a/start", 500, br#"{"message":"port is already allocated"}"#).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Permanent);
+        assert_eq!(error.message, "POST /containers/a/start: port is already allocated (500)");
+        assert!(sort("POST", 304, b"").is_ok(), "it is so already");
+    }
+
+    /// cgroup v1, as Docker 20.10 sends it (shortened).
+    #[test]
+    fn memory_on_cgroup_v1_leaves_unused_cache_out() {
+        let stats = json!({"memory_stats": {"usage": 71_303_168u64, "max_usage": 90_000_000u64, "limit": 104_857_600u64,
+            "stats": {"cache": 40_000_000u64, "total_inactive_file": 11_303_168u64, "inactive_file": 1u64, "total_rss": 30_000_000u64}}});
+        assert_eq!(
+            memory_of(&stats),
+            Some(MemoryUse { used: 60_000_000, limit: 104_857_600, limited: false })
+        );
+    }
+
+    /// cgroup v2, as Docker 28 sends it (shortened).
+    #[test]
+    fn memory_on_cgroup_v2_leaves_unused_cache_out() {
+        let stats = json!({"memory_stats": {"usage": 50_000_000u64, "limit": 67_108_864u64,
+            "stats": {"anon": 20_000_000u64, "file": 29_000_000u64, "inactive_file": 10_000_000u64}}});
+        assert_eq!(
+            memory_of(&stats),
+            Some(MemoryUse { used: 40_000_000, limit: 67_108_864, limited: false })
+        );
+    }
+
+    #[test]
+    fn memory_without_details_is_the_usage_and_without_usage_is_nothing() {
+        let stats = json!({"memory_stats": {"usage": 5, "limit": 10}});
+        assert_eq!(memory_of(&stats).map(|m| m.used), Some(5));
+        let odd = json!({"memory_stats": {"usage": 5, "limit": 10, "stats": {"inactive_file": 7}}});
+        assert_eq!(memory_of(&odd).map(|m| m.used), Some(5));
+        assert_eq!(memory_of(&json!({"memory_stats": {}})), None);
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_away_is_no_obstacle_at_construction_and_says_so_later() {
+        let engine = Engine::connect("unix:///nowhere/docker.sock").unwrap();
+        let error = engine.json("/info").await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Transient);
+        assert!(error.message.contains("/nowhere/docker.sock"), "{error}");
+        assert!(error.message.contains("systemctl status docker"), "{error}");
+    }
+}
