@@ -74,7 +74,7 @@ impl History for Records {
     async fn journal(&self, id: &RollbackId) -> Result<Vec<JournalLine>, String> {
         let lines = self.store()?.journal(id).await.map_err(|e| e.to_string())?;
         let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
-        let told = crate::rollback::tell(&events);
+        let told = crate::rollback::journal::tell(&events);
         Ok(lines.into_iter().zip(told).map(|((at, _), what)| JournalLine { at, what }).collect())
     }
 

@@ -13,14 +13,12 @@ use crate::runtime::Snapshot;
 
 pub mod journal;
 mod saga;
-mod telling;
 pub mod executor;
 pub mod recovery;
 
 pub use executor::Executor;
 pub use journal::{JournalError, JournalEvent};
 pub use recovery::{CrashingStore, Recovered};
-pub use telling::tell;
 
 /// What the executor needs to be remembered. Errors are sentences for people.
 #[async_trait]
