@@ -1,6 +1,9 @@
 //! Everything that needs no engine, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod api;
+mod cli;
+mod picture;
 mod tidy;
 mod timelines;
 mod saga;
