@@ -245,7 +245,7 @@ impl World {
                 Ok(StepOutput::Old {
                     restart_policy: "always".into(),
                     auto_remove: false,
-                    stop_timeout: false,
+                    stop_timeout: None,
                     reacts: Some(true),
                     specification: None,
                     log: Vec::new(),

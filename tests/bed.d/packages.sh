@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# Getting the engine and the tools from Debian's packages. Engine and promtool are unpacked into the cache instead of
+# being installed: their packages would start services and take over the host's /var/run/docker.sock.
+
+# Tools without a service behind them are installed as usual: command=package.
+BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc ld=binutils)
+
+# The engine, and of its libraries those that a bare system does not have.
+BED_LIBRARIES=(libdevmapper1.02.1 libseccomp2 libip4tc2 libip6tc2 libxtables12 libmnl0 libnftnl11 libnfnetlink0
+    libnetfilter-conntrack3)
+
+engine_root() { printf '%s/engine-%s' "$BED_CACHE" "$1"; }
+
+install_packages() {
+    local engine=$1
+    mkdir -p "$BED_CACHE"
+    # One at a time: two test runs that start together must not unpack over each other.
+    exec 9>"$BED_CACHE/.lock"
+    flock 9
+    install_tools
+    case $engine in
+        20.10) unpack "engine-20.10" docker.io containerd runc iptables tini "${BED_LIBRARIES[@]}" ;;
+        *) die "no such engine: $engine; there is 20.10" ;;
+    esac
+    unpack prometheus prometheus
+    link_tools "$engine"
+    exec 9>&-
+}
+
+install_tools() {
+    local pair missing=()
+    for pair in "${BED_TOOLS[@]}"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "these are missing, and this is no Debian to get them from: ${missing[*]}"
+    say "installing ${missing[*]}"
+    refresh_lists
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# Once a run, and only when something has to be fetched. A foreign source that fails must not stop us.
+refresh_lists() {
+    [ -z "${BED_LISTS_FRESH:-}" ] || return 0
+    apt-get update -qq >&2 || say "apt-get update had errors; going on with the lists there are"
+    BED_LISTS_FRESH=yes
+}
+
+# unpack TREE PACKAGE...: into $BED_CACHE/TREE. The marker is written last, so that a broken run is done again.
+unpack() {
+    local tree=$BED_CACHE/$1 debs=$BED_CACHE/debs-$1
+    shift
+    [ ! -e "$tree/.complete" ] || return 0
+    command -v dpkg >/dev/null || die "the engine is unpacked from Debian's packages: run this on Debian 12"
+    say "fetching $*"
+    refresh_lists
+    rm -rf "$tree" "$debs"
+    mkdir -p "$tree" "$debs"
+    (cd "$debs" && apt-get download -qq -o APT::Sandbox::User=root "$@" >&2)
+    local deb
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$tree"; done
+    rm -rf "$debs"
+    touch "$tree/.complete"
+}
+
+# Names that the packages' installation scripts would have made.
+link_tools() {
+    local root
+    root=$(engine_root "$1")
+    ln -sfn xtables-nft-multi "$root/usr/sbin/iptables"
+    ln -sfn xtables-nft-multi "$root/usr/sbin/ip6tables"
+    # The static init needs nothing of the image it is put into.
+    ln -sfn tini-static "$root/usr/bin/docker-init"
+    mkdir -p "$BED_CACHE/bin"
+    ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
+}
