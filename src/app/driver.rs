@@ -138,7 +138,8 @@ impl Driver {
         match effect {
             Effect::Remember(_) => {}
             Effect::Decided(decision) => {
-                let (service, verdict, reason) = (&decision.service, decision.verdict.name(), &decision.reason);
+                let (service, verdict, reason) =
+                    (&decision.service, decision.verdict.name(), &decision.reason);
                 info!(%service, verdict, severity = %decision.severity, dry_run = decision.dry_run, "{reason}");
                 self.metrics.decided(&decision);
             }
@@ -151,7 +152,8 @@ impl Driver {
             }
             Effect::Look => self.look(),
             Effect::RollBack(request) if !remembered => {
-                let why = "the decision could not be recorded, and nothing is done that could not be".to_owned();
+                let why =
+                    "the decision could not be recorded, and nothing is done that could not be".to_owned();
                 let (rollback, service) = (request.id, request.service);
                 self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
             }

@@ -4,3 +4,7 @@
 mod tidy;
 mod timelines;
 mod saga;
+mod config;
+mod api;
+mod cli;
+mod picture;
