@@ -8,7 +8,6 @@ mod bridges;
 mod driver;
 mod hands;
 
-use std::collections::HashMap;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::bridges::{EngineMemory, Enrolled, Operators, Records};
-use self::driver::{Driver, Ended};
+use self::driver::{Books, Driver, Ended};
 use self::hands::Hands;
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
@@ -122,38 +121,29 @@ impl Program {
             self.clock,
         ));
         let records = Records(store.clone());
-        let saga_store = Arc::new(CrashingStore::new(Arc::new(records.clone()), self.crash_at));
-        let executor = Executor::new(Arc::clone(&runtime), saga_store, self.clock);
+        let executor = self.executor(&runtime, &records);
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
+        let memory = Arc::new(EngineMemory(Arc::clone(&engine)));
+        let probes = Scheduler::new(inputs.clone(), HealthClients::new(), memory, self.clock);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
-            scheduler: Scheduler::new(
-                inputs.clone(),
-                HealthClients::new(),
-                Arc::new(EngineMemory(Arc::clone(&engine))),
-                self.clock,
-            ),
-            clock: self.clock,
+            scheduler: probes,
             store,
             state_dir: settings.state_dir.clone(),
             runtime: Arc::clone(&runtime),
             notifier: notifier.clone(),
-            metrics: self.metrics.clone(),
-            systemd: self.systemd.clone(),
             inputs: inputs.clone(),
             inbox,
             orders,
             published: published.clone(),
             tasks: background.clone(),
-            waiting: HashMap::new(),
-            requests: 0,
-            unsaved: Vec::new(),
-            store_failed: store_error.as_ref().map(|_| self.clock.now()),
-            last_published: None,
-            dropped_before: 0,
+            books: Books::new(store_error.as_ref().map(|_| self.clock.now())),
+            clock: self.clock,
+            metrics: self.metrics.clone(),
+            systemd: self.systemd.clone(),
             fleet,
         };
         for record in driver.fleet.executing() {
@@ -183,6 +173,11 @@ impl Program {
         let ended = driver.run(&life).await;
         self.end(driver, &life, &jobs, &background, &notifier).await;
         Ok(ended)
+    }
+
+    fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {
+        let store = CrashingStore::new(Arc::new(records.clone()), self.crash_at);
+        Executor::new(Arc::clone(runtime), Arc::new(store), self.clock)
     }
 
     /// Opens the store and reads what it remembers. One that fails leaves us with a life that only watches.

@@ -158,11 +158,7 @@ impl YieldTo for Health {
     /// A URL of a higher layer stands in for port and path of a lower one, and the other way round.
     fn yield_to(self, higher: &Self) -> Self {
         if higher.url.is_some() {
-            return Self {
-                port: None,
-                path: None,
-                ..self
-            };
+            return Self { port: None, path: None, ..self };
         }
         if higher.port.is_some() || higher.path.is_some() {
             return Self { url: None, ..self };

@@ -143,9 +143,7 @@ impl Settings {
         let removed: Vec<_> = findings.removed.iter().map(|path| path.join(".")).collect();
         for clash in clashes {
             if !clash.keys.iter().any(|key| removed.contains(key)) {
-                findings
-                    .problems
-                    .push(places.problem(Some(service.as_str()), clash));
+                findings.problems.push(places.problem(Some(service.as_str()), clash));
             }
         }
         if !findings.problems.is_empty() {
