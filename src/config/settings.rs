@@ -45,7 +45,7 @@ pub struct Settings {
 /// How the program logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level, or a filter by modules: `info,bollard=warn`.
+    /// A level, or a filter by modules: `info,hyper=warn`.
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,

@@ -187,7 +187,7 @@ pub(super) struct LogLevel(pub(super) String);
 
 impl Parse for LogLevel {
     const RIGHT: &'static str =
-        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,bollard=warn\"";
+        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,hyper=warn\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
