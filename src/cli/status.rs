@@ -20,7 +20,11 @@ fn render(status: &StatusView, screen: &Screen) -> String {
         text.push_str(&sentences(status, screen));
     }
     text.push('\n');
-    text.push_str(&needs(&status.attention, screen));
+    if status.attention.is_empty() && !status.ready {
+        text.push_str("Whether anything needs a person is not known: Backstop is not ready, see above.\n");
+    } else {
+        text.push_str(&needs(&status.attention, screen));
+    }
     text
 }
 
