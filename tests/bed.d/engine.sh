@@ -3,7 +3,7 @@
 
 engine_env() {
     local root
-    root=$(engine_root "$2")
+    root=$(engine_root "$(cat "$BED_RUN/$1/version" 2>/dev/null || echo "$2")")
     printf 'export DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$1"
     printf 'export PATH=%s/usr/bin:%s/usr/sbin:%s/bin:$PATH\n' "$root" "$root" "$BED_CACHE"
 }
