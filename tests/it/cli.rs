@@ -308,7 +308,7 @@ async fn the_daemon_waits_for_its_engine_says_so_and_stops_in_order() {
     // It listens before it says that it starts.
     assert!(log.next_line().await.unwrap().unwrap().contains("starts"));
     let status = backstop(&["status", "--endpoint", &url]).output().await.unwrap();
-    assert!(succeeded(&status).contains("\nready    no: "), "{}", out(&status));
+    assert!(succeeded(&status).contains("\nready    no"), "{}", out(&status));
     let pid = daemon.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     assert_eq!(daemon.wait().await.unwrap().code(), Some(0));
