@@ -274,7 +274,11 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EnsureImage { image, reference, .. } => {
-                write!(f, "check that the image {reference} ({}) is here, or fetch it by its digest", short(image.as_str()))
+                write!(
+                    f,
+                    "check that the image {reference} ({}) is here, or fetch it by its digest",
+                    short(image.as_str())
+                )
             }
             Self::ProbeOld { container, name } => {
                 write!(f, "find out how {name} ({}) takes its stop signal", short(container.as_str()))
@@ -298,7 +302,9 @@ impl fmt::Display for Step {
                 write!(f, "check that {name} stays up, with the good image and configuration")
             }
             Self::SaveEvidence { name, .. } => write!(f, "keep the last log lines of {name}"),
-            Self::PointTag { reference, image } => write!(f, "point the tag {reference} at {}", short(image.as_str())),
+            Self::PointTag { reference, image } => {
+                write!(f, "point the tag {reference} at {}", short(image.as_str()))
+            }
             Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
         }
     }
@@ -317,7 +323,12 @@ mod tests {
     #[test]
     fn steps_read_as_an_operator_speaks() {
         let id = ReplicaId::new("3fa9c1d2e4b7aa00aa00");
-        let stop = Step::StopOld { container: id, name: "shop".into(), grace: Duration::from_secs(3), was_running: true };
+        let stop = Step::StopOld {
+            container: id,
+            name: "shop".into(),
+            grace: Duration::from_secs(3),
+            was_running: true,
+        };
         assert_eq!(
             stop.to_string(),
             "stop shop (3fa9c1d2e4b7), waiting 3s at most unless it has a stop timeout of its own: the outage begins"

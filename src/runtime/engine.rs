@@ -91,7 +91,8 @@ impl Engine {
             Host::Unix(path) => builder.unix_socket(path.as_str()),
             Host::Tcp(_) => builder,
         };
-        let http = builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
+        let http =
+            builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
         Ok(Self { host, http, session: Mutex::new(None) })
     }
 
@@ -109,8 +110,9 @@ impl Engine {
     /// As the engine answers; `NotFound` if there is no such container, `Permanent` if it does not run.
     pub async fn memory(&self, container: &str) -> Result<MemoryUse, RuntimeError> {
         let stats = self.json(&format!("/containers/{container}/stats?stream=false&one-shot=true")).await?;
-        let mut memory = memory_of(&stats)
-            .ok_or_else(|| permanent(format!("container {container} has no memory statistics: it does not run")))?;
+        let mut memory = memory_of(&stats).ok_or_else(|| {
+            permanent(format!("container {container} has no memory statistics: it does not run"))
+        })?;
         let known = self.session().await?.memory;
         let total = known.get_or_try_init(async || {
             let info = self.json("/info").await?;
@@ -183,7 +185,8 @@ impl Engine {
     pub(crate) async fn events(
         &self,
         since: &str,
-    ) -> Result<impl Stream<Item = Result<bollard::models::EventMessage, RuntimeError>> + use<>, RuntimeError> {
+    ) -> Result<impl Stream<Item = Result<bollard::models::EventMessage, RuntimeError>> + use<>, RuntimeError>
+    {
         let session = self.session().await?;
         // Only containers: one event of a type that bollard does not know would end the stream.
         let options = bollard::query_parameters::EventsOptions {
@@ -213,7 +216,12 @@ impl Engine {
     }
 
     /// The last `lines` log lines of a container, bounded in time and size.
-    pub(crate) async fn logs(&self, container: &str, lines: u32, limit: Duration) -> Result<Vec<String>, RuntimeError> {
+    pub(crate) async fn logs(
+        &self,
+        container: &str,
+        lines: u32,
+        limit: Duration,
+    ) -> Result<Vec<String>, RuntimeError> {
         let session = self.session().await?;
         let options = bollard::query_parameters::LogsOptions {
             stdout: true,
@@ -302,7 +310,9 @@ impl Engine {
 
     fn away(&self, why: &str) -> RuntimeError {
         let next = match &self.host {
-            Host::Unix(path) => format!("does it run? `systemctl status docker`; may we use it? `ls -l {path}`"),
+            Host::Unix(path) => {
+                format!("does it run? `systemctl status docker`; may we use it? `ls -l {path}`")
+            }
             Host::Tcp(address) => format!("does it answer? `curl http://{address}/_ping`"),
         };
         RuntimeError {
@@ -328,7 +338,11 @@ impl Host {
             && !address.is_empty()
         {
             let address = address.trim_end_matches('/');
-            return Ok(Self::Tcp(if address.contains(':') { address.to_owned() } else { format!("{address}:2375") }));
+            return Ok(Self::Tcp(if address.contains(':') {
+                address.to_owned()
+            } else {
+                format!("{address}:2375")
+            }));
         }
         Err(permanent(format!(
             "`{text}` is no engine address: write unix:///var/run/docker.sock or tcp://HOST:2375"
@@ -338,15 +352,21 @@ impl Host {
 
 /// The version to speak: the engine's own, at most [`API_CEILING`].
 fn agree(version: &Value) -> Result<u32, RuntimeError> {
-    let minor = |key: &str| version[key].as_str().and_then(|v| v.strip_prefix("1.")).and_then(|m| m.parse::<u32>().ok());
+    let minor = |key: &str| {
+        version[key].as_str().and_then(|v| v.strip_prefix("1.")).and_then(|m| m.parse::<u32>().ok())
+    };
     let newest = minor("ApiVersion")
         .ok_or_else(|| permanent("it answered GET /version, but not as a Docker Engine does".to_owned()))?;
     let oldest = minor("MinAPIVersion").unwrap_or(0);
     if newest < API_FLOOR {
-        return Err(permanent(format!("the engine speaks API 1.{newest}; 1.{API_FLOOR} (Docker 20.10) is needed")));
+        return Err(permanent(format!(
+            "the engine speaks API 1.{newest}; 1.{API_FLOOR} (Docker 20.10) is needed"
+        )));
     }
     if oldest > API_CEILING {
-        return Err(permanent(format!("the engine speaks API 1.{oldest} and newer; at most 1.{API_CEILING} is known")));
+        return Err(permanent(format!(
+            "the engine speaks API 1.{oldest} and newer; at most 1.{API_CEILING} is known"
+        )));
     }
     Ok(newest.min(API_CEILING))
 }
@@ -386,8 +406,12 @@ fn sort(what: &str, status: u16, bytes: &[u8]) -> Result<Value, RuntimeError> {
     if (200..400).contains(&status) {
         return Ok(body);
     }
-    let said = body["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
-    Err(RuntimeError { class: class(status), message: format!("{what}: {} ({status})", cut(said.trim(), MESSAGE_MAX)) })
+    let said =
+        body["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
+    Err(RuntimeError {
+        class: class(status),
+        message: format!("{what}: {} ({status})", cut(said.trim(), MESSAGE_MAX)),
+    })
 }
 
 const fn class(status: u16) -> ErrorClass {
@@ -406,7 +430,9 @@ fn typed(host: &str, what: &str, error: &bollard::errors::Error) -> RuntimeError
             class: class(*status_code),
             message: format!("{what}: {} ({status_code})", cut(message, MESSAGE_MAX)),
         },
-        bollard::errors::Error::DockerStreamError { error } => permanent(format!("{what}: {}", cut(error, MESSAGE_MAX))),
+        bollard::errors::Error::DockerStreamError { error } => {
+            permanent(format!("{what}: {}", cut(error, MESSAGE_MAX)))
+        }
         other => RuntimeError {
             class: ErrorClass::Transient,
             message: format!("the engine at {host} broke off ({what}): {}", causes(other)),
@@ -447,7 +473,8 @@ fn memory_of(stats: &Value) -> Option<MemoryUse> {
     let memory = &stats["memory_stats"];
     let usage = memory["usage"].as_u64()?;
     // cgroup v1 sums it up over sub-groups; v2 has one number. Podman on v1 sends neither.
-    let cache = ["total_inactive_file", "inactive_file"].iter().find_map(|key| memory["stats"][*key].as_u64());
+    let cache =
+        ["total_inactive_file", "inactive_file"].iter().find_map(|key| memory["stats"][*key].as_u64());
     let used = cache.filter(|cache| *cache < usage).map_or(usage, |cache| usage - cache);
     let limit = memory["limit"].as_u64().unwrap_or(0);
     Some(MemoryUse { used, limit, limited: false })
@@ -470,7 +497,8 @@ mod tests {
 
     #[test]
     fn the_version_is_the_engines_within_what_we_know() {
-        let version = |newest: &str, oldest: &str| agree(&json!({"ApiVersion": newest, "MinAPIVersion": oldest}));
+        let version =
+            |newest: &str, oldest: &str| agree(&json!({"ApiVersion": newest, "MinAPIVersion": oldest}));
         assert_eq!(version("1.41", "1.12").unwrap(), 41);
         assert_eq!(version("1.45", "1.24").unwrap(), 45);
         assert_eq!(version("1.60", "1.44").unwrap(), 51);
@@ -481,11 +509,13 @@ mod tests {
 
     #[test]
     fn failures_are_sorted_by_status() {
-        let classes = [(404, ErrorClass::NotFound), (409, ErrorClass::Conflict), (503, ErrorClass::Transient)];
+        let classes =
+            [(404, ErrorClass::NotFound), (409, ErrorClass::Conflict), (503, ErrorClass::Transient)];
         for (status, class) in classes {
             assert_eq!(sort("GET /x", status, br#"{"message":"no"}"#).unwrap_err().class, class);
         }
-        let error = sort("POST /containers/a/start", 500, br#"{"message":"port is already allocated"}"#).unwrap_err();
+        let error =
+            sort("POST /containers/a/start", 500, br#"{"message":"port is already allocated"}"#).unwrap_err();
         assert_eq!(error.class, ErrorClass::Permanent);
         assert_eq!(error.message, "POST /containers/a/start: port is already allocated (500)");
         assert!(sort("POST", 304, b"").is_ok(), "it is so already");
@@ -496,7 +526,10 @@ mod tests {
     fn memory_on_cgroup_v1_leaves_unused_cache_out() {
         let stats = json!({"memory_stats": {"usage": 71_303_168u64, "max_usage": 90_000_000u64, "limit": 104_857_600u64,
             "stats": {"cache": 40_000_000u64, "total_inactive_file": 11_303_168u64, "inactive_file": 1u64, "total_rss": 30_000_000u64}}});
-        assert_eq!(memory_of(&stats), Some(MemoryUse { used: 60_000_000, limit: 104_857_600, limited: false }));
+        assert_eq!(
+            memory_of(&stats),
+            Some(MemoryUse { used: 60_000_000, limit: 104_857_600, limited: false })
+        );
     }
 
     /// cgroup v2, as Docker 28 sends it (shortened).
@@ -504,7 +537,10 @@ mod tests {
     fn memory_on_cgroup_v2_leaves_unused_cache_out() {
         let stats = json!({"memory_stats": {"usage": 50_000_000u64, "limit": 67_108_864u64,
             "stats": {"anon": 20_000_000u64, "file": 29_000_000u64, "inactive_file": 10_000_000u64}}});
-        assert_eq!(memory_of(&stats), Some(MemoryUse { used: 40_000_000, limit: 67_108_864, limited: false }));
+        assert_eq!(
+            memory_of(&stats),
+            Some(MemoryUse { used: 40_000_000, limit: 67_108_864, limited: false })
+        );
     }
 
     #[test]

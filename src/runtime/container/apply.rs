@@ -34,9 +34,16 @@ const POLL: Duration = Duration::from_millis(50);
 type Done<'a> = &'a [Option<StepOutput>];
 
 impl ContainerRuntime {
-    pub(super) async fn carry_out(&self, plan: &Plan, step: &Step, done: Done<'_>) -> Result<StepOutput, RuntimeError> {
+    pub(super) async fn carry_out(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<StepOutput, RuntimeError> {
         match step {
-            Step::EnsureImage { image, reference, digests } => self.ensure_image(image, reference, digests).await,
+            Step::EnsureImage { image, reference, digests } => {
+                self.ensure_image(image, reference, digests).await
+            }
             Step::ProbeOld { container, name } => self.probe(container, name).await,
             Step::CreateReplacement { name, temp_name, old, specification } => {
                 let snapshot = read(specification)?;
@@ -50,7 +57,7 @@ impl ContainerRuntime {
                 self.stop(container, name, *grace, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, aside, .. } => {
-                absent_is_fine(verbs::rename(&self.engine, container.as_str(), aside).await)
+                self.set_aside(container, aside, old_of(plan, done, container)).await
             }
             Step::TakeName { created, name, .. } => {
                 self.take_name(new_of(plan, done, *created)?, name).await.map(|()| StepOutput::Done)
@@ -58,14 +65,18 @@ impl ContainerRuntime {
             Step::StartNew { created, name } => {
                 let new = new_of(plan, done, *created)?;
                 self.ours.mark(new.as_str());
-                verbs::start(&self.engine, new.as_str()).await.map_err(|e| said(&format!("starting {name}"), e))?;
+                verbs::start(&self.engine, new.as_str())
+                    .await
+                    .map_err(|e| said(&format!("starting {name}"), e))?;
                 Ok(StepOutput::Done)
             }
             Step::AwaitRunning { created, name } => {
                 let image = image_of(plan, done).unwrap_or(&plan.to.image);
                 self.await_running(plan, image, new_of(plan, done, *created)?, name).await
             }
-            Step::SaveEvidence { container, .. } => Ok(StepOutput::Evidence { log: self.evidence(container).await? }),
+            Step::SaveEvidence { container, .. } => {
+                Ok(StepOutput::Evidence { log: self.evidence(container).await? })
+            }
             Step::PointTag { reference, image } => {
                 verbs::tag(&self.engine, image.as_str(), reference).await?;
                 Ok(StepOutput::Done)
@@ -91,15 +102,19 @@ impl ContainerRuntime {
                 settle_tag(self, plan, &read(specification)?, image).await?;
                 self.drop_replacement(name, temp_name, old.as_ref(), output).await
             }
-            Step::DisarmOld { container, .. } => self.rearm(container, output, old_of(plan, done, container)).await,
+            Step::DisarmOld { container, .. } => {
+                self.rearm(container, output, old_of(plan, done, container)).await
+            }
             Step::StopOld { container, name, was_running, .. } => {
                 self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, name, .. } => {
-                absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await).map(drop)
+                self.set_aside(container, name, old_of(plan, done, container)).await.map(drop)
             }
             Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
-                Ok(new) => absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await).map(drop),
+                Ok(new) => {
+                    absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await).map(drop)
+                }
                 Err(_) => Ok(()),
             },
             Step::StartNew { created, .. } => match new_of(plan, done, *created) {
@@ -117,11 +132,18 @@ impl ContainerRuntime {
         }
     }
 
-    async fn ensure_image(&self, image: &ImageId, name: &str, digests: &[String]) -> Result<StepOutput, RuntimeError> {
+    async fn ensure_image(
+        &self,
+        image: &ImageId,
+        name: &str,
+        digests: &[String],
+    ) -> Result<StepOutput, RuntimeError> {
         if let Some(image) = verbs::image_id(&self.engine, image.as_str()).await? {
             return Ok(StepOutput::Image { pulled: false, image });
         }
-        let mut why = format!("no registry digest of it was recorded, so it cannot be fetched (was it built here? load it again under {name})");
+        let mut why = format!(
+            "no registry digest of it was recorded, so it cannot be fetched (was it built here? load it again under {name})"
+        );
         for digest in digests {
             match self.fetch(digest).await {
                 Ok(found) if found == *image => return Ok(StepOutput::Image { pulled: true, image: found }),
@@ -154,7 +176,8 @@ impl ContainerRuntime {
         let (mut specification, mut log) = (None, Vec::new());
         if auto_remove {
             let snapshot = super::snapshot::of(&self.engine, inspect.clone(), &self.version().await?).await?;
-            let json = serde_json::to_string(&snapshot).map_err(|e| permanent(format!("the record of {name}: {e}")))?;
+            let json = serde_json::to_string(&snapshot)
+                .map_err(|e| permanent(format!("the record of {name}: {e}")))?;
             specification = Some(Specification::new(json));
             log = self.evidence(container).await?;
         }
@@ -168,7 +191,11 @@ impl ContainerRuntime {
         })
     }
 
-    async fn disarm(&self, container: &ReplicaId, old: Option<&StepOutput>) -> Result<StepOutput, RuntimeError> {
+    async fn disarm(
+        &self,
+        container: &ReplicaId,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
         self.ours.mark(container.as_str());
         let Some(StepOutput::Old { restart_policy, auto_remove: false, .. }) = old else {
             // The engine refuses it for `--rm` containers, which it does not restart anyway.
@@ -194,7 +221,9 @@ impl ContainerRuntime {
             (_, Some(StepOutput::Old { restart_policy, auto_remove: false, .. })) => Some(restart_policy),
             _ => None,
         };
-        if let Some(policy) = before.and_then(|p| serde_json::from_str::<Value>(p).ok()).filter(Value::is_object) {
+        if let Some(policy) =
+            before.and_then(|p| serde_json::from_str::<Value>(p).ok()).filter(Value::is_object)
+        {
             self.set_policy(container, &policy).await?;
         }
         self.ours.unmark(container.as_str());
@@ -238,22 +267,42 @@ impl ContainerRuntime {
         if !was_running {
             return Ok(());
         }
+        let removed = matches!(old, Some(StepOutput::Old { auto_remove: true, .. }));
         match verbs::start(&self.engine, container.as_str()).await {
             Err(error) if error.class == ErrorClass::NotFound => {}
+            // It is being removed right now.
+            Err(error) if error.class == ErrorClass::Conflict && removed => {}
             other => return other.map_err(|e| said(&format!("starting the old {name} again"), e)),
         }
         // The engine removed it, as `--rm` asks for: the same again is as near as it gets.
         let Some(StepOutput::Old { specification: Some(specification), .. }) = old else {
-            return Err(permanent(format!("the old {name} ({container}) was removed by somebody else: deploy it again")));
+            return Err(permanent(format!(
+                "the old {name} ({container}) was removed by somebody else: deploy it again"
+            )));
         };
         let snapshot = read(specification)?;
-        self.await_removal(container.as_str()).await?;
+        self.remove(container.as_str()).await?;
         let image = ImageId::new(snapshot.inspect["Image"].as_str().unwrap_or_default());
-        let creation = Creation { snapshot: &snapshot, image: &image, name, temp_name: name, old: None, plan };
+        let creation =
+            Creation { snapshot: &snapshot, image: &image, name, temp_name: name, old: None, plan };
         let StepOutput::Created { container, .. } = creation.create(self).await? else {
             return Err(permanent(format!("{name} was not created")));
         };
         verbs::start(&self.engine, container.as_str()).await
+    }
+
+    async fn set_aside(
+        &self,
+        container: &ReplicaId,
+        name: &str,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
+        if matches!(old, Some(StepOutput::Old { auto_remove: true, .. })) {
+            // The engine is removing it: renaming it now writes into a directory that is being deleted, which leaves
+            // the container half removed for ever (seen on 20.10). It gives its name free by itself.
+            return Ok(StepOutput::Done);
+        }
+        absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await)
     }
 
     async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
@@ -262,7 +311,7 @@ impl ContainerRuntime {
                 match verbs::rename(&self.engine, new.as_str(), name).await {
                     // A `--rm` container has its name until its removal is over.
                     Err(error) if error.class == ErrorClass::Conflict && self.is_leaving(name).await? => {
-                        tokio::time::sleep(POLL).await;
+                        tokio::time::sleep(POLL / 5).await;
                     }
                     other => return other,
                 }
@@ -270,7 +319,9 @@ impl ContainerRuntime {
         });
         match waited.await {
             Ok(result) => result.map_err(|e| said(&format!("giving the replacement its name {name}"), e)),
-            Err(_) => Err(permanent(format!("the old {name} is still being removed after {} s", REMOVAL.as_secs()))),
+            Err(_) => {
+                Err(permanent(format!("the old {name} is still being removed after {} s", REMOVAL.as_secs())))
+            }
         }
     }
 
@@ -315,9 +366,14 @@ impl ContainerRuntime {
 
     async fn did_not_stay(&self, inspect: &Value, new: &ReplicaId, name: &str) -> RuntimeError {
         let state = &inspect["State"];
-        let log = self.engine.logs(new.as_str(), QUOTED_LINES, EVIDENCE).await.unwrap_or_default().join(" | ");
-        let error = state["Error"].as_str().filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
-        permanent(format!("{name} did not stay up (exit code {}{error}); its log ends: {log}", state["ExitCode"]))
+        let log =
+            self.engine.logs(new.as_str(), QUOTED_LINES, EVIDENCE).await.unwrap_or_default().join(" | ");
+        let error =
+            state["Error"].as_str().filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
+        permanent(format!(
+            "{name} did not stay up (exit code {}{error}); its log ends: {log}",
+            state["ExitCode"]
+        ))
     }
 
     /// The last log lines. A log that cannot be read is said, and is no reason to stop.
@@ -342,7 +398,10 @@ impl ContainerRuntime {
             Ok(())
         });
         gone.await.unwrap_or_else(|_| {
-            Err(permanent(format!("{container} is still there {} s after its removal began", REMOVAL.as_secs())))
+            Err(permanent(format!(
+                "{container} is still there {} s after its removal began",
+                REMOVAL.as_secs()
+            )))
         })
     }
 
@@ -369,7 +428,8 @@ impl ContainerRuntime {
 
 /// The output of the step that probed a container.
 fn old_of<'a>(plan: &Plan, done: Done<'a>, container: &ReplicaId) -> Option<&'a StepOutput> {
-    let index = plan.steps.iter().position(|s| matches!(s, Step::ProbeOld { container: c, .. } if c == container))?;
+    let index =
+        plan.steps.iter().position(|s| matches!(s, Step::ProbeOld { container: c, .. } if c == container))?;
     done.get(index)?.as_ref()
 }
 
@@ -384,12 +444,17 @@ fn image_of<'a>(plan: &Plan, done: Done<'a>) -> Option<&'a ImageId> {
 fn new_of<'a>(plan: &Plan, done: Done<'a>, created: usize) -> Result<&'a ReplicaId, RuntimeError> {
     match done.get(created).and_then(Option::as_ref) {
         Some(StepOutput::Created { container, .. }) => Ok(container),
-        _ => Err(permanent(format!("rollback {}: step {} has not created the replacement", plan.id, created + 1))),
+        _ => Err(permanent(format!(
+            "rollback {}: step {} has not created the replacement",
+            plan.id,
+            created + 1
+        ))),
     }
 }
 
 pub(super) fn read(specification: &Specification) -> Result<Snapshot, RuntimeError> {
-    serde_json::from_str(specification.as_str()).map_err(|e| permanent(format!("a recorded specification is damaged: {e}")))
+    serde_json::from_str(specification.as_str())
+        .map_err(|e| permanent(format!("a recorded specification is damaged: {e}")))
 }
 
 fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result<(), RuntimeError> {
@@ -398,7 +463,11 @@ fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result
         return Err(permanent(format!("{name} runs the image {found}, and {image} was asked for")));
     }
     if fingerprint::fingerprint(inspect) != plan.to.fingerprint {
-        return Err(permanent(format!("{} runs with another configuration than {} had", observe::name(inspect), plan.to)));
+        return Err(permanent(format!(
+            "{} runs with another configuration than {} had",
+            observe::name(inspect),
+            plan.to
+        )));
     }
     Ok(())
 }

@@ -70,7 +70,12 @@ impl Creation<'_> {
     }
 
     /// Connects what create could not, and compares the result with the record.
-    async fn finish(&self, engine: &Engine, id: &str, request: &replay::Request) -> Result<Value, RuntimeError> {
+    async fn finish(
+        &self,
+        engine: &Engine,
+        id: &str,
+        request: &replay::Request,
+    ) -> Result<Value, RuntimeError> {
         for (network, endpoint) in &request.connect {
             let body = serde_json::json!({"Container": id, "EndpointConfig": endpoint});
             engine.post(&format!("/networks/{network}/connect"), Some(&body)).await?;
@@ -79,7 +84,8 @@ impl Creation<'_> {
             let body = serde_json::json!({"Container": id, "Force": true});
             engine.post(&format!("/networks/{network}/disconnect"), Some(&body)).await?;
         }
-        let found = verbs::inspect(engine, id).await?.ok_or_else(|| permanent(format!("{id} vanished at once")))?;
+        let found =
+            verbs::inspect(engine, id).await?.ok_or_else(|| permanent(format!("{id} vanished at once")))?;
         let differences = self.differences(&found);
         if differences.is_empty() {
             return Ok(found);
@@ -102,13 +108,15 @@ impl Creation<'_> {
 
     fn connected(&self, found: &Value, request: &replay::Request) -> bool {
         let has = |network: &str| found["NetworkSettings"]["Networks"].get(network).is_some();
-        request.connect.iter().all(|(network, _)| has(network)) && !request.disconnect.as_deref().is_some_and(has)
+        request.connect.iter().all(|(network, _)| has(network))
+            && !request.disconnect.as_deref().is_some_and(has)
     }
 
     /// Asks for what the replay depends on.
     async fn facts(&self, engine: &Engine, old: Option<&Value>) -> Result<Facts, RuntimeError> {
         let inspect = &self.snapshot.inspect;
-        let mut facts = Facts { minor: engine.minor().await?, arch: engine.arch().await?, ..Facts::default() };
+        let mut facts =
+            Facts { minor: engine.minor().await?, arch: engine.arch().await?, ..Facts::default() };
         if inspect["HostConfig"]["NetworkMode"] == "host" {
             facts.host_name = engine.json("/info").await?["Name"].as_str().unwrap_or_default().to_owned();
         }
@@ -138,7 +146,9 @@ impl Creation<'_> {
         }
         for name in &needs.volumes {
             if verbs::look_up(engine, &format!("/volumes/{name}")).await?.is_none() {
-                missing.push(format!("the volume {name} is gone, and an empty one in its place would hide that"));
+                missing.push(format!(
+                    "the volume {name} is gone, and an empty one in its place would hide that"
+                ));
             }
         }
         for name in &needs.containers {
@@ -162,10 +172,19 @@ impl Creation<'_> {
     /// Whether another step of the plan takes the name from this container.
     fn is_set_aside(&self, id: &str) -> bool {
         use crate::core::plan::Step;
-        self.plan.steps.iter().any(|s| matches!(s, Step::SetAsideOld { container, .. } if container.as_str() == id))
+        self.plan
+            .steps
+            .iter()
+            .any(|s| matches!(s, Step::SetAsideOld { container, .. } if container.as_str() == id))
     }
 
-    fn taken(&self, network: &Value, name: &str, wanted: &[(String, String)], old: Option<&Value>) -> Vec<String> {
+    fn taken(
+        &self,
+        network: &Value,
+        name: &str,
+        wanted: &[(String, String)],
+        old: Option<&Value>,
+    ) -> Vec<String> {
         let old = old.and_then(|o| o["Id"].as_str());
         let attached = network["Containers"].as_object().into_iter().flatten();
         let others = attached.filter(|(id, _)| Some(id.as_str()) != old && !self.is_set_aside(id));
@@ -218,7 +237,9 @@ impl Creation<'_> {
             verbs::tag(engine, self.image.as_str(), reference).await?;
         } else if now.as_ref() != Some(self.image) {
             body["Image"] = self.image.as_str().into();
-            notes.push(format!("it shows the image's id, because {reference} does not lead to the image any more"));
+            notes.push(format!(
+                "it shows the image's id, because {reference} does not lead to the image any more"
+            ));
         }
         let platform = request.platform.as_ref().map(|p| format!("&platform={p}")).unwrap_or_default();
         let path = format!("/containers/create?name={}{platform}", self.temp_name);
@@ -226,12 +247,21 @@ impl Creation<'_> {
         if moved {
             settle(engine, self.plan, reference, self.image).await?;
         }
-        let answer = answer.map_err(|e| RuntimeError { message: format!("creating {}: {}", self.name, e.message), ..e })?;
-        answer["Id"].as_str().map(str::to_owned).ok_or_else(|| permanent("create answered without an id".into()))
+        let answer = answer
+            .map_err(|e| RuntimeError { message: format!("creating {}: {}", self.name, e.message), ..e })?;
+        answer["Id"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| permanent("create answered without an id".into()))
     }
 
     /// Notes on the engine where the tag points, so that a crash between the two moves can be put right.
-    async fn note_tag(&self, engine: &Engine, reference: &str, now: Option<&ImageId>) -> Result<(), RuntimeError> {
+    async fn note_tag(
+        &self,
+        engine: &Engine,
+        reference: &str,
+        now: Option<&ImageId>,
+    ) -> Result<(), RuntimeError> {
         // A tag that points nowhere is noted as pointing where it is about to point.
         let at = now.unwrap_or(self.image);
         verbs::tag(engine, at.as_str(), &note(self.plan, reference)).await
@@ -270,12 +300,17 @@ fn note(plan: &Plan, reference: &str) -> String {
 }
 
 fn created(found: &Value, notes: Vec<String>) -> Result<StepOutput, RuntimeError> {
-    let id = found["Id"].as_str().ok_or_else(|| permanent("the engine shows a container without an id".into()))?;
+    let id =
+        found["Id"].as_str().ok_or_else(|| permanent("the engine shows a container without an id".into()))?;
     Ok(StepOutput::Created { container: ReplicaId::new(id), notes })
 }
 
 /// For each anonymous volume of the record: what the current container has there, else the recorded one.
-async fn carried(engine: &Engine, recorded: &Value, old: Option<&Value>) -> Result<Vec<Carried>, RuntimeError> {
+async fn carried(
+    engine: &Engine,
+    recorded: &Value,
+    old: Option<&Value>,
+) -> Result<Vec<Carried>, RuntimeError> {
     let current: Vec<Carried> = old.into_iter().flat_map(replay::volume_mounts).collect();
     let mut all = Vec::new();
     for wanted in replay::anonymous(recorded) {

@@ -51,7 +51,8 @@ impl Ourselves {
     fn is_proxy(&self, listed: &Value, labels: &Labels) -> bool {
         let Some(proxy) = self.proxy.as_deref() else { return false };
         let by_name = listed_name(listed) == proxy || labels.get(COMPOSE_SERVICE).is_some_and(|s| s == proxy);
-        let mut endpoints = listed["NetworkSettings"]["Networks"].as_object().into_iter().flat_map(|n| n.values());
+        let mut endpoints =
+            listed["NetworkSettings"]["Networks"].as_object().into_iter().flat_map(|n| n.values());
         by_name
             || endpoints.any(|endpoint| {
                 let aliases = endpoint["Aliases"].as_array().into_iter().flatten();
@@ -105,7 +106,9 @@ pub(super) fn belongs_to(labels: &Labels) -> Option<&'static str> {
         return Some("it is a task of a Swarm service: Swarm would replace whatever is done to a task");
     }
     if has("io.kubernetes.") {
-        return Some("Kubernetes runs it and would replace whatever is done to it: use `kubectl rollout undo`");
+        return Some(
+            "Kubernetes runs it and would replace whatever is done to it: use `kubectl rollout undo`",
+        );
     }
     if has("com.hashicorp.nomad.") {
         return Some("Nomad runs it and would replace whatever is done to it: use `nomad job revert`");
@@ -181,7 +184,8 @@ mod tests {
 
     #[test]
     fn we_are_found_inside_a_container_and_not_on_a_host() {
-        let inside = format!("1 2 0:3 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda rw");
+        let inside =
+            format!("1 2 0:3 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda rw");
         assert_eq!(id_in_mounts(&inside).as_deref(), Some(ID));
         let host = format!("1 2 0:3 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw");
         assert_eq!(id_in_mounts(&host), None);

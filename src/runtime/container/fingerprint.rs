@@ -35,13 +35,15 @@ const EMPTY_MATTERS: [&str; 2] = ["MaskedPaths", "ReadonlyPaths"];
 pub(super) fn release(inspect: &Value, digests: Vec<String>) -> Release {
     let image = text(&inspect["Image"]);
     let fingerprint = fingerprint(inspect);
-    let label = |key: &str| inspect["Config"]["Labels"][key].as_str().filter(|v| !v.is_empty()).map(str::to_owned);
+    let label =
+        |key: &str| inspect["Config"]["Labels"][key].as_str().filter(|v| !v.is_empty()).map(str::to_owned);
     Release {
         id: release_id(image, &fingerprint),
         image: ImageId::new(image),
         reference: text(&inspect["Config"]["Image"]).to_owned(),
         digests,
-        version: label("org.opencontainers.image.version").or_else(|| label("org.opencontainers.image.revision")),
+        version: label("org.opencontainers.image.version")
+            .or_else(|| label("org.opencontainers.image.revision")),
         fingerprint,
     }
 }
@@ -104,7 +106,8 @@ fn chosen(inspect: &Value) -> Value {
 /// A host name that the engine made up, or takes from elsewhere at each start, is nobody's choice.
 fn hostname(inspect: &Value, config: &mut Map<String, Value>) {
     let mode = text(&inspect["HostConfig"]["NetworkMode"]);
-    let shared = mode == "host" || mode.starts_with("container:") || inspect["HostConfig"]["UTSMode"] == "host";
+    let shared =
+        mode == "host" || mode.starts_with("container:") || inspect["HostConfig"]["UTSMode"] == "host";
     let own = text(&inspect["Id"]).get(..12).unwrap_or_default();
     if shared || config.get("Hostname").is_some_and(|name| name == own) {
         config.remove("Hostname");
@@ -126,7 +129,8 @@ fn namespace(mode: &str) -> &str {
 
 /// Inspect says `/target:/self/alias`, in any order; the own name is no choice.
 fn links(links: &Value) -> Value {
-    let mut all: Vec<String> = links.as_array().into_iter().flatten().filter_map(Value::as_str).map(link).collect();
+    let mut all: Vec<String> =
+        links.as_array().into_iter().flatten().filter_map(Value::as_str).map(link).collect();
     all.sort();
     all.into()
 }
@@ -223,7 +227,9 @@ fn write(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            out.push_str(&value.to_string())
+        }
     }
 }
 
@@ -326,7 +332,8 @@ mod tests {
     fn replicas_of_one_compose_service_are_one_release() {
         let replica = |n: u32| {
             let mut inspect = inspect();
-            inspect["Config"]["Labels"] = json!({"com.docker.compose.container-number": n.to_string(), "a": "b"});
+            inspect["Config"]["Labels"] =
+                json!({"com.docker.compose.container-number": n.to_string(), "a": "b"});
             fingerprint(&inspect)
         };
         assert_eq!(replica(1), replica(2));

@@ -88,7 +88,12 @@ struct Found {
 
 impl ContainerRuntime {
     /// A runtime on `engine`, which need not answer yet. `look_interval`: see [`LOOK_INTERVAL`].
-    pub fn new(engine: Arc<Engine>, enrolment: Arc<dyn Enrolment>, look_interval: Duration, clock: Clock) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        enrolment: Arc<dyn Enrolment>,
+        look_interval: Duration,
+        clock: Clock,
+    ) -> Self {
         let ourselves = Ourselves::find(engine.tcp_name().map(str::to_owned));
         Self {
             engine,
@@ -117,7 +122,9 @@ impl ContainerRuntime {
                     let id = listed["Id"].as_str().unwrap_or_default().to_owned();
                     ids.entry(service).or_default().push(id);
                 }
-                Some(Err(refusal)) if only.is_none_or(|only| *only == refusal.service) => refused.push(refusal),
+                Some(Err(refusal)) if only.is_none_or(|only| *only == refusal.service) => {
+                    refused.push(refusal)
+                }
                 Some(_) | None => {}
             }
         }
@@ -144,7 +151,9 @@ impl ContainerRuntime {
         };
         let service = match enrol::service(name, &labels) {
             Ok(service) => service,
-            Err((service, problem)) if self.enrolment.enrolled(&service, &labels) => return refusal(service, &problem),
+            Err((service, problem)) if self.enrolment.enrolled(&service, &labels) => {
+                return refusal(service, &problem);
+            }
             Err(_) => return None,
         };
         if !self.enrolment.enrolled(&service, &labels) {
@@ -174,7 +183,8 @@ impl ContainerRuntime {
                 return refuse(&f.replica.name, vec![problem.to_owned()]);
             }
         }
-        let labels = found.iter().find(|f| f.replica.id == newest.id).map(|f| f.labels.clone()).unwrap_or_default();
+        let labels =
+            found.iter().find(|f| f.replica.id == newest.id).map(|f| f.labels.clone()).unwrap_or_default();
         let settings = match self.enrolment.settings(service, &labels) {
             Ok(settings) => Arc::new(settings),
             Err(problems) => return refuse(&newest.name, problems),
@@ -206,7 +216,8 @@ impl ContainerRuntime {
     }
 
     async fn digests(&self, image: &str) -> Result<Vec<String>, RuntimeError> {
-        let image = verbs::look_up(&self.engine, &format!("/images/{image}/json")).await?.unwrap_or(Value::Null);
+        let image =
+            verbs::look_up(&self.engine, &format!("/images/{image}/json")).await?.unwrap_or(Value::Null);
         let all = image["RepoDigests"].as_array().into_iter().flatten();
         Ok(all.filter_map(Value::as_str).filter(|d| !d.starts_with("<none>")).map(str::to_owned).collect())
     }
@@ -300,14 +311,24 @@ impl Runtime for ContainerRuntime {
         protect::unprotect(&self.engine, release).await
     }
 
-    fn plan(&self, now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Result<Plan, RuntimeError> {
+    fn plan(
+        &self,
+        now: &Observation,
+        to: &[Snapshot],
+        request: &RollbackRequest,
+    ) -> Result<Plan, RuntimeError> {
         for good in to {
             plan::fits(good, request)?;
         }
         plan::plan(now, to, request)
     }
 
-    async fn apply(&self, plan: &Plan, step: &Step, done: &[Option<StepOutput>]) -> Result<StepOutput, RuntimeError> {
+    async fn apply(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: &[Option<StepOutput>],
+    ) -> Result<StepOutput, RuntimeError> {
         self.carry_out(plan, step, done).await
     }
 

@@ -51,10 +51,16 @@ pub(super) fn moment(value: &Value) -> Option<Timestamp> {
 /// Which of a service's containers are its replicas, oldest first. The newest one that was ever started decides the
 /// generation; what still runs of others is mixed with it; what does not is a leftover.
 pub(super) fn generation(mut all: Vec<Replica>) -> Vec<Replica> {
-    all.retain(|r| !is_temporary(&r.name) && (r.phase != Phase::Created || r.start_error.is_some()) && r.phase != Phase::Gone);
+    all.retain(|r| {
+        !is_temporary(&r.name)
+            && (r.phase != Phase::Created || r.start_error.is_some())
+            && r.phase != Phase::Gone
+    });
     all.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
     let Some(newest) = all.last().map(|r| r.release.id.clone()) else { return all };
-    all.retain(|r| r.release.id == newest || matches!(r.phase, Phase::Running | Phase::Restarting | Phase::Paused));
+    all.retain(|r| {
+        r.release.id == newest || matches!(r.phase, Phase::Running | Phase::Restarting | Phase::Paused)
+    });
     all
 }
 
@@ -110,7 +116,9 @@ fn address(inspect: &Value) -> Option<IpAddr> {
     let networks = inspect["NetworkSettings"]["Networks"].as_object()?;
     let mode = inspect["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
     let of = |endpoint: &Value| {
-        ["IPAddress", "GlobalIPv6Address"].iter().find_map(|key| endpoint[*key].as_str()?.parse::<IpAddr>().ok())
+        ["IPAddress", "GlobalIPv6Address"]
+            .iter()
+            .find_map(|key| endpoint[*key].as_str()?.parse::<IpAddr>().ok())
     };
     networks.get(mode).and_then(of).or_else(|| networks.values().find_map(of))
 }
@@ -143,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_restarting_container_does_not_run() {
-        let state = json!({"Status": "restarting", "Running": true, "Restarting": true, "ExitCode": 1, "Error": ""});
+        let state =
+            json!({"Status": "restarting", "Running": true, "Restarting": true, "ExitCode": 1, "Error": ""});
         let replica = container("shop", 1, "i", state);
         assert_eq!(replica.phase, Phase::Restarting);
         assert_eq!(replica.exit_code, Some(1));
@@ -151,11 +160,20 @@ mod tests {
 
     #[test]
     fn a_failed_start_is_told_from_one_that_was_never_tried() {
-        let failed = json!({"Status": "created", "ExitCode": 127, "Error": "exec: no such file", "StartedAt": NEVER});
+        let failed =
+            json!({"Status": "created", "ExitCode": 127, "Error": "exec: no such file", "StartedAt": NEVER});
         let failed = container("shop", 1, "i", failed);
-        assert_eq!((failed.exit_code, failed.start_error.as_deref()), (Some(127), Some("exec: no such file")));
+        assert_eq!(
+            (failed.exit_code, failed.start_error.as_deref()),
+            (Some(127), Some("exec: no such file"))
+        );
         assert_eq!(failed.started, None);
-        let never = container("new", 2, "i", json!({"Status": "created", "ExitCode": 0, "Error": "", "StartedAt": NEVER}));
+        let never = container(
+            "new",
+            2,
+            "i",
+            json!({"Status": "created", "ExitCode": 0, "Error": "", "StartedAt": NEVER}),
+        );
         assert_eq!(never.exit_code, None);
         assert_eq!(names(vec![failed, never]), ["shop"]);
     }

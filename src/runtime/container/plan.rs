@@ -13,7 +13,11 @@ use crate::runtime::engine::permanent;
 use crate::runtime::{RuntimeError, Snapshot};
 
 /// Makes the plan: prepare all replicas, then replace them one after the other, then clean up.
-pub(super) fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Result<Plan, RuntimeError> {
+pub(super) fn plan(
+    now: &Observation,
+    to: &[Snapshot],
+    request: &RollbackRequest,
+) -> Result<Plan, RuntimeError> {
     if to.is_empty() {
         return Err(permanent(format!(
             "no specification of {} was recorded: choose another release (`backstop explain {}`)",
@@ -72,7 +76,10 @@ pub(super) fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest
 
 /// The part of a temporary name that belongs to the rollback.
 pub(super) fn transaction(id: &RollbackId) -> String {
-    id.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' }).collect()
+    id.as_str()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' })
+        .collect()
 }
 
 fn aside(name: &str, tx: &str) -> String {
@@ -80,7 +87,10 @@ fn aside(name: &str, tx: &str) -> String {
 }
 
 /// Each recorded replica takes the place of the one with its name, else of one that is left over.
-fn pair<'a>(now: &'a [Replica], to: &'a [Snapshot]) -> (Vec<(Option<&'a Replica>, &'a Snapshot)>, Vec<&'a Replica>) {
+fn pair<'a>(
+    now: &'a [Replica],
+    to: &'a [Snapshot],
+) -> (Vec<(Option<&'a Replica>, &'a Snapshot)>, Vec<&'a Replica>) {
     let mut left: Vec<&Replica> = now.iter().collect();
     let mut pairs: Vec<(Option<&Replica>, &Snapshot)> = Vec::new();
     for good in to {
@@ -114,7 +124,8 @@ fn point_tag(to: &[Snapshot], request: &RollbackRequest) -> Option<Step> {
 }
 
 fn specification(good: &Snapshot) -> Result<Specification, RuntimeError> {
-    let json = serde_json::to_string(good).map_err(|e| permanent(format!("the record of {}: {e}", good.name)))?;
+    let json =
+        serde_json::to_string(good).map_err(|e| permanent(format!("the record of {}: {e}", good.name)))?;
     Ok(Specification::new(json))
 }
 
@@ -129,7 +140,8 @@ fn notes(surplus: &[&Replica], replicas: usize) -> Vec<String> {
 /// Whether a recorded specification is that of the release: a record that does not fit must not be replayed.
 pub(super) fn fits(good: &Snapshot, request: &RollbackRequest) -> Result<(), RuntimeError> {
     let image = good.inspect["Image"].as_str().unwrap_or_default();
-    if image == request.to.image.as_str() && fingerprint::fingerprint(&good.inspect) == request.to.fingerprint {
+    if image == request.to.image.as_str() && fingerprint::fingerprint(&good.inspect) == request.to.fingerprint
+    {
         return Ok(());
     }
     Err(permanent(format!(

@@ -48,7 +48,8 @@ fn shown(release: &Release, generation: u32) -> String {
 /// The repository that the image came from. A release that was started by a bare id has none of its own.
 fn repository(release: &Release) -> String {
     let of_digest = || release.digests.first().and_then(|d| d.split('@').next()).filter(|r| !r.is_empty());
-    let bare = release.reference.starts_with("sha256:") || !verbs::is_tag(&release.reference) && !release.reference.contains('@');
+    let bare = release.reference.starts_with("sha256:")
+        || !verbs::is_tag(&release.reference) && !release.reference.contains('@');
     if !bare {
         return verbs::split(&release.reference).0.to_owned();
     }

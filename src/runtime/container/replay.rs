@@ -87,7 +87,9 @@ pub(super) fn needs(snapshot: &Snapshot) -> Needs {
     let binds = strings(&host["Binds"]).into_iter().map(|bind| source(&bind).to_owned());
     let mounts = host["Mounts"].as_array().into_iter().flatten();
     let mounts = mounts.filter(|m| m["Type"] == "volume").map(|m| string(&m["Source"]).to_owned());
-    needs.volumes.extend(binds.chain(mounts).filter(|name| !name.is_empty() && !name.starts_with('/') && !is_id(name)));
+    needs.volumes.extend(
+        binds.chain(mounts).filter(|name| !name.is_empty() && !name.starts_with('/') && !is_id(name)),
+    );
     needs.containers.extend(references(snapshot).into_values());
     let linked = strings(&host["Links"]).into_iter().map(|l| link(&l));
     needs.containers.extend(linked.filter_map(|l| l.split(':').next().map(str::to_owned)));
@@ -111,7 +113,9 @@ pub(super) fn references(snapshot: &Snapshot) -> BTreeMap<String, String> {
 /// The references themselves, as an inspect answer states them.
 pub(super) fn referred(inspect: &Value) -> Vec<String> {
     let host = &inspect["HostConfig"];
-    let modes = ["NetworkMode", "IpcMode", "PidMode"].iter().filter_map(|key| host[*key].as_str()?.strip_prefix("container:"));
+    let modes = ["NetworkMode", "IpcMode", "PidMode"]
+        .iter()
+        .filter_map(|key| host[*key].as_str()?.strip_prefix("container:"));
     let from = strings(&host["VolumesFrom"]);
     let from = from.iter().map(|entry| entry.split(':').next().unwrap_or(entry));
     modes.chain(from).map(str::to_owned).collect()
@@ -144,9 +148,12 @@ pub(super) fn request(snapshot: &Snapshot, facts: &Facts) -> Request {
     entrypoint(snapshot, &mut config);
     let recorded = &snapshot.inspect["HostConfig"];
     if string(&recorded["NetworkMode"]).starts_with("container:") {
+        // Refused there, even when they only came with the image; `{}` may stay what it is.
         config.remove("ExposedPorts");
-        host.remove("PortBindings");
         host.remove("PublishAllPorts");
+        if host.get("PortBindings").is_some_and(|p| p.as_object().is_some_and(|p| !p.is_empty())) {
+            host.remove("PortBindings");
+        }
     }
     let links: Vec<String> = strings(&recorded["Links"]).iter().map(|l| link(l)).collect();
     if !links.is_empty() {
@@ -199,14 +206,17 @@ fn refer(snapshot: &Snapshot, facts: &Facts, host: &mut Map<String, Value>) {
         facts.containers.get(name).cloned().unwrap_or_else(|| reference.to_owned())
     };
     for key in ["NetworkMode", "IpcMode", "PidMode"] {
-        if let Some(reference) = host.get(key).and_then(Value::as_str).and_then(|m| m.strip_prefix("container:")) {
+        if let Some(reference) =
+            host.get(key).and_then(Value::as_str).and_then(|m| m.strip_prefix("container:"))
+        {
             let mode = format!("container:{}", now(reference));
             host.insert(key.into(), mode.into());
         }
     }
     if let Some(all) = host.get_mut("VolumesFrom").and_then(Value::as_array_mut) {
         for entry in all {
-            let (name, mode) = entry.as_str().unwrap_or_default().split_once(':').unwrap_or((string(entry), ""));
+            let (name, mode) =
+                entry.as_str().unwrap_or_default().split_once(':').unwrap_or((string(entry), ""));
             // A name stays a name: it is what its deployer wrote.
             if is_id(name) {
                 let name = now(name);
@@ -224,9 +234,10 @@ fn carry(facts: &Facts, host: &mut Map<String, Value>, notes: &mut Vec<String>, 
     }
     for volume in &facts.volumes {
         let mounts = host.get_mut("Mounts").and_then(Value::as_array_mut);
-        let entry = mounts.into_iter().flatten().find(|m| {
-            m["Type"] == "volume" && trimmed(string(&m["Target"])) == volume.destination
-        });
+        let entry = mounts
+            .into_iter()
+            .flatten()
+            .find(|m| m["Type"] == "volume" && trimmed(string(&m["Target"])) == volume.destination);
         if let Some(entry) = entry.and_then(Value::as_object_mut) {
             entry.insert("Source".into(), volume.name.as_str().into());
             continue;
@@ -340,7 +351,8 @@ fn main_network(snapshot: &Snapshot, facts: &Facts, host: &mut Map<String, Value
         }
         return Main { name: "bridge".into(), key: "bridge".into() };
     }
-    let recorded = endpoints(snapshot).into_iter().find(|(name, e)| *name == mode || e["NetworkID"] == mode.as_str());
+    let recorded =
+        endpoints(snapshot).into_iter().find(|(name, e)| *name == mode || e["NetworkID"] == mode.as_str());
     let name = recorded.map_or_else(|| mode.clone(), |(name, _)| name);
     if is_id(&mode) && !facts.networks.contains(&mode) {
         host.insert("NetworkMode".into(), name.as_str().into());
@@ -365,8 +377,13 @@ fn endpoint(snapshot: &Snapshot, name: &str, recorded: &Value, is_main: bool) ->
     // Docker 25 speaks at most 1.44 and lists the host name, which newer and older engines do not.
     let twenty_five = snapshot.context["api"].as_u64() == Some(44);
     let hostname = if twenty_five { string(&snapshot.inspect["Config"]["Hostname"]) } else { own };
-    let aliases: Vec<String> =
-        kept.get("Aliases").map(strings).unwrap_or_default().into_iter().filter(|a| a != own && a != hostname).collect();
+    let aliases: Vec<String> = kept
+        .get("Aliases")
+        .map(strings)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|a| a != own && a != hostname)
+        .collect();
     kept.remove("Aliases");
     if !aliases.is_empty() {
         kept.insert("Aliases".into(), aliases.into());

@@ -8,7 +8,11 @@ use crate::runtime::engine::Engine;
 use crate::runtime::{ErrorClass, RuntimeError, Snapshot};
 
 /// Records one replica. It should run: a stopped container shows no addresses.
-pub(super) async fn take(engine: &Engine, replica: &Replica, version: &Value) -> Result<Snapshot, RuntimeError> {
+pub(super) async fn take(
+    engine: &Engine,
+    replica: &Replica,
+    version: &Value,
+) -> Result<Snapshot, RuntimeError> {
     let id = replica.id.as_str();
     let inspect = verbs::inspect(engine, id).await?.ok_or_else(|| gone(&replica.name, id))?;
     of(engine, inspect, version).await

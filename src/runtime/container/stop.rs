@@ -62,7 +62,8 @@ fn seconds(grace: Duration) -> u64 {
 fn read(top: &Value, pid: u64, signal: u32) -> Option<bool> {
     let titles = top["Titles"].as_array()?;
     let column = |name: &str| titles.iter().position(|t| t == name);
-    let (pid_at, ignored, caught, blocked) = (column("PID")?, column("IGNORED")?, column("CAUGHT")?, column("BLOCKED")?);
+    let (pid_at, ignored, caught, blocked) =
+        (column("PID")?, column("IGNORED")?, column("CAUGHT")?, column("BLOCKED")?);
     let mut rows = top["Processes"].as_array()?.iter();
     let row = rows.find(|row| row[pid_at].as_str().and_then(|p| p.trim().parse().ok()) == Some(pid))?;
     let has = |at: usize| {
@@ -115,10 +116,22 @@ mod tests {
     fn a_first_process_reacts_to_what_it_catches_or_waits_for() {
         let none = "0000000000000000";
         let term = "0000000000004000";
-        assert_eq!(read(&top([none, none, none]), 15162, 15), Some(false), "`sleep`: not even the default action");
-        assert_eq!(read(&top([none, "0000000000014002", none]), 15162, 15), Some(true), "a shell with a trap");
+        assert_eq!(
+            read(&top([none, none, none]), 15162, 15),
+            Some(false),
+            "`sleep`: not even the default action"
+        );
+        assert_eq!(
+            read(&top([none, "0000000000014002", none]), 15162, 15),
+            Some(true),
+            "a shell with a trap"
+        );
         assert_eq!(read(&top([term, none, none]), 15162, 15), Some(false), "ignored");
-        assert_eq!(read(&top([none, none, term]), 15162, 15), Some(true), "an init process that waits for it");
+        assert_eq!(
+            read(&top([none, none, term]), 15162, 15),
+            Some(true),
+            "an init process that waits for it"
+        );
         assert_eq!(read(&top([none, term, none]), 15162, 3), Some(false), "another stop signal");
     }
 

@@ -41,15 +41,23 @@ pub(super) async fn start(engine: &Engine, container: &str) -> Result<(), Runtim
 
 /// Stops a container, waiting `grace` seconds before SIGKILL (none: as its deployer set, `most` at most).
 /// It may be stopped already, or gone.
-pub(super) async fn stop(engine: &Engine, container: &str, grace: Option<u64>, most: u64) -> Result<(), RuntimeError> {
+pub(super) async fn stop(
+    engine: &Engine,
+    container: &str,
+    grace: Option<u64>,
+    most: u64,
+) -> Result<(), RuntimeError> {
     let query = grace.map_or_else(String::new, |t| format!("?t={t}"));
     let limit = Duration::from_secs(grace.unwrap_or(most)) + KILL;
-    gone_is_fine(engine.call(Method::POST, &format!("/containers/{container}/stop{query}"), None, limit).await)
+    gone_is_fine(
+        engine.call(Method::POST, &format!("/containers/{container}/stop{query}"), None, limit).await,
+    )
 }
 
 /// Kills a container's processes and waits for their end. It may be stopped already, or gone.
 pub(super) async fn kill(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
-    let killed = engine.call(Method::POST, &format!("/containers/{container}/kill?signal=SIGKILL"), None, KILL).await;
+    let killed =
+        engine.call(Method::POST, &format!("/containers/{container}/kill?signal=SIGKILL"), None, KILL).await;
     match killed {
         // Not running: that is what was wanted.
         Err(error) if error.class == ErrorClass::Conflict => Ok(()),
@@ -67,7 +75,8 @@ pub(super) async fn rename(engine: &Engine, container: &str, name: &str) -> Resu
     // Renaming to the own name is refused in different words: it is asked who has the name.
     match inspect(engine, container).await? {
         Some(found) if super::observe::name(&found) == name => Ok(()),
-        Some(_) | None => Err(error),
+        Some(_) => Err(error),
+        None => Err(RuntimeError { class: ErrorClass::NotFound, ..error }),
     }
 }
 
@@ -109,7 +118,8 @@ pub(super) fn split(reference: &str) -> (&str, &str) {
 /// Whether a reference is a tag that can be moved: not an id, and not pinned by digest.
 pub(super) fn is_tag(reference: &str) -> bool {
     let bare = reference.strip_prefix("sha256:").unwrap_or(reference);
-    let id = reference.starts_with("sha256:") || (bare.len() >= 12 && bare.bytes().all(|b| b.is_ascii_hexdigit()));
+    let id =
+        reference.starts_with("sha256:") || (bare.len() >= 12 && bare.bytes().all(|b| b.is_ascii_hexdigit()));
     !reference.is_empty() && !reference.contains('@') && !id
 }
 
@@ -130,6 +140,8 @@ mod tests {
         assert_eq!(split("localhost:5000/shop"), ("localhost:5000/shop", "latest"));
         assert_eq!(split("localhost:5000/shop:v1@sha256:ab"), ("localhost:5000/shop", "v1"));
         assert!(is_tag("shop:v1") && is_tag("localhost:5000/shop"));
-        assert!(!is_tag("sha256:6d0f") && !is_tag("6d0fe1f4563b") && !is_tag("shop@sha256:6d0f") && !is_tag(""));
+        assert!(
+            !is_tag("sha256:6d0f") && !is_tag("6d0fe1f4563b") && !is_tag("shop@sha256:6d0f") && !is_tag("")
+        );
     }
 }

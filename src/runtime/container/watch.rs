@@ -57,7 +57,8 @@ impl From<RuntimeError> for Broken {
 
 /// Watches until nobody listens.
 pub(super) async fn watch(runtime: &ContainerRuntime, inputs: &mpsc::Sender<Input>) {
-    let mut watcher = Watcher { runtime, inputs, marks: HashMap::new(), last: None, quiet_until: 0, worked: false };
+    let mut watcher =
+        Watcher { runtime, inputs, marks: HashMap::new(), last: None, quiet_until: 0, worked: false };
     let mut wait = BACKOFF;
     let mut told: Option<String> = None;
     loop {
@@ -171,7 +172,9 @@ impl Watcher<'_> {
     /// Takes in one event; returns the service to observe.
     async fn heard(&mut self, event: &EventMessage) -> Result<Option<ServiceName>, Broken> {
         let Some(actor) = event.actor.as_ref() else { return Ok(None) };
-        let (Some(id), Some(action)) = (actor.id.as_deref(), event.action.as_deref()) else { return Ok(None) };
+        let (Some(id), Some(action)) = (actor.id.as_deref(), event.action.as_deref()) else {
+            return Ok(None);
+        };
         let at = event.time_nano.unwrap_or_default();
         self.last = Some(self.last.unwrap_or_default().max(at));
         // Health checks run by `exec` all the time: most events are theirs.
@@ -204,7 +207,13 @@ impl Watcher<'_> {
         Ok(Some(service))
     }
 
-    async fn died(&mut self, id: &str, service: &ServiceName, at: i64, attributes: &Labels) -> Result<(), Broken> {
+    async fn died(
+        &mut self,
+        id: &str,
+        service: &ServiceName,
+        at: i64,
+        attributes: &Labels,
+    ) -> Result<(), Broken> {
         let marks = self.marks.remove(id).unwrap_or_default();
         if self.marks.len() > KNOWN_MAX {
             self.marks.clear();
