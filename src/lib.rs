@@ -2,12 +2,16 @@
 //! matrix, rolls it back to the last release that proved itself, proves that this worked, and says why.
 
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod metrics;
 pub mod notify;
 pub mod rollback;
 pub mod runtime;
 pub mod signal;
 pub mod store;
+pub mod systemd;
+pub mod telemetry;

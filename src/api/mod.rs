@@ -1,1 +1,289 @@
-//! api
+//! HTTP in: status, metrics, history, operator actions.
+//!
+//! It renders the published [`FleetSnapshot`] and hands operator commands on; it never decides anything, never
+//! reads a clock of its own, and never lets a request hold up the core. Reading is open to whoever reaches the
+//! address (loopback by default); whatever changes something needs the token.
+
+pub mod auth;
+pub mod error;
+mod health;
+mod host;
+mod listener;
+mod operate;
+mod outlook;
+mod render;
+mod rollbacks;
+mod services;
+mod status;
+pub mod views;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::clock::Clock;
+use crate::core::decision::Decision;
+use crate::core::ledger::RollbackRecord;
+use crate::core::release::{Release, RollbackId, ServiceName};
+use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::core::{Command, Timestamp};
+use crate::metrics::Metrics;
+
+use self::auth::Limiter;
+use self::error::ApiError;
+pub use self::host::Hosts;
+pub(crate) use self::render::time;
+
+/// Longest request body. The longest honest one is a rollback with a long reason: well below a KiB.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest time for one answer. Only the plan asks the engine, which answers in milliseconds when it is well.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long requests in flight may still take once the daemon stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What has happened, as the store remembers it. Errors are sentences for people.
+#[async_trait]
+pub trait History: Send + Sync + std::fmt::Debug {
+    /// Rollbacks, newest first: of one service or of all, older than the one with the id `before`, at most `limit`.
+    async fn rollbacks(
+        &self,
+        service: Option<&ServiceName>,
+        before: Option<&RollbackId>,
+        limit: u32,
+    ) -> Result<Vec<RollbackRecord>, String>;
+
+    /// One rollback; none if there is no such.
+    async fn rollback(&self, id: &RollbackId) -> Result<Option<RollbackRecord>, String>;
+
+    /// A rollback's journal in words, oldest first.
+    async fn journal(&self, id: &RollbackId) -> Result<Vec<JournalLine>, String>;
+
+    /// A service's decisions, newest first, at most `limit`.
+    async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String>;
+}
+
+/// One line of a rollback's journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalLine {
+    /// When.
+    pub at: Timestamp,
+    /// What happened, in words.
+    pub what: String,
+}
+
+/// What operators can ask for. Errors are sentences for people, with the next command to type.
+#[async_trait]
+pub trait Operate: Send + Sync + std::fmt::Debug {
+    /// Hands a command to the core and waits for its answer.
+    async fn command(&self, command: Command, by: String) -> Result<String, String>;
+
+    /// What a rollback would do now. Asks the engine and changes nothing.
+    async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String>;
+}
+
+/// What a rollback would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRollback {
+    /// What runs now.
+    pub from: Option<Release>,
+    /// Where it would go.
+    pub to: Release,
+    /// The steps in order, as sentences.
+    pub steps: Vec<String>,
+    /// What would differ from a faithful restore, or should be known before; usually empty.
+    pub notes: Vec<String>,
+}
+
+/// How the configuration in force came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigState {
+    /// Whether the last load or reload was good. If not, the settings before it are still in force.
+    pub last_reload_ok: bool,
+    /// What was wrong with it, for people.
+    pub error: Option<String>,
+    /// When the settings in force were loaded.
+    pub loaded_at: Timestamp,
+}
+
+/// Everything the routes need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    /// The picture to render, published after each turn of the core.
+    pub snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+    /// What has happened.
+    pub history: Arc<dyn History>,
+    /// Where operator commands go.
+    pub operate: Arc<dyn Operate>,
+    /// Answered by `/metrics`.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// The token that operator actions need; while it is none, there are no operator actions.
+    pub token: watch::Receiver<Option<SecretString>>,
+    /// How the configuration in force came about.
+    pub config: watch::Receiver<ConfigState>,
+    /// Which `Host` headers are answered: see [`Hosts::of_listener`].
+    pub hosts: Hosts,
+}
+
+impl ApiState {
+    fn fleet(&self) -> Arc<FleetSnapshot> {
+        self.snapshot.borrow().clone()
+    }
+}
+
+/// The service called `name`, or the error that names the nearest ones.
+fn find<'a>(fleet: &'a FleetSnapshot, name: &str) -> Result<&'a ServiceSnapshot, ApiError> {
+    fleet.services.iter().find(|service| service.name.as_str() == name).ok_or_else(|| {
+        let refused = fleet.refused.iter().find(|refusal| refusal.service.as_str() == name);
+        refused.map_or_else(
+            || ApiError::unknown_service(name, fleet.services.iter().map(|s| s.name.as_str())),
+            |refusal| {
+                ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    format!("the service `{name}` is refused: {}", refusal.problems.join("; ")),
+                )
+                .next(format!(
+                    "correct the labels of the container `{}` and deploy it again",
+                    refusal.container
+                ))
+            },
+        )
+    })
+}
+
+/// All routes with their guards.
+pub fn router(state: ApiState) -> Router {
+    let limiter = Limiter::new(state.clock);
+    let operator = Router::new()
+        .route("/api/v1/services/{name}/rollback", post(operate::rollback))
+        .route("/api/v1/pause", post(operate::pause))
+        .route("/api/v1/resume", post(operate::resume))
+        // Before the body is read: nobody without the token makes us parse anything.
+        .route_layer(middleware::from_fn_with_state((state.clone(), limiter), auth::require_token));
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/services", get(services::list))
+        .route("/api/v1/services/{name}", get(services::one))
+        .route("/api/v1/services/{name}/plan", get(operate::plan))
+        .route("/api/v1/rollbacks", get(rollbacks::list))
+        .route("/api/v1/rollbacks/{id}", get(rollbacks::one))
+        .merge(operator)
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(bound_time))
+        .layer(middleware::from_fn_with_state(state.hosts, host::check))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(fixed("x-content-type-options", "nosniff"))
+        .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(fixed("content-security-policy", "default-src 'none'; frame-ancestors 'none'"))
+        .layer(fixed("cache-control", "no-store"))
+        .with_state(state)
+}
+
+/// Serves until `stop`; then requests in flight get three seconds.
+pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationToken) -> std::io::Result<()> {
+    let app = router(state).into_make_service_with_connect_info::<listener::Peer>();
+    let listener = listener::Bounded::new(listener);
+    let stopped = stop.clone();
+    let serving = axum::serve(listener, app)
+        .with_graceful_shutdown(async move { stopped.cancelled().await })
+        .into_future();
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = overdue => Ok(()),
+    }
+}
+
+fn fixed(name: &'static str, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(HeaderName::from_static(name), HeaderValue::from_static(value))
+}
+
+async fn index() -> impl IntoResponse {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "Backstop {version}\n\n\
+         GET  /healthz                           is the daemon alive\n\
+         GET  /readyz                            can it do its work, and if not, why\n\
+         GET  /metrics                           for Prometheus\n\
+         GET  /api/v1/status                     the whole fleet\n\
+         GET  /api/v1/services                   the services\n\
+         GET  /api/v1/services/NAME              one service: matrix, gates, releases\n\
+         GET  /api/v1/services/NAME/plan?to=     what a rollback would do\n\
+         GET  /api/v1/rollbacks?service=&before=&limit=\n\
+         GET  /api/v1/rollbacks/ID               one rollback with its journal\n\n\
+         With `Authorization: Bearer TOKEN`:\n\
+         POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
+         POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
+         POST /api/v1/resume                     {{\"service\": ...}}\n"
+    )
+}
+
+async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
+    let text = state.metrics.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+async fn unknown_route(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at `{}`", uri.path()))
+        .next("`GET /` lists what there is")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` does not take {method}", uri.path()))
+        .next("`GET /` lists what there is")
+}
+
+/// A time limit around everything, answered in JSON like every other error.
+async fn bound_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("no answer within {} s; what was asked for may still happen", REQUEST_TIMEOUT.as_secs()),
+        )
+        .next("`backstop status` shows what goes on")
+        .into_response(),
+    }
+}
+
+/// A fault in one handler stays in it: the watchdog goes on.
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = what, "a request handler panicked; the daemon goes on");
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "this request met a fault in Backstop; the watch goes on",
+    )
+    .next("the log of the daemon has the details: please report them")
+    .into_response()
+}

@@ -1,1 +1,188 @@
-//! cli
+//! The command line: `run` is the daemon; the other commands ask one that runs, and hold no state.
+//!
+//! Data goes to standard output, everything else to standard error. Every failure says what to type next.
+
+mod client;
+mod explain;
+mod failure;
+mod history;
+mod pause;
+mod plan;
+mod rollback;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::client::Client;
+pub use self::failure::{Code, Failure};
+use self::table::Screen;
+
+/// Where the daemon listens unless told otherwise.
+const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:9797";
+
+/// Where the token is looked for unless told otherwise.
+const TOKEN_FILE_DEFAULT: &str = "/etc/backstop/token";
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0   it worked
+  1   it did not work: refused, not found, or a rollback that was not verified
+  2   the command line is wrong
+  64  the configuration is wrong
+  69  the daemon could not be reached
+
+Colours are used in a terminal only; NO_COLOR=1 switches them off.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "backstop", version, about = "Rolls bad releases of Docker services back, proves it, and says why", after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where the daemon listens
+    #[arg(long, global = true, value_name = "URL", env = "BACKSTOP_ENDPOINT", default_value = ENDPOINT_DEFAULT)]
+    endpoint: String,
+    /// File with the token for operator actions [default: /etc/backstop/token if it is readable]
+    #[arg(long, global = true, value_name = "FILE", env = "BACKSTOP_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the fleet, and what needs a person first
+    Status,
+    /// Show everything about one service: matrix, gates, releases, what would happen next
+    Explain(explain::ExplainArgs),
+    /// Show what a rollback would do, step by step, and change nothing
+    Plan(plan::PlanArgs),
+    /// Roll a service back now
+    Rollback(rollback::RollbackArgs),
+    /// Stop deciding, for one service or for all
+    Pause(pause::PauseArgs),
+    /// Go on: ends a pause, clears `stuck`, resets the breaker
+    Resume(pause::ResumeArgs),
+    /// Show past rollbacks
+    History(history::HistoryArgs),
+}
+
+/// Reads the command line. On a mistake, or `--help`, everything is printed already and the exit code comes back.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // If standard error is gone there is nobody to tell.
+        let _ = error.print();
+        u8::try_from(error.exit_code()).map_or(Code::Usage.into(), ExitCode::from)
+    })
+}
+
+/// Carries the command out and reports a failure.
+pub async fn execute(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// Prints a failure with its causes and what to do about it, and says which exit code it has.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // `backstop history | head` is no failure worth a word.
+        return Code::Failure.into();
+    }
+    anstream::eprintln!("\x1b[1;31merror:\x1b[0m {error}");
+    for cause in error.chain().skip(1) {
+        anstream::eprintln!("  because: {cause}");
+    }
+    let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
+    if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
+        anstream::eprintln!("\x1b[1mhint:\x1b[0m {hint}");
+    }
+    failure.map_or(Code::Failure, |failure| failure.code).into()
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let Cli { global, command } = cli;
+    let asking = || Client::new(&global.endpoint, global.token_file.clone());
+    let out = Output { json: global.json, screen: Screen::detect() };
+    match command {
+        Command::Status => status::run(&asking()?, &out).await,
+        Command::Explain(args) => explain::run(args, &asking()?, &out).await,
+        Command::Plan(args) => plan::run(args, &asking()?, &out).await,
+        Command::Rollback(args) => rollback::run(args, &asking()?, &out).await,
+        Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
+        Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
+        Command::History(args) => history::run(args, &asking()?, &out).await,
+    }
+}
+
+/// Where and how results are printed.
+#[derive(Debug)]
+struct Output {
+    json: bool,
+    screen: Screen,
+}
+
+impl Output {
+    /// Prints text for people, unless JSON was asked for.
+    fn show(&self, value: &serde_json::Value, text: impl FnOnce(&Screen) -> String) -> anyhow::Result<()> {
+        let text = if self.json {
+            format!("{}\n", serde_json::to_string_pretty(value)?)
+        } else {
+            text(&self.screen)
+        };
+        write_out(&text)
+    }
+}
+
+/// Writes to standard output; colours are taken out where nobody sees them.
+fn write_out(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Who sits at this command line, for the rollback log: `anna@web1`.
+#[allow(clippy::disallowed_methods, reason = "the command line may read the environment")]
+fn whoami() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "operator".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => user,
+        host => format!("{user}@{host}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

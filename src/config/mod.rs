@@ -1,1 +1,260 @@
-//! config
+//! Configuration: from what was typed, in five layers, to the settings that the program runs by.
+//!
+//! The layers, each over the one before: the shipped defaults (`config/backstop.toml`, compiled in); the file
+//! (`/etc/backstop/backstop.toml` or the one named, TOML or YAML); `conf.d/*.toml`, `*.yaml` and `*.yml` next to
+//! it, by name; the environment (`BACKSTOP_API__LISTEN`; no services there, whose names keep their case while
+//! variables do not); flags (`--set api.listen=...`). Tables are merged; lists and values are replaced.
+//!
+//! Every mistake is reported at once, with its place and with what would be right. A configuration with a mistake
+//! is never half used: [`load`] gives settings that hold, or all the problems. Nothing here ever shows a secret.
+//!
+//! In reading order: one layer as typed ([`tree`], [`syntax`], [`layers`]), the keys ([`file`], [`values`]) and
+//! the walk that finds mistakes ([`schema`]), what depends on several keys ([`resolve`]), and what comes out
+//! ([`settings`], [`problem`]).
+
+mod effective;
+mod file;
+mod labels;
+mod layers;
+mod locate;
+mod nearest;
+mod problem;
+mod resolve;
+mod schema;
+mod secret;
+mod settings;
+mod syntax;
+mod tree;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SERVICE};
+pub use layers::{DEFAULT_FILE, Sources};
+pub use problem::{Problem, Problems};
+pub use settings::{
+    ApiSettings, EngineSettings, LogFormat, LogSettings, NotifySettings, Settings, WebhookSettings,
+};
+
+use file::File;
+use locate::Places;
+use problem::Wrong;
+use resolve::{Clash, resolve};
+use schema::{Findings, Setting};
+use values::{Enroll, SecretFile, SecretUrl, Token};
+
+use crate::core::settings::{FleetSettings, Mode};
+
+/// Reads all layers and makes the settings of them.
+///
+/// # Errors
+/// Everything that is wrong, at once: what cannot be read, unknown keys, bad values, settings that cannot hold
+/// together.
+pub fn load(sources: &Sources) -> Result<Settings, Problems> {
+    let mut findings = Findings::default();
+    let layers = layers::read(sources, &mut findings.problems);
+    let mut places = Places::default();
+    let mut nodes = Vec::new();
+    for node in layers.nodes {
+        let node = schema::walk(node, File::SHAPE, &mut findings);
+        places.add(&node);
+        nodes.push(node);
+    }
+    let merged = merge(nodes).map_err(|problem| Problems::of(vec![problem]))?;
+    // With a layer missing, half a pair would look like a mistake.
+    if !layers.incomplete {
+        check_services(&merged, &places, &mut findings);
+    }
+    let secrets = Secrets::read(&merged, sources, &places, &mut findings);
+    if !findings.problems.is_empty() {
+        return Err(Problems::of(findings.problems));
+    }
+    Ok(settings(merged, secrets, places, layers.files))
+}
+
+/// A layer as the `config` crate wants it. Its values may be secrets.
+#[derive(Clone)]
+struct Layer(config::Map<String, config::Value>);
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Layer")
+    }
+}
+
+impl config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// All layers over each other.
+struct Merged {
+    typed: File,
+    /// The same for people, without secrets.
+    shown: serde_json::Value,
+}
+
+fn merge(nodes: Vec<tree::Node>) -> Result<Merged, Problem> {
+    // The walk has left nothing that could fail here; if it did, that is our mistake, and said as one.
+    let failed = |error: &dyn std::fmt::Display| {
+        let wrong = format!("the layers cannot be merged: {error}");
+        Problem::new("", "", Wrong::new(wrong, "this is a mistake in Backstop: please report it"))
+    };
+    let mut builder = config::Config::builder();
+    for node in nodes {
+        let table = config::Value::from(node).into_table().map_err(|error| failed(&error))?;
+        builder = builder.add_source(Layer(table));
+    }
+    let all = builder.build().map_err(|error| failed(&error))?;
+    let typed = serde_path_to_error::deserialize(all.clone()).map_err(|error| failed(&error))?;
+    let raw = serde_json::Value::deserialize(all).map_err(|error| failed(&error))?;
+    Ok(Merged { typed, shown: effective::show(raw) })
+}
+
+/// Judges `[defaults]` and each `[services.NAME]` over it.
+fn check_services(merged: &Merged, places: &Places, findings: &mut Findings) {
+    let defaults = merged.typed.defaults.clone().unwrap_or_default();
+    let (_, of_all) = resolve(&[&defaults]);
+    for (name, service) in merged.typed.services.iter().flatten() {
+        let (_, clashes) = resolve(&[&defaults, service]);
+        for clash in clashes {
+            // Said once, for all.
+            if !of_all.contains(&clash) {
+                report(Some(name), clash, places, findings);
+            }
+        }
+    }
+    for clash in of_all {
+        report(Some(""), clash, places, findings);
+    }
+}
+
+/// Adds a clash to the problems, unless one of its keys has a problem of its own already.
+fn report(service: Option<&str>, clash: Clash, places: &Places, findings: &mut Findings) {
+    let above: Vec<Vec<&str>> = match service {
+        Some(service) => vec![vec!["services", service], vec!["defaults"]],
+        None => vec![Vec::new()],
+    };
+    let wrong_already = clash.keys.iter().any(|key| {
+        above.iter().any(|above| {
+            let path: Vec<&str> = above.iter().copied().chain(key.split('.')).collect();
+            findings
+                .removed
+                .iter()
+                .any(|removed| path.starts_with(&removed.iter().map(String::as_str).collect::<Vec<_>>()))
+        })
+    });
+    if !wrong_already {
+        findings.problems.push(places.problem(service, clash));
+    }
+}
+
+/// The secrets, wherever they were given.
+struct Secrets {
+    token: Option<SecretString>,
+    webhook: Option<SecretString>,
+}
+
+impl Secrets {
+    fn read(merged: &Merged, sources: &Sources, places: &Places, findings: &mut Findings) -> Self {
+        let mut either = |given: Option<SecretString>,
+                          file: Option<&SecretFile>,
+                          keys: [&str; 2],
+                          read: ReadSecret| {
+            match (given, file) {
+                (Some(_), Some(_)) => {
+                    let right = format!("{} alone would be right", keys[1]);
+                    let clash = Clash::new(&[keys[1], keys[0]], format!("{} is set too", keys[0]), right);
+                    report(None, clash, places, findings);
+                    None
+                }
+                (None, Some(file)) => match read(file, sources.credentials()) {
+                    Ok(secret) => Some(secret),
+                    Err(what) => {
+                        let clash = Clash { keys: vec![keys[1].to_owned()], what };
+                        report(None, clash, places, findings);
+                        None
+                    }
+                },
+                (given, None) => given,
+            }
+        };
+        let api = merged.typed.api.clone().unwrap_or_default();
+        let webhook = merged.typed.notify.clone().and_then(|notify| notify.webhook).unwrap_or_default();
+        Self {
+            token: either(
+                api.token.map(|token| token.0),
+                api.token_file.as_ref(),
+                ["api.token", "api.token_file"],
+                |file, credentials| secret::read::<Token>(file, credentials).map(|token| token.0),
+            ),
+            webhook: either(
+                webhook.url.map(|url| url.0),
+                webhook.url_file.as_ref(),
+                ["notify.webhook.url", "notify.webhook.url_file"],
+                |file, credentials| secret::read::<SecretUrl>(file, credentials).map(|url| url.0),
+            ),
+        }
+    }
+}
+
+type ReadSecret = fn(&SecretFile, Option<&Path>) -> Result<SecretString, Wrong>;
+
+/// The settings. What is missing although the shipped defaults have it was refused above; the values that stand
+/// in for it are the shipped ones.
+fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf>) -> Settings {
+    let File { environment, mode, enroll, state_dir, log, engine, api, fleet, defaults, services, notify } =
+        merged.typed;
+    let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
+    let (api, fleet) = (api.unwrap_or_default(), fleet.unwrap_or_default());
+    let webhook = notify.and_then(|notify| notify.webhook).unwrap_or_default();
+    let base = FleetSettings::default();
+    Settings {
+        fleet: FleetSettings {
+            environment: environment.map_or(base.environment, |name| name.0),
+            engine_settle: fleet.engine_settle.map_or(base.engine_settle, |span| span.0),
+            one_at_a_time: fleet.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
+            breaker_rollbacks: fleet.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
+            breaker_window: fleet.breaker_window.map_or(base.breaker_window, |span| span.0),
+        },
+        mode: mode.unwrap_or(Mode::Act),
+        state_dir: state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0),
+        log: LogSettings {
+            level: log.level.map_or_else(|| "info".into(), |level| level.0),
+            format: log.format.unwrap_or(LogFormat::Auto),
+        },
+        engine: EngineSettings {
+            host: engine.host.map_or_else(|| "unix:///var/run/docker.sock".into(), |host| host.0),
+            look_interval: engine.look_interval.map_or(Duration::from_secs(30), |span| span.0),
+            timeout: engine.timeout.map_or(Duration::from_secs(10), |span| span.0),
+        },
+        api: ApiSettings {
+            listen: api.listen.map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
+            token: secrets.token,
+        },
+        notify: NotifySettings {
+            webhook: secrets.webhook.map(|url| WebhookSettings {
+                url,
+                timeout: webhook.timeout.map_or(Duration::from_secs(10), |span| span.0),
+            }),
+        },
+        enroll: enroll.unwrap_or(Enroll::Labelled),
+        defaults: defaults.unwrap_or_default(),
+        services: services.unwrap_or_default(),
+        places,
+        effective: merged.shown,
+        files,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,20 @@
-//! signal
+//! Measuring: asks services and engines how they are, and reports it as [`Measurement`]s.
+//!
+//! Nothing here ever fails: that something could not be measured is a result too, and it is neither good nor bad.
+//! Nothing here ever judges, and no answer of a service, however long or strange, may cost more than a bounded
+//! amount of time and memory.
+
+use async_trait::async_trait;
+
+use crate::core::sample::Measurement;
+
+pub mod http;
+pub mod memory;
+pub mod scheduler;
+
+/// Something that can be measured again and again.
+#[async_trait]
+pub trait Probe: std::fmt::Debug + Send + Sync {
+    /// Measures once. Bounded in time by itself.
+    async fn measure(&self) -> Measurement;
+}

@@ -3,3 +3,8 @@
 
 mod tidy;
 mod timelines;
+mod saga;
+mod config;
+mod api;
+mod cli;
+mod picture;

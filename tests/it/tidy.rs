@@ -30,9 +30,28 @@ const WALLS: &[Wall] = &[
 
 /// What the core must not know: anything that does IO, runs concurrently, logs or tells the time.
 const NOT_IN_CORE: &[&str] = &[
-    "tokio", "bollard", "reqwest", "axum", "rusqlite", "tracing", "std::fs", "std::net::Tcp", "std::thread",
-    "std::env", "std::process", "Instant", "SystemTime", "crate::api", "crate::app", "crate::cli", "crate::config",
-    "crate::notify", "crate::rollback", "crate::runtime", "crate::signal", "crate::store",
+    "tokio",
+    "bollard",
+    "reqwest",
+    "axum",
+    "rusqlite",
+    "tracing",
+    "std::fs",
+    "std::net::Tcp",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "Instant",
+    "SystemTime",
+    "crate::api",
+    "crate::app",
+    "crate::cli",
+    "crate::config",
+    "crate::notify",
+    "crate::rollback",
+    "crate::runtime",
+    "crate::signal",
+    "crate::store",
 ];
 
 /// Beyond this a file is a drawer. The largest ones read as one thing from top to bottom.

@@ -1,0 +1,150 @@
+//! What would happen next, and what a person can do about it. It only puts into words what the rows and gates of
+//! the snapshot say; it decides nothing.
+
+use super::views::CommandView;
+use crate::core::decision::GateAnswer;
+use crate::core::settings::{Action, Mode};
+use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State};
+use crate::core::time::human;
+
+/// What would happen next, were nothing to change.
+pub(super) fn outlook(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
+    let settings = &service.settings;
+    match service.state {
+        State::Stuck => vec!["Nothing, until a person has repaired it and typed `resume`.".to_owned()],
+        State::Paused => vec![paused(service, fleet)],
+        State::RollingBack => vec![format!(
+            "Once the target has been started it must pass every rule for {}; only then is the rollback complete.",
+            human(settings.verify)
+        )],
+        State::Verifying => vec![format!(
+            "If it passes every rule for {} the rollback is complete; if not within {}, the next older known-good \
+             release is tried, or a person is called.",
+            human(settings.verify),
+            human(settings.verify_timeout)
+        )],
+        State::Blind => {
+            vec!["No verdict while it cannot be measured: not knowing is not failing.".to_owned()]
+        }
+        State::Trial | State::Steady | State::Suspect | State::CoolingDown => watching(service, fleet),
+    }
+}
+
+/// The one command to type now, where one helps.
+pub(super) fn next_command(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Option<String> {
+    let name = &service.name;
+    match service.state {
+        State::Trial | State::Steady | State::CoolingDown => None,
+        State::Suspect | State::RollingBack | State::Verifying | State::Blind | State::Stuck => {
+            Some(format!("backstop explain {name}"))
+        }
+        State::Paused => Some(resume(service, fleet)),
+    }
+}
+
+/// The commands that make sense now, the likeliest first.
+pub(super) fn commands(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandView> {
+    let name = &service.name;
+    let command = |command: String, does: &str| CommandView { command, does: does.to_owned() };
+    let history = || command(format!("backstop history {name}"), "what was rolled back before, and why");
+    let back = || {
+        service.target.as_ref().map(|target| {
+            command(
+                format!("backstop rollback {name}"),
+                &format!("shows the plan to {target}, asks, and goes"),
+            )
+        })
+    };
+    let look =
+        || command(format!("backstop pause {name} --for 30m"), "keeps Backstop from acting while you look");
+    match service.state {
+        State::Stuck => vec![
+            history(),
+            command(
+                format!("backstop resume {name}"),
+                "once you have repaired it: Backstop judges and acts again",
+            ),
+        ],
+        State::Paused => vec![command(resume(service, fleet), "Backstop judges and acts again")],
+        State::Suspect => back().into_iter().chain([look()]).collect(),
+        State::RollingBack | State::Verifying => vec![history()],
+        State::Blind => back().into_iter().chain([look(), history()]).collect(),
+        State::Trial | State::Steady | State::CoolingDown => {
+            let plan = service
+                .target
+                .as_ref()
+                .map(|_| command(format!("backstop plan {name}"), "what a rollback would do, step by step"));
+            plan.into_iter().chain(back()).collect()
+        }
+    }
+}
+
+fn resume(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
+    // Its own pause first: resuming the fleet would wake up the others too.
+    if service.flags.paused.is_none() && fleet.flags.paused.is_some() {
+        "backstop resume".to_owned()
+    } else {
+        format!("backstop resume {}", service.name)
+    }
+}
+
+fn paused(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
+    let pause = service.flags.paused.as_ref().or(fleet.flags.paused.as_ref());
+    match pause.and_then(|pause| pause.until) {
+        Some(until) => {
+            format!("Nothing for another {}, or until somebody resumes it.", human(until.since(fleet.at)))
+        }
+        None => "Nothing, until somebody resumes it.".to_owned(),
+    }
+}
+
+fn watching(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
+    let mut lines: Vec<String> = service.rows.iter().filter_map(|row| crossed(row, service, fleet)).collect();
+    if lines.is_empty() {
+        lines.push(format!("If a row with the action `rollback` is breached, {}.", consequence(service)));
+    } else {
+        lines.push(format!("Then {}.", consequence(service)));
+    }
+    lines
+}
+
+/// What a crossed row still wants before it is breached.
+fn crossed(row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Option<String> {
+    let leads = match row.action {
+        Action::Rollback => "",
+        Action::Evaluate => " (its action is `evaluate`: a person is told, nothing is rolled back)",
+        Action::Off => return None,
+    };
+    match row.answer {
+        RowAnswer::Breached => Some(format!("`{}` is breached{leads}.", row.rule)),
+        RowAnswer::Pending => {
+            let rule = service.settings.rules.iter().find(|rule| rule.name == row.rule);
+            let left =
+                rule.zip(row.since).map(|(rule, since)| rule.sustained.saturating_sub(fleet.at.since(since)));
+            Some(match left.filter(|left| !left.is_zero()) {
+                Some(left) => format!(
+                    "`{}` is breached if it stays crossed for another {}{leads}.",
+                    row.rule,
+                    human(left)
+                ),
+                None => format!("`{}` is breached with the next bad samples{leads}.", row.rule),
+            })
+        }
+        RowAnswer::Ok | RowAnswer::NoData | RowAnswer::CannotMeasure | RowAnswer::Off => None,
+    }
+}
+
+/// What a breach would lead to now: the first gate that denies decides.
+fn consequence(service: &ServiceSnapshot) -> String {
+    let denied: Option<&GateAnswer> = service.gates.iter().find(|answer| !answer.allow);
+    match (denied, &service.target, service.settings.mode) {
+        (Some(answer), _, _) => {
+            format!("it is held by the gate `{}`: {}", answer.gate, answer.why.trim_end_matches('.'))
+        }
+        (None, None, _) => "it is held: there is no release to roll back to".to_owned(),
+        (None, Some(target), Mode::DryRun) => {
+            format!("a rollback to {target} is announced and not carried out: dry-run mode")
+        }
+        (None, Some(target), Mode::Act) => format!("it is rolled back to {target}"),
+    }
+}

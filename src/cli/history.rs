@@ -1,0 +1,115 @@
+//! `backstop history`: past rollbacks, or one of them with its journal.
+
+use clap::Args;
+
+use super::Output;
+use super::client::Client;
+use super::table::{Screen, bold, release, release_or, span};
+use crate::api::views::{RollbackDetailView, RollbackView, RollbacksView};
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// The service [default: all]
+    service: Option<String>,
+    /// At most this many, 1 to 200
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    limit: u32,
+    /// Only older ones than the rollback with this id
+    #[arg(long, value_name = "ID")]
+    before: Option<String>,
+    /// One rollback with its journal, by its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["service", "limit", "before"])]
+    rollback: Option<String>,
+}
+
+pub(super) async fn run(args: HistoryArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+    if let Some(id) = &args.rollback {
+        let answer = client.get::<RollbackDetailView>(&["api", "v1", "rollbacks", id], &[]).await?;
+        return out.show(&answer.json, |screen| one(&answer.view, screen));
+    }
+    let limit = args.limit.to_string();
+    let mut query = vec![("limit", limit.as_str())];
+    query.extend(args.service.as_deref().map(|service| ("service", service)));
+    query.extend(args.before.as_deref().map(|id| ("before", id)));
+    let answer = client.get::<RollbacksView>(&["api", "v1", "rollbacks"], &query).await?;
+    out.show(&answer.json, |screen| list(&answer.view, &args, screen))
+}
+
+fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
+    if view.rollbacks.is_empty() {
+        return match &args.service {
+            Some(service) => format!("No rollback of `{service}` is on record.\n"),
+            None => "No rollback is on record.\n".to_owned(),
+        };
+    }
+    let rows = view
+        .rollbacks
+        .iter()
+        .map(|rollback| {
+            let from = rollback.from.as_ref().map_or("nothing", |from| &from.reference);
+            let row = [
+                screen.moment(rollback.started),
+                rollback.service.clone(),
+                format!("{from} -> {}", rollback.to.reference),
+                screen.mark(&rollback.outcome),
+                rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
+                rollback.id.clone(),
+            ];
+            (row, rollback.text.clone())
+        })
+        .collect();
+    let mut text = screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "APPLIED IN", "ID"], rows);
+    text.push_str("\nOne of them with its journal: backstop history --rollback ID\n");
+    if let Some(before) = &view.next_before {
+        let service = args.service.as_ref().map_or_else(String::new, |service| format!(" {service}"));
+        text.push_str(&format!(
+            "Older ones: backstop history{service} --limit {} --before {before}\n",
+            args.limit
+        ));
+    }
+    text
+}
+
+fn one(detail: &RollbackDetailView, screen: &Screen) -> String {
+    let mut text = summary(&detail.rollback, screen);
+    text.push_str(&format!("\n{}\n", bold("JOURNAL")));
+    match &detail.journal_error {
+        Some(why) => text.push_str(&screen.wrapped(why, "it could not be read: ", "  ")),
+        None if detail.journal.is_empty() => text.push_str("nothing was written\n"),
+        None => {
+            for line in &detail.journal {
+                let at = line.at.to_zoned(screen.zone.clone()).strftime("%H:%M:%S%.3f").to_string();
+                text.push_str(&screen.wrapped(&line.what, &format!("{at}  "), "              "));
+            }
+        }
+    }
+    text
+}
+
+/// One rollback, name and value a line.
+pub(super) fn summary(rollback: &RollbackView, screen: &Screen) -> String {
+    let outcome = screen.painted(&screen.mark(&rollback.outcome));
+    let mut text =
+        format!("{}  {outcome}\n", bold(&format!("Rollback {} of {}", rollback.id, rollback.service)));
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            text.push_str(&screen.wrapped(value, &format!("{name:<11}"), "           "));
+        }
+    };
+    line("outcome", &rollback.detail);
+    line("from", &release_or(rollback.from.as_ref(), "nothing"));
+    line("to", &release(&rollback.to));
+    line("why", &format!("{} ({})", rollback.text, rollback.severity));
+    line("decided", &format!("{} by {}", screen.moment(rollback.started), rollback.decided_by));
+    line("applied", &took(rollback.decision_to_applied_seconds, "after the decision"));
+    line(
+        "users felt",
+        &took(rollback.onset_to_applied_seconds, "from the first bad sample until the target was started"),
+    );
+    line("ended", &took(rollback.duration_seconds, "after the decision"));
+    text
+}
+
+fn took(seconds: Option<f64>, what: &str) -> String {
+    seconds.map_or_else(String::new, |seconds| format!("{} {what}", span(seconds)))
+}

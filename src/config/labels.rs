@@ -1,0 +1,99 @@
+//! Labels of containers: the same settings as in `[defaults]`, as `backstop.health.path=/healthz`. They travel
+//! with the very release that is judged, so the operator's file has the last word over them.
+
+use std::collections::BTreeMap;
+
+use super::file::Service;
+use super::nearest::nearest;
+use super::problem::{Problem, Wrong};
+use super::schema::{Findings, Setting, Shape, walk};
+use super::tree::{Node, Place};
+use super::values::quoted;
+
+/// What all our labels begin with.
+pub(super) const PREFIX: &str = "backstop.";
+
+/// Asks to be watched (`true`), or not to be (`false`).
+pub const ENABLE: &str = "backstop.enable";
+
+/// The service that a container belongs to, where its own name is not it.
+pub const SERVICE: &str = "backstop.service";
+
+/// Marks Backstop's own container and the socket proxy it talks through: never watched, never touched.
+pub const SELF: &str = "backstop.self";
+
+/// Labels that say something else than a setting.
+const OTHERS: [&str; 3] = [ENABLE, SERVICE, SELF];
+
+/// What a container's labels ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To be watched.
+    Watched,
+    /// Not to be watched.
+    Unwatched,
+    /// Nothing.
+    None,
+    /// Something that cannot be understood.
+    Unclear,
+}
+
+/// The value of a label that says yes or no.
+pub(super) fn wish(labels: &BTreeMap<String, String>, name: &str) -> Wish {
+    match labels.get(name).map(|value| value.trim()) {
+        None => Wish::None,
+        Some("true") => Wish::Watched,
+        Some("false") => Wish::Unwatched,
+        Some(_) => Wish::Unclear,
+    }
+}
+
+/// The settings among the labels, as one layer, without the mistakes, which go to `findings`.
+pub(super) fn layer(labels: &BTreeMap<String, String>, findings: &mut Findings) -> Node {
+    let mut root = Node::table(Place::Label(format!("{PREFIX}*")));
+    for (name, value) in labels {
+        let place = Place::Label(name.clone());
+        let Some(key) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if OTHERS.contains(&name.as_str()) {
+            findings.problems.extend(check_other(name, value, labels));
+            continue;
+        }
+        if let Some(other) = misspelt(key) {
+            let wrong = format!("there is no such label (value {})", quoted(value));
+            let what = Wrong::new(wrong, format!("did you mean {other}?"));
+            findings.problems.push(Problem::new(&place, "", what));
+            continue;
+        }
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        if root.insert(&path, place.clone(), value.clone()).is_err() {
+            findings.problems.push(Problem::new(&place, "", super::layers::in_the_way()));
+        }
+    }
+    walk(root, Service::SHAPE, findings)
+}
+
+/// One of the labels that are no settings, almost.
+fn misspelt(key: &str) -> Option<&'static str> {
+    let Shape::Table(keys) = Service::SHAPE else {
+        return None;
+    };
+    let names = OTHERS.map(|other| &other[PREFIX.len()..]);
+    let all = keys.iter().map(|key| key.name).chain(names);
+    let near = nearest(key, all)?;
+    OTHERS.into_iter().find(|other| &other[PREFIX.len()..] == near)
+}
+
+fn check_other(name: &str, value: &str, labels: &BTreeMap<String, String>) -> Option<Problem> {
+    let wrong = if name == SERVICE {
+        <Service as super::schema::Named>::check(value)
+            .err()
+            .map(|what| Wrong::new(format!("{} cannot be the name of a service", quoted(value)), what.right))
+    } else {
+        (wish(labels, name) == Wish::Unclear).then(|| {
+            Wrong::new(format!("{} is neither true nor false", quoted(value)), "true or false would be right")
+        })
+    };
+    wrong.map(|what| Problem::new(Place::Label(name.to_owned()), "", what))
+}

@@ -1,0 +1,172 @@
+//! The settings that hold: validated, complete, and the only thing that the rest of the program sees. Made by
+//! [`load`](super::load); never changed, only replaced by the next.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::file::Service;
+use super::labels::{self, Wish};
+use super::locate::Places;
+use super::schema::Findings;
+use super::values::Enroll;
+use crate::core::release::ServiceName;
+use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
+
+/// Everything that was configured.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What concerns all services together.
+    pub fleet: FleetSettings,
+    /// `DryRun` here makes every service a dry run, whatever it says itself.
+    pub mode: Mode,
+    /// The directory of the database; absolute.
+    pub state_dir: PathBuf,
+    /// How the program logs.
+    pub log: LogSettings,
+    /// The Docker Engine.
+    pub engine: EngineSettings,
+    /// The HTTP interface.
+    pub api: ApiSettings,
+    /// Where announcements go.
+    pub notify: NotifySettings,
+    pub(super) enroll: Enroll,
+    pub(super) defaults: Service,
+    pub(super) services: BTreeMap<String, Service>,
+    pub(super) places: Places,
+    pub(super) effective: serde_json::Value,
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// How the program logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level, or a filter by modules: `info,bollard=warn`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Text; without time and colour where the journal adds them or nobody looks.
+    Auto,
+    /// Text, always with time.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The Docker Engine that is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// `unix:///path` or `tcp://host:port`.
+    pub host: String,
+    /// How often everything is looked at, besides listening to events.
+    pub look_interval: Duration,
+    /// How long one call may take, stops and fetches aside.
+    pub timeout: Duration,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What operators show; without one their actions are refused.
+    pub token: Option<SecretString>,
+}
+
+/// Where announcements go.
+#[derive(Debug, Clone)]
+pub struct NotifySettings {
+    /// A webhook that understands Slack's messages.
+    pub webhook: Option<WebhookSettings>,
+}
+
+/// A webhook that understands Slack's messages.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Its address, which lets in whoever knows it.
+    pub url: SecretString,
+    /// How long one delivery may take.
+    pub timeout: Duration,
+}
+
+impl Settings {
+    /// Whether the service is watched, by its name and the labels of its containers. A container marked
+    /// `backstop.self` never is; naming a service in the configuration outdoes its label.
+    pub fn enrolled(&self, service: &ServiceName, labels: &BTreeMap<String, String>) -> bool {
+        match labels::wish(labels, labels::SELF) {
+            // Acting on oneself by a slip of the pen would be worse than not watching.
+            Wish::Watched | Wish::Unclear => return false,
+            Wish::Unwatched | Wish::None => {}
+        }
+        if self.services.contains_key(service.as_str()) {
+            return true;
+        }
+        match labels::wish(labels, labels::ENABLE) {
+            // What cannot be understood is refused by `service`, with its reason, instead of passed over.
+            Wish::Watched | Wish::Unclear => true,
+            Wish::Unwatched => false,
+            Wish::None => match self.enroll {
+                Enroll::All => true,
+                Enroll::Labelled => false,
+            },
+        }
+    }
+
+    /// The settings of a service: `[defaults]`, over them its labels, over them `[services.NAME]`.
+    ///
+    /// # Errors
+    /// Every mistake in the labels as a sentence: which label, what is wrong, what would be right.
+    pub fn service(
+        &self,
+        service: &ServiceName,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<ServiceSettings, Vec<String>> {
+        let mut findings = Findings::default();
+        let node = labels::layer(labels, &mut findings);
+        let mut places = self.places.clone();
+        places.add_labels(service.as_str(), &node);
+        // The layer is in its types, and the table has no other keys: nothing is left to fail.
+        let from_labels = Service::deserialize(config::Value::from(node)).unwrap_or_default();
+        let mut layers = vec![&self.defaults, &from_labels];
+        layers.extend(self.services.get(service.as_str()));
+        let (mut settings, clashes) = super::resolve::resolve(&layers);
+        let removed: Vec<_> = findings.removed.iter().map(|path| path.join(".")).collect();
+        for clash in clashes {
+            if !clash.keys.iter().any(|key| removed.contains(key)) {
+                findings.problems.push(places.problem(Some(service.as_str()), clash));
+            }
+        }
+        if !findings.problems.is_empty() {
+            return Err(findings.problems.iter().map(ToString::to_string).collect());
+        }
+        if self.mode == Mode::DryRun {
+            settings.mode = Mode::DryRun;
+        }
+        Ok(settings)
+    }
+
+    /// All settings as they hold, in the shape of the file, each named service complete; without secrets.
+    pub fn effective(&self) -> serde_json::Value {
+        self.effective.clone()
+    }
+
+    /// The files that were read, in the order in which they were laid over each other.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The names of `[services.NAME]`: those that the operator expects to be there.
+    pub fn named(&self) -> impl Iterator<Item = ServiceName> {
+        self.services.keys().map(ServiceName::new)
+    }
+}

@@ -1,0 +1,339 @@
+//! What the rest of the program calls to prepare, carry out and close rollbacks.
+//!
+//! One rollback at a time and service: whoever comes second waits. Nothing is acted upon that was not observed
+//! again just before, and a rollback never begins if what runs is not what was judged.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::SagaStore;
+use super::journal::{JournalEvent, Phase};
+use super::saga::{Saga, Unwound};
+use crate::clock::Clock;
+use crate::core::observation::Observation;
+use crate::core::plan::Plan;
+use crate::core::release::{RollbackId, ServiceName};
+use crate::core::{Executed, RollbackRequest};
+use crate::runtime::{ErrorClass, Runtime, RuntimeError};
+
+/// How long an engine that does not answer is waited for when a rollback is to begin: longer than a hiccup of it;
+/// after a restart of it the core judges afresh.
+const OBSERVE_PATIENCE: Duration = Duration::from_secs(10);
+const OBSERVE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Carries rollbacks out. Clones share everything.
+///
+/// Its futures are to be run to their end: one that is dropped half way leaves a rollback that only a restarted
+/// process, with [`Self::recover`], finishes.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) store: Arc<dyn SagaStore>,
+    pub(super) clock: Clock,
+    /// The rollback of each service that is not closed: prepared, being carried out, or waiting for its verdict.
+    slots: Mutex<HashMap<ServiceName, Slot>>,
+    /// Whose each of them is.
+    owners: Mutex<HashMap<RollbackId, ServiceName>>,
+    /// Journals that made no sense at start-up; closing one only says that a person has seen it.
+    unreadable: Mutex<Vec<RollbackId>>,
+}
+
+pub(super) type Slot = Arc<AsyncMutex<Option<Saga>>>;
+
+impl Executor {
+    /// An executor that acts on `runtime` and remembers in `store`. Call [`Self::recover`] before anything else.
+    pub fn new(runtime: Arc<dyn Runtime>, store: Arc<dyn SagaStore>, clock: Clock) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                runtime,
+                store,
+                clock,
+                slots: Mutex::default(),
+                owners: Mutex::default(),
+                unreadable: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Does what touches nothing that runs: fetches the image, creates the replacement. Done already is success too.
+    ///
+    /// # Errors
+    /// Why the target is not ready. Nothing is left behind then; carrying the rollback out starts from nothing.
+    pub async fn prepare(&self, request: &RollbackRequest) -> Result<(), String> {
+        let slot = self.inner.slot(&request.service);
+        let mut slot = slot.lock().await;
+        if let Some(saga) = slot.as_ref() {
+            let same = *saga.state().id() == request.id;
+            match &saga.state().phase {
+                Phase::Applied => {
+                    return Err(format!("the rollback {} is still being verified", saga.state().id()));
+                }
+                Phase::Ended(_) if same => return Err(format!("the rollback {} is over", request.id)),
+                Phase::Preparing if same => return Ok(()),
+                // Its preparation failed before.
+                Phase::Unwinding if same && saga.state().request.decided.is_none() => {}
+                Phase::Preparing | Phase::Acting | Phase::Unwinding | Phase::Ended(_) | Phase::Closed => {
+                    self.inner.settle(&mut slot).await?
+                }
+            }
+        }
+        let now = self.inner.runtime.observe(&request.service).await.map_err(|e| e.message)?;
+        judged(&now, request)?;
+        let plan = self.inner.plan(&now, request).await.map_err(|e| e.message)?;
+        let saga = self.inner.open(&mut slot, plan, request).await?;
+        saga.prepare().await
+    }
+
+    /// Takes back what [`Self::prepare`] did. A rollback that was decided meanwhile is left alone.
+    pub async fn discard(&self, rollback: &RollbackId) {
+        let Some(slot) = self.inner.slot_of(rollback) else {
+            return;
+        };
+        let mut slot = slot.lock().await;
+        let ours = slot
+            .as_ref()
+            .is_some_and(|saga| saga.state().id() == rollback && saga.state().request.decided.is_none());
+        if ours && let Err(why) = self.inner.settle(&mut slot).await {
+            tracing::warn!(%rollback, %why, "what was prepared could not be removed; it is tried again");
+        }
+    }
+
+    /// Carries a rollback out, going on from what was prepared for it if that still fits.
+    ///
+    /// The journal stays open until [`Self::close`], whatever the result: a restarted daemon reports it again.
+    pub async fn execute(&self, request: &RollbackRequest) -> Executed {
+        let slot = self.inner.slot(&request.service);
+        let mut slot = slot.lock().await;
+        match self.inner.execute(&mut slot, request).await {
+            Ok(executed) => executed,
+            Err(why) => Executed::Void { why },
+        }
+    }
+
+    /// Ends a rollback that was verified, given up, or never began: removes what was set aside and closes the journal.
+    /// Yields the last log lines of what was replaced. What fails is tried again at the next start.
+    pub async fn close(&self, rollback: &RollbackId) -> Vec<String> {
+        if self.inner.forget_unreadable(rollback) {
+            let closed = JournalEvent::Closed { how: "unreadable".into() };
+            if let Err(why) = self.inner.store.append(rollback, &closed).await {
+                tracing::warn!(%rollback, %why, "a journal could not be closed");
+            }
+            return Vec::new();
+        }
+        let Some(slot) = self.inner.slot_of(rollback) else {
+            return Vec::new();
+        };
+        let mut slot = slot.lock().await;
+        let Some(saga) = slot.as_mut().filter(|saga| saga.state().id() == rollback) else {
+            return Vec::new();
+        };
+        let log = saga.close().await;
+        if saga.is_closed() {
+            self.inner.vacate(&mut slot);
+        }
+        log
+    }
+
+    /// What carrying `request` out would do now. Touches nothing.
+    ///
+    /// # Errors
+    /// If there is nothing to go to, or the engine or the store do not answer.
+    pub async fn preview(&self, request: &RollbackRequest) -> Result<Plan, RuntimeError> {
+        let now = self.inner.runtime.observe(&request.service).await?;
+        self.inner.plan(&now, request).await
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Inner {
+    async fn execute(&self, slot: &mut Option<Saga>, request: &RollbackRequest) -> Result<Executed, String> {
+        if let Some(saga) = slot.as_ref() {
+            let same = *saga.state().id() == request.id;
+            match &saga.state().phase {
+                Phase::Applied if same => return Ok(saga.applied()),
+                Phase::Ended(result) if same => return Ok(result.clone()),
+                Phase::Preparing | Phase::Unwinding if same && saga.state().request.decided.is_none() => {}
+                Phase::Preparing
+                | Phase::Acting
+                | Phase::Unwinding
+                | Phase::Applied
+                | Phase::Ended(_)
+                | Phase::Closed => self.settle(slot).await?,
+            }
+        }
+        let now = match self.observe(&request.service).await {
+            Ok(now) => now,
+            Err(e) => return Ok(self.void(slot, e.message).await),
+        };
+        if let Err(why) = judged(&now, request) {
+            return Ok(self.void(slot, why).await);
+        }
+        if !slot.as_ref().is_some_and(|saga| saga.still_fits(&now, request)) {
+            let plan = match self.plan(&now, request).await {
+                Ok(plan) => plan,
+                Err(e) => return Ok(self.void(slot, e.message).await),
+            };
+            self.open(slot, plan, request).await?;
+        }
+        let Some(saga) = slot.as_mut() else {
+            return Err("the plan is gone".into());
+        };
+        let at = request.decided.unwrap_or_else(|| self.clock.now());
+        if let Err(why) = saga.decide(at).await {
+            return Ok(saga.go_back(why, None).await);
+        }
+        Ok(saga.act().await)
+    }
+
+    /// What runs now. The decision has fallen: an engine that is away for a moment is waited for.
+    async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.runtime.observe(service).await {
+                Err(e) if e.class == ErrorClass::Transient && waited < OBSERVE_PATIENCE => {
+                    tokio::time::sleep(OBSERVE_PAUSE).await;
+                    waited += OBSERVE_PAUSE;
+                }
+                observed => return observed,
+            }
+        }
+    }
+
+    async fn plan(&self, now: &Observation, request: &RollbackRequest) -> Result<Plan, RuntimeError> {
+        let permanent = |message| RuntimeError { class: ErrorClass::Permanent, message };
+        let snapshots =
+            self.store.snapshots(&request.service, &request.to.id).await.map_err(|why| {
+                permanent(format!("the specification of {} cannot be read: {why}", request.to))
+            })?;
+        if snapshots.is_empty() {
+            return Err(permanent(format!(
+                "no specification of {} was recorded; it is recorded once a release has proved itself",
+                request.to
+            )));
+        }
+        self.runtime.plan(now, &snapshots, request)
+    }
+
+    /// Puts a new plan into the slot, durably. What was prepared under the same name is taken back first.
+    async fn open<'a>(
+        &self,
+        slot: &'a mut Option<Saga>,
+        plan: Plan,
+        request: &RollbackRequest,
+    ) -> Result<&'a mut Saga, String> {
+        if let Some(saga) = slot.as_mut() {
+            if let Unwound::Incomplete(why) = saga.unwind(None).await {
+                return Err(format!("what was prepared could not be removed: {why}"));
+            }
+            saga.replan(plan, request).await?;
+        } else {
+            let (runtime, store) = (Arc::clone(&self.runtime), Arc::clone(&self.store));
+            let saga = Saga::open(runtime, store, plan, request).await?;
+            self.occupy(slot, saga);
+        }
+        slot.as_mut().ok_or_else(|| "the plan is gone".into())
+    }
+
+    /// Takes back what was prepared, because it will not be carried out.
+    async fn void(&self, slot: &mut Option<Saga>, why: String) -> Executed {
+        let Some(saga) = slot.as_mut() else {
+            return Executed::Void { why };
+        };
+        match saga.unwind(None).await {
+            Unwound::Clean | Unwound::Superseded(_) => saga.end(Executed::Void { why }).await,
+            // Nobody notices it, and it is tried again: not worth waking a person.
+            Unwound::Incomplete(left) => Executed::Void { why: format!("{why}; {left}") },
+        }
+    }
+
+    /// Brings the rollback in the slot to its end, so that another one can begin.
+    pub(super) async fn settle(&self, slot: &mut Option<Saga>) -> Result<(), String> {
+        let Some(saga) = slot.as_mut() else {
+            return Ok(());
+        };
+        match saga.state().phase {
+            Phase::Preparing | Phase::Acting | Phase::Unwinding => {
+                if saga.state().request.decided.is_some() {
+                    return Err(format!(
+                        "the rollback {} was interrupted: restart backstop to finish it",
+                        saga.state().id()
+                    ));
+                }
+                if let Unwound::Incomplete(why) = saga.unwind(None).await {
+                    return Err(why);
+                }
+            }
+            Phase::Applied | Phase::Ended(_) | Phase::Closed => {}
+        }
+        let id = saga.state().id().clone();
+        saga.close().await;
+        if !saga.is_closed() {
+            tracing::warn!(rollback = %id, "a rollback could not be closed; it is tried again when backstop starts");
+        }
+        self.vacate(slot);
+        Ok(())
+    }
+
+    pub(super) fn slot(&self, service: &ServiceName) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(service.clone()).or_default())
+    }
+
+    fn slot_of(&self, rollback: &RollbackId) -> Option<Slot> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(rollback).map(|service| self.slot(service))
+    }
+
+    pub(super) fn occupy(&self, slot: &mut Option<Saga>, saga: Saga) {
+        self.vacate(slot);
+        let (id, service) = (saga.state().id().clone(), saga.state().request.service.clone());
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.insert(id, service);
+        *slot = Some(saga);
+    }
+
+    fn vacate(&self, slot: &mut Option<Saga>) {
+        if let Some(saga) = slot.take() {
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            owners.remove(saga.state().id());
+        }
+    }
+
+    pub(super) fn note_unreadable(&self, rollback: &RollbackId) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unreadable.contains(rollback) {
+            unreadable.push(rollback.clone());
+        }
+    }
+
+    fn forget_unreadable(&self, rollback: &RollbackId) -> bool {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = unreadable.len();
+        unreadable.retain(|id| id != rollback);
+        unreadable.len() < before
+    }
+}
+
+/// Whether what runs is what was judged. Nothing at all does no harm: whatever is started is better.
+fn judged(now: &Observation, request: &RollbackRequest) -> Result<(), String> {
+    let other = now.replicas.iter().find(|r| Some(&r.release.id) != request.from.as_ref());
+    other.map_or(Ok(()), |other| {
+        let judged =
+            request.from.as_ref().map_or_else(|| "nothing ran".into(), |from| format!("it was {from}"));
+        Err(format!(
+            "{} runs {} now, and when the rollback was decided {judged}: somebody deployed meanwhile",
+            other.name, other.release
+        ))
+    })
+}

@@ -1,0 +1,573 @@
+//! One rollback being carried out: forward, backward, closing.
+//!
+//! Every step is announced durably before it is begun. If the journal stops taking writes, nothing new is begun:
+//! what was begun is finished by the safest way, and the events that could not be written are kept and written
+//! as soon as that is possible again, in their order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SagaStore;
+use super::journal::{JOURNAL_VERSION, JournalEvent, Phase, SagaState, StepStatus};
+use crate::core::observation::{self, Observation, Replica};
+use crate::core::plan::{Plan, Step, StepOutput};
+use crate::core::release::ReplicaId;
+use crate::core::{Executed, RollbackRequest, Timestamp};
+use crate::runtime::{ErrorClass, Runtime, RuntimeError};
+
+/// How long an engine that does not answer is waited for, one step forward: longer than a restart of the engine takes.
+const FORWARD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for a step back: nothing better is left to do, and a person needs that long to bring an engine back.
+const UNDO_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// The same on suspicion: a decision may be waiting, and will try for itself.
+const PREPARE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// First and longest pause between attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Taking back is tried this often even if the engine refuses: a lock held for a moment, a removal under way.
+const UNDO_ATTEMPTS: u32 = 4;
+
+/// An append is tried this often: a busy store is not a broken one.
+const APPEND_ATTEMPTS: u32 = 3;
+const APPEND_PAUSE: Duration = Duration::from_millis(50);
+
+/// Fetching an image over a slow line, and stopping a container whose deployer allowed it minutes.
+const LONG_STEP: Duration = Duration::from_secs(10 * 60);
+
+/// A look at one service takes milliseconds; what goes on in an engine that takes longer is not worth waiting for.
+const OBSERVE: Duration = Duration::from_secs(10);
+
+/// Any other step takes milliseconds, on a struggling disk seconds.
+const SHORT_STEP: Duration = Duration::from_secs(2 * 60);
+
+/// What came of going backward.
+#[derive(Debug)]
+pub(super) enum Unwound {
+    /// Nothing of the plan is left.
+    Clean,
+    /// What was left alone because a newer deployment runs; perhaps nothing.
+    Superseded(Vec<String>),
+    /// What could not be taken back, for people.
+    Incomplete(String),
+}
+
+/// A rollback with everything that it takes to carry it out.
+#[derive(Debug)]
+pub(super) struct Saga {
+    runtime: Arc<dyn Runtime>,
+    store: Arc<dyn SagaStore>,
+    state: SagaState,
+    /// Events that are not durable yet, oldest first. Bounded: a saga has a few events a step.
+    backlog: VecDeque<JournalEvent>,
+    /// Why the journal could not be written, the first time.
+    unwritten: Option<String>,
+    /// Something was done, or may have been, that a user of the service could notice.
+    touched: bool,
+}
+
+impl Saga {
+    /// Makes a new plan durable.
+    pub(super) async fn open(
+        runtime: Arc<dyn Runtime>,
+        store: Arc<dyn SagaStore>,
+        plan: Plan,
+        request: &RollbackRequest,
+    ) -> Result<Self, String> {
+        let planned = planned(plan, request);
+        let state = SagaState::begin(&planned).map_err(|e| e.to_string())?;
+        append(store.as_ref(), &state, &planned).await?;
+        Ok(Self::resume(runtime, store, state))
+    }
+
+    /// Goes on where a journal ends.
+    pub(super) fn resume(runtime: Arc<dyn Runtime>, store: Arc<dyn SagaStore>, state: SagaState) -> Self {
+        Self {
+            touched: state.has_touched(),
+            runtime,
+            store,
+            state,
+            backlog: VecDeque::new(),
+            unwritten: None,
+        }
+    }
+
+    pub(super) const fn state(&self) -> &SagaState {
+        &self.state
+    }
+
+    /// Puts another plan into the journal of this one, of which nothing may be left.
+    pub(super) async fn replan(&mut self, plan: Plan, request: &RollbackRequest) -> Result<(), String> {
+        self.record(planned(plan, request)).await
+    }
+
+    /// Carries out what touches nothing that runs. Takes it back if a part of it fails.
+    pub(super) async fn prepare(&mut self) -> Result<(), String> {
+        for step in 0..self.state.plan.prepare {
+            if let Err(e) = self.forward(step, PREPARE_PATIENCE).await {
+                let left = self.unwind(None).await;
+                return Err(match left {
+                    Unwound::Clean | Unwound::Superseded(_) => e,
+                    Unwound::Incomplete(left) => format!("{e}; {left}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the decision fell.
+    pub(super) async fn decide(&mut self, at: Timestamp) -> Result<(), String> {
+        self.record(JournalEvent::Decided { at }).await
+    }
+
+    /// Goes forward until the target runs, or back.
+    pub(super) async fn act(&mut self) -> Executed {
+        for step in 0..self.state.plan.close {
+            if self.state.is_settled(step) {
+                continue;
+            }
+            if let Err(why) = self.forward(step, FORWARD_PATIENCE).await
+                && !self.state.is_past_pivot()
+            {
+                return self.give_up(why).await;
+            }
+        }
+        self.record_anyway(JournalEvent::Applied).await;
+        self.applied()
+    }
+
+    /// Goes back after a failure, and says how that ended.
+    pub(super) async fn give_up(&mut self, why: String) -> Executed {
+        // Somebody may have deployed meanwhile, and that may be why it failed.
+        let foreign = self.observe().await.and_then(|now| self.foreign(&now).cloned());
+        self.go_back(why, foreign.as_ref()).await
+    }
+
+    /// Goes back, around the newer deployment if there is one, and says how that ended.
+    pub(super) async fn go_back(&mut self, why: String, foreign: Option<&Replica>) -> Executed {
+        let result = match self.unwind(foreign).await {
+            Unwound::Clean if self.touched => Executed::Unwound { why },
+            Unwound::Clean => Executed::Void { why },
+            Unwound::Superseded(left) => Executed::Void { why: superseded(&why, foreign, &left) },
+            Unwound::Incomplete(left) => Executed::Stuck { why: format!("{why}; {left}") },
+        };
+        self.end(result).await
+    }
+
+    /// Writes down how it ended, if it can be written.
+    pub(super) async fn end(&mut self, result: Executed) -> Executed {
+        self.record_anyway(JournalEvent::Ended { result: result.clone() }).await;
+        result
+    }
+
+    /// Takes back whatever may be in effect, last step first. With a newer deployment, takes back only what we made,
+    /// and leaves alone what that deployment replaced.
+    pub(super) async fn unwind(&mut self, foreign: Option<&Replica>) -> Unwound {
+        let mut left_alone = Vec::new();
+        while let Some(step) = self.state.next_undo() {
+            if foreign.is_some() && self.is_replaced(step) {
+                left_alone.extend(describe_left_alone(&self.state.plan.steps[step]));
+                self.record_anyway(JournalEvent::LeftAlone { step }).await;
+                continue;
+            }
+            if self.state.steps[step] != StepStatus::Undoing {
+                self.record_anyway(JournalEvent::UndoStarted { step }).await;
+            }
+            match self.undo(step).await {
+                Ok(()) => self.record_anyway(JournalEvent::UndoFinished { step }).await,
+                // A leftover that nobody notices is not worth a person's night: it is tried again later.
+                Err(message) if self.state.request.decided.is_none() => {
+                    return Unwound::Incomplete(message);
+                }
+                Err(message) => {
+                    self.record_anyway(JournalEvent::UndoFailed { step, message }).await;
+                    // Something that serves beats nothing: as long as nothing does, the rest is tried all the same.
+                    if self.something_runs().await {
+                        break;
+                    }
+                }
+            }
+        }
+        if self.state.undo_failures().next().is_some() {
+            return Unwound::Incomplete(self.what_is_left());
+        }
+        if foreign.is_some() {
+            return Unwound::Superseded(left_alone);
+        }
+        Unwound::Clean
+    }
+
+    /// Carries out the closing steps, and closes the journal if they all succeeded. Yields the last log lines of
+    /// what was replaced.
+    pub(super) async fn close(&mut self) -> Vec<String> {
+        if self.state.phase == Phase::Applied {
+            for step in self.state.plan.close..self.state.plan.steps.len() {
+                if self.state.steps[step] == StepStatus::Succeeded {
+                    continue;
+                }
+                if let Err(why) = self.forward(step, FORWARD_PATIENCE).await {
+                    tracing::warn!(rollback = %self.state.id(), %why, "a closing step failed; it is tried again when backstop starts");
+                }
+            }
+        }
+        let how = match &self.state.phase {
+            Phase::Applied if self.state.is_closed_up() => "applied".to_owned(),
+            Phase::Applied => return self.log(),
+            Phase::Ended(result) => ended(result).to_owned(),
+            Phase::Preparing | Phase::Unwinding | Phase::Acting => "discarded".to_owned(),
+            Phase::Closed => return self.log(),
+        };
+        if self.state.check(&JournalEvent::Closed { how: how.clone() }).is_ok() {
+            self.record_anyway(JournalEvent::Closed { how }).await;
+        }
+        self.log()
+    }
+
+    /// Whether nothing is left to do or to write.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.phase == Phase::Closed && self.backlog.is_empty()
+    }
+
+    /// Whether it may go on with what was prepared: what runs is what was planned for.
+    pub(super) fn still_fits(&self, now: &Observation, request: &RollbackRequest) -> bool {
+        let (state, mut olds) = (&self.state, olds(&self.state.plan));
+        let mut asked = state.request.clone();
+        asked.decided = request.decided;
+        let mut runs: Vec<_> = now.replicas.iter().map(|r| &r.id).collect();
+        runs.sort_unstable();
+        olds.sort_unstable();
+        olds.dedup();
+        // Undoing would not start what was down when the plan was made.
+        let came_up = state.plan.steps.iter().any(|step| {
+            matches!(step, Step::StopOld { container, was_running: false, .. }
+                if now.replicas.iter().any(|r| r.id == *container && is_up(r)))
+        });
+        state.phase == Phase::Preparing
+            && state.next_step().is_none_or(|step| step >= state.plan.prepare)
+            && asked == *request
+            && olds == runs
+            && !came_up
+    }
+
+    /// A replica that neither the plan nor we made: somebody deployed.
+    pub(super) fn foreign<'a>(&self, now: &'a Observation) -> Option<&'a Replica> {
+        let state = &self.state;
+        let mut known = olds(&state.plan);
+        let mut recreates = false;
+        for output in state.outputs.iter().flatten() {
+            match output {
+                StepOutput::Created { container, .. } | StepOutput::Running { container } => {
+                    known.push(container);
+                }
+                // Taking back creates it anew, under another id.
+                StepOutput::Old { auto_remove, .. } => recreates |= auto_remove,
+                StepOutput::Done
+                | StepOutput::Image { .. }
+                | StepOutput::Disarmed { .. }
+                | StepOutput::Stopped { .. }
+                | StepOutput::Evidence { .. } => {}
+            }
+        }
+        now.replicas.iter().find(|replica| {
+            if known.contains(&&replica.id) {
+                return false;
+            }
+            if replica.release.id == state.plan.to.id {
+                // Ours too if a crash came between its creation and the record of it; but then it does not run.
+                return is_up(replica);
+            }
+            !recreates || state.plan.from.as_ref().map(|r| &r.id) != Some(&replica.release.id)
+        })
+    }
+
+    /// What is said of a rollback whose target runs.
+    pub(super) fn applied(&self) -> Executed {
+        let mut notes = self.state.notes();
+        if let (Some(why), false) = (&self.unwritten, self.backlog.is_empty()) {
+            notes.push(format!("the journal could not be written: {why}"));
+        }
+        Executed::Applied { notes }
+    }
+
+    async fn forward(&mut self, step: usize, patience: Duration) -> Result<(), String> {
+        if self.state.steps[step] == StepStatus::Succeeded {
+            return Ok(());
+        }
+        let name = self.state.plan.steps[step].to_string();
+        let begun = match self.state.steps[step] {
+            StepStatus::Started => Ok(()),
+            _ => self.record(JournalEvent::Started { step }).await,
+        };
+        let applied = match begun {
+            Ok(()) => {
+                self.touched |= step >= self.state.plan.prepare;
+                self.apply(step, patience).await
+            }
+            // Not durable, so not done.
+            Err(message) => Err(RuntimeError { class: ErrorClass::Transient, message }),
+        };
+        match applied {
+            Ok(output) => {
+                let durable = self.record(JournalEvent::Succeeded { step, output }).await;
+                match durable {
+                    // The target runs: going back would undo what is right.
+                    Err(_) if self.state.is_past_pivot() => Ok(()),
+                    Err(why) => Err(format!("went no further than to {name}: {why}")),
+                    Ok(()) => Ok(()),
+                }
+            }
+            Err(RuntimeError { class, message }) => {
+                let why = format!("could not {name}: {message}");
+                self.record_anyway(JournalEvent::Failed { step, class, message }).await;
+                Err(why)
+            }
+        }
+    }
+
+    async fn apply(&self, step: usize, patience: Duration) -> Result<StepOutput, RuntimeError> {
+        let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
+        let plan_step = &state.plan.steps[step];
+        let deadline = deadline(plan_step);
+        loop {
+            let applying = self.runtime.apply(&state.plan, plan_step, &state.outputs);
+            let e = match tokio::time::timeout(deadline, applying).await {
+                Ok(Ok(output)) => return Ok(output),
+                Ok(Err(e)) => e,
+                Err(_) => {
+                    waited += deadline;
+                    too_late(deadline)
+                }
+            };
+            if e.class != ErrorClass::Transient || waited >= patience {
+                return Err(e);
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    async fn undo(&self, step: usize) -> Result<(), String> {
+        let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
+        let (plan_step, output) = (&state.plan.steps[step], state.outputs[step].as_ref());
+        let deadline = deadline(plan_step);
+        let patience = if state.request.decided.is_some() { UNDO_PATIENCE } else { PREPARE_PATIENCE };
+        let mut attempts = 0;
+        loop {
+            let undoing = self.runtime.undo(&state.plan, plan_step, output, &state.outputs);
+            let e = match tokio::time::timeout(deadline, undoing).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(e)) => e,
+                Err(_) => {
+                    waited += deadline;
+                    too_late(deadline)
+                }
+            };
+            attempts += 1;
+            let go_on = match e.class {
+                ErrorClass::Transient => waited < patience,
+                ErrorClass::Permanent | ErrorClass::NotFound | ErrorClass::Conflict => {
+                    attempts < UNDO_ATTEMPTS
+                }
+            };
+            if !go_on {
+                return Err(format!("could not take back \"{plan_step}\": {}", e.message));
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Whether a newer deployment makes it wrong to take this step back: what it did was to the container that
+    /// the deployment replaced.
+    fn is_replaced(&self, step: usize) -> bool {
+        let stopped = |id: &ReplicaId| {
+            self.state.plan.steps.iter().zip(&self.state.steps).any(|(step, status)| {
+                matches!(step, Step::StopOld { container, .. } if container == id)
+                    && !matches!(status, StepStatus::Pending | StepStatus::Undone)
+            })
+        };
+        match &self.state.plan.steps[step] {
+            Step::StopOld { .. } | Step::SetAsideOld { .. } => true,
+            Step::DisarmOld { container, .. } => stopped(container),
+            Step::EnsureImage { .. }
+            | Step::ProbeOld { .. }
+            | Step::CreateReplacement { .. }
+            | Step::TakeName { .. }
+            | Step::StartNew { .. }
+            | Step::AwaitRunning { .. }
+            | Step::SaveEvidence { .. }
+            | Step::PointTag { .. }
+            | Step::RemoveOld { .. } => false,
+        }
+    }
+
+    async fn something_runs(&self) -> bool {
+        let now = self.observe().await;
+        now.is_some_and(|now| now.replicas.iter().any(is_up))
+    }
+
+    /// What runs, if the engine says so soon.
+    async fn observe(&self) -> Option<Observation> {
+        let observing = self.runtime.observe(&self.state.plan.service);
+        tokio::time::timeout(OBSERVE, observing).await.ok()?.ok()
+    }
+
+    /// What could not be taken back, and the command to look at it with.
+    fn what_is_left(&self) -> String {
+        let steps = &self.state.plan.steps;
+        let failures: Vec<_> = self.state.undo_failures().map(|(_, why)| why).collect();
+        let rest: Vec<_> = (0..steps.len())
+            .rev()
+            .filter(|i| {
+                matches!(
+                    self.state.steps[*i],
+                    StepStatus::Started | StepStatus::Succeeded | StepStatus::Failed(_) | StepStatus::Undoing
+                )
+            })
+            .map(|i| format!("\"{}\"", steps[i]))
+            .collect();
+        let service = &self.state.plan.service;
+        let mut text = failures.join("; ");
+        if !rest.is_empty() {
+            text += &format!("; not taken back, because something runs: {}", rest.join(", "));
+        }
+        text + &format!(
+            "; look with `docker ps -a --filter name={service}`, put it right, then `backstop resume {service}`"
+        )
+    }
+
+    fn log(&self) -> Vec<String> {
+        let outputs = self.state.outputs.iter().flatten();
+        outputs.flat_map(StepOutput::log).cloned().collect()
+    }
+
+    /// Makes an event part of the state, durably; without error it may be acted upon.
+    async fn record(&mut self, event: JournalEvent) -> Result<(), String> {
+        self.state.check(&event).map_err(|e| e.to_string())?;
+        self.state.apply(&event);
+        self.backlog.push_back(event);
+        self.flush().await
+    }
+
+    /// The same where it has to go on in any case.
+    async fn record_anyway(&mut self, event: JournalEvent) {
+        let name = event.name();
+        if let Err(why) = self.record(event).await {
+            tracing::error!(rollback = %self.state.id(), event = name, %why, "the journal could not be written");
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        while let Some(event) = self.backlog.front() {
+            if let Err(why) = append(self.store.as_ref(), &self.state, event).await {
+                self.unwritten.get_or_insert_with(|| why.clone());
+                return Err(format!("the journal could not be written: {why}"));
+            }
+            self.backlog.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn planned(plan: Plan, request: &RollbackRequest) -> JournalEvent {
+    JournalEvent::Planned {
+        version: JOURNAL_VERSION,
+        plan: Box::new(plan),
+        // That it was decided is an event of its own: until it is durable, nothing was decided.
+        request: Box::new(RollbackRequest { decided: None, ..request.clone() }),
+    }
+}
+
+async fn append(store: &dyn SagaStore, state: &SagaState, event: &JournalEvent) -> Result<(), String> {
+    let mut attempt = 1;
+    loop {
+        match store.append(state.id(), event).await {
+            Ok(()) => return Ok(()),
+            Err(why) if attempt == APPEND_ATTEMPTS => return Err(why),
+            Err(_) => {
+                attempt += 1;
+                tokio::time::sleep(APPEND_PAUSE).await;
+            }
+        }
+    }
+}
+
+const fn deadline(step: &Step) -> Duration {
+    match step {
+        Step::EnsureImage { .. } | Step::StopOld { .. } => LONG_STEP,
+        Step::ProbeOld { .. }
+        | Step::CreateReplacement { .. }
+        | Step::DisarmOld { .. }
+        | Step::SetAsideOld { .. }
+        | Step::TakeName { .. }
+        | Step::StartNew { .. }
+        | Step::AwaitRunning { .. }
+        | Step::SaveEvidence { .. }
+        | Step::PointTag { .. }
+        | Step::RemoveOld { .. } => SHORT_STEP,
+    }
+}
+
+fn too_late(deadline: Duration) -> RuntimeError {
+    RuntimeError {
+        class: ErrorClass::Transient,
+        message: format!("the engine took longer than {}", crate::core::time::human(deadline)),
+    }
+}
+
+/// The containers that a plan replaces.
+fn olds(plan: &Plan) -> Vec<&ReplicaId> {
+    let containers = plan.steps.iter().filter_map(|step| match step {
+        Step::ProbeOld { container, .. }
+        | Step::DisarmOld { container, .. }
+        | Step::StopOld { container, .. }
+        | Step::SetAsideOld { container, .. }
+        | Step::SaveEvidence { container, .. }
+        | Step::RemoveOld { container, .. } => Some(container),
+        Step::CreateReplacement { old, .. } => old.as_ref(),
+        Step::EnsureImage { .. }
+        | Step::TakeName { .. }
+        | Step::StartNew { .. }
+        | Step::AwaitRunning { .. }
+        | Step::PointTag { .. } => None,
+    });
+    containers.collect()
+}
+
+fn is_up(replica: &Replica) -> bool {
+    use observation::Phase as P;
+    match replica.phase {
+        P::Running | P::Restarting | P::Paused => true,
+        P::Created | P::Exited | P::Gone => false,
+    }
+}
+
+fn describe_left_alone(step: &Step) -> Option<String> {
+    if let Step::SetAsideOld { name, aside, .. } = step {
+        return Some(format!(
+            "{name} was left stopped, perhaps as {aside}: remove it with `docker rm {aside}`"
+        ));
+    }
+    None
+}
+
+fn superseded(why: &str, foreign: Option<&Replica>, left: &[String]) -> String {
+    let newer =
+        foreign.map_or_else(String::new, |r| format!("; {} was deployed meanwhile as {}", r.release, r.name));
+    let left = left.iter().map(|l| format!("; {l}")).collect::<String>();
+    format!("{why}{newer}{left}")
+}
+
+const fn ended(result: &Executed) -> &'static str {
+    match result {
+        Executed::Applied { .. } => "applied",
+        Executed::Void { .. } => "void",
+        Executed::Unwound { .. } => "unwound",
+        Executed::Stuck { .. } => "stuck",
+    }
+}

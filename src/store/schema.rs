@@ -1,0 +1,103 @@
+//! The schema, and how an older one becomes a newer one.
+
+use rusqlite::Connection;
+
+/// The version this program writes, kept in `user_version`.
+pub(super) const VERSION: i64 = 1;
+
+/// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
+///
+/// Columns are what people ask for with the `sqlite3` shell; `detail` holds the whole as JSON, and that is what is
+/// read back. Times are milliseconds since the epoch (`..._ms`); the views show them as dates.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE releases (
+    service TEXT NOT NULL, release TEXT NOT NULL,
+    reference TEXT NOT NULL, image TEXT NOT NULL, standing TEXT NOT NULL,
+    first_seen_ms INTEGER NOT NULL, deployed_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (service, release)
+) STRICT;
+
+-- The whole specification of each replica of a known-good release. Environment variables are among it: keep it secret.
+CREATE TABLE snapshots (
+    service TEXT NOT NULL, release TEXT NOT NULL, name TEXT NOT NULL,
+    inspect TEXT NOT NULL, image TEXT NOT NULL, context TEXT NOT NULL,
+    PRIMARY KEY (service, release, name)
+) STRICT;
+
+-- The empty service is the whole fleet.
+CREATE TABLE flags (
+    service TEXT PRIMARY KEY, paused_by TEXT, stuck TEXT, detail TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL, service TEXT NOT NULL, verdict TEXT NOT NULL,
+    reason_kind TEXT NOT NULL, reason TEXT NOT NULL, dry_run INTEGER NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX decisions_by_service ON decisions (service, id);
+
+CREATE TABLE rollbacks (
+    id TEXT PRIMARY KEY,
+    service TEXT NOT NULL, environment TEXT NOT NULL,
+    from_release TEXT, to_release TEXT NOT NULL, reason TEXT NOT NULL, decided_by TEXT NOT NULL,
+    started_ms INTEGER NOT NULL, applied_ms INTEGER, ended_ms INTEGER,
+    outcome TEXT NOT NULL, resolution TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX rollbacks_by_service ON rollbacks (service, id);
+
+-- What was intended and what was done, step by step. A journal that is not closed is taken up at the next start.
+CREATE TABLE journal (
+    rollback TEXT NOT NULL, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL, event TEXT NOT NULL,
+    PRIMARY KEY (rollback, sequence)
+) STRICT;
+CREATE TABLE journals_closed (rollback TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, service TEXT, title TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL,
+    delivered_ms INTEGER, abandoned_ms INTEGER, last_error TEXT,
+    announcement TEXT NOT NULL
+) STRICT;
+CREATE INDEX outbox_waiting ON outbox (next_ms) WHERE delivered_ms IS NULL AND abandoned_ms IS NULL;
+
+-- A row that is written to find out whether one can be written.
+CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), at_ms INTEGER NOT NULL) STRICT;
+
+CREATE VIEW rollback_log AS SELECT
+    datetime(started_ms / 1000, 'unixepoch') AS date, environment, service,
+    coalesce(from_release, '-') AS rolled_back_from, to_release AS rolled_back_to, reason, decided_by,
+    round((coalesce(ended_ms, applied_ms) - started_ms) / 1000.0, 1) AS duration_s, outcome, resolution, id
+FROM rollbacks ORDER BY id DESC;
+
+CREATE VIEW decision_log AS SELECT
+    datetime(at_ms / 1000, 'unixepoch') AS date, service, verdict, reason, dry_run
+FROM decisions ORDER BY id DESC;
+
+CREATE VIEW release_ledger AS SELECT
+    service, reference, release, standing,
+    datetime(first_seen_ms / 1000, 'unixepoch') AS first_seen, datetime(deployed_ms / 1000, 'unixepoch') AS deployed
+FROM releases ORDER BY service, deployed_ms DESC;
+
+CREATE VIEW announcements AS SELECT
+    datetime(at_ms / 1000, 'unixepoch') AS date, kind, service, title, attempts,
+    CASE WHEN delivered_ms IS NOT NULL THEN 'delivered' WHEN abandoned_ms IS NOT NULL THEN 'abandoned' ELSE 'waiting' END
+        AS state, last_error
+FROM outbox ORDER BY id DESC;
+"];
+
+/// Brings the schema to [`VERSION`], each step in a transaction of its own. The version found must not be newer.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    for (version, migration) in (1..).zip(MIGRATIONS) {
+        if version > found {
+            let step = connection.transaction()?;
+            step.execute_batch(migration)?;
+            step.pragma_update(None, "user_version", version)?;
+            step.commit()?;
+        }
+    }
+    Ok(())
+}

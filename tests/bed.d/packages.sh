@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# Getting the engine and the tools from Debian's packages. Engine and promtool are unpacked into the cache instead of
+# being installed: their packages would start services and take over the host's /var/run/docker.sock.
+
+# Tools without a service behind them are installed as usual: command=package.
+BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc ld=binutils)
+
+# The engine, and of its libraries those that a bare system does not have.
+BED_LIBRARIES=(libdevmapper1.02.1 libseccomp2 libip4tc2 libip6tc2 libxtables12 libmnl0 libnftnl11 libnfnetlink0
+    libnetfilter-conntrack3)
+
+engine_root() { printf '%s/engine-%s' "$BED_CACHE" "$1"; }
+
+install_packages() {
+    local engine=$1
+    mkdir -p "$BED_CACHE"
+    # One at a time: two test runs that start together must not unpack over each other.
+    exec 9>"$BED_CACHE/.lock"
+    flock 9
+    install_tools
+    case $engine in
+        20.10) unpack "engine-20.10" docker.io containerd runc iptables tini "${BED_LIBRARIES[@]}" ;;
+        # The newer release's engine runs on this one's libc; its runc does not, so that stays this one's.
+        26.1) unpack "engine-26.1" docker.io/trixie docker-cli/trixie containerd/trixie tini/trixie runc iptables \
+            "${BED_LIBRARIES[@]}" ;;
+        *) die "no such engine: $engine; there are 20.10 and 26.1" ;;
+    esac
+    unpack prometheus prometheus
+    unpack compose docker-compose/trixie
+    link_tools "$engine"
+    exec 9>&-
+}
+
+install_tools() {
+    local pair missing=()
+    for pair in "${BED_TOOLS[@]}"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "these are missing, and this is no Debian to get them from: ${missing[*]}"
+    say "installing ${missing[*]}"
+    refresh_lists
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# Once a run, and only when something has to be fetched. A foreign source that fails must not stop us.
+refresh_lists() {
+    [ -z "${BED_LISTS_FRESH:-}" ] || return 0
+    apt-get update -qq >&2 || say "apt-get update had errors; going on with the lists there are"
+    BED_LISTS_FRESH=yes
+}
+
+# unpack TREE PACKAGE...: into $BED_CACHE/TREE. PACKAGE/trixie comes from that release of Debian, which the host's own
+# lists know nothing of. The marker is written last, so that a broken run is done again.
+unpack() {
+    local tree=$BED_CACHE/$1 debs=$BED_CACHE/debs-$1
+    shift
+    [ ! -e "$tree/.complete" ] || return 0
+    command -v dpkg >/dev/null || die "the engine is unpacked from Debian's packages: run this on Debian 12"
+    say "fetching $*"
+    refresh_lists
+    rm -rf "$tree" "$debs"
+    mkdir -p "$tree" "$debs"
+    local package deb own=() newer=()
+    for package in "$@"; do
+        case $package in */trixie) newer+=("${package%/*}") ;; *) own+=("$package") ;; esac
+    done
+    (
+        cd "$debs"
+        [ ${#own[@]} = 0 ] || apt-get download -qq -o APT::Sandbox::User=root "${own[@]}" >&2
+        [ ${#newer[@]} = 0 ] || trixie download -qq "${newer[@]}" >&2
+    )
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$tree"; done
+    rm -rf "$debs"
+    touch "$tree/.complete"
+}
+
+# apt-get with lists of its own, from the mirror that the host uses.
+trixie() {
+    local apt=$BED_CACHE/apt-trixie site
+    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
+        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
+    if [ ! -e "$apt/.complete" ]; then
+        mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+        site=$(apt-get indextargets --format '$(SITE)' 'Codename: bookworm' 'Component: main' | head -n 1)
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" >"$apt/sources.list"
+        apt-get "${options[@]}" update -qq >&2
+        touch "$apt/.complete"
+    fi
+    apt-get "${options[@]}" "$@"
+}
+
+# Names that the packages' installation scripts would have made.
+link_tools() {
+    local root
+    root=$(engine_root "$1")
+    ln -sfn xtables-nft-multi "$root/usr/sbin/iptables"
+    ln -sfn xtables-nft-multi "$root/usr/sbin/ip6tables"
+    # The static init needs nothing of the image it is put into.
+    ln -sfn tini-static "$root/usr/bin/docker-init"
+    mkdir -p "$BED_CACHE/bin"
+    ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
+    ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
+}

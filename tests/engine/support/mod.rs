@@ -1,0 +1,23 @@
+//! What the end-to-end tests stand on: engines, images, the daemon, a webhook's other end, and waiting.
+
+pub(crate) mod bed;
+pub(crate) mod daemon;
+pub(crate) mod http;
+pub(crate) mod image;
+pub(crate) mod inspect;
+pub(crate) mod story;
+pub(crate) mod wait;
+pub(crate) mod webhook;
+
+pub(crate) use bed::Bed;
+pub(crate) use daemon::Daemon;
+pub(crate) use image::Image;
+pub(crate) use wait::{eventually, seconds};
+pub(crate) use webhook::Webhook;
+
+/// What tests/run hands over, or the reason to stop.
+pub(crate) fn handed_over(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: these tests are run by `tests/run engine [FILTER]`")
+    })
+}

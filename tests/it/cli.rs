@@ -1,0 +1,253 @@
+//! The command line, run as a program against a real port. What a terminal shows is tested next to the tables.
+
+use std::process::{Output, Stdio};
+
+use backstop::core::Command as Asked;
+use backstop::core::ledger::RollbackOutcome;
+use backstop::core::release::ServiceName;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
+
+async fn up() -> Surface {
+    Surface::start(fleet(NEW_YEAR)).await
+}
+
+/// The program in an environment of its own, reading nothing.
+fn backstop(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backstop"));
+    command
+        .env_clear()
+        .env("TZ", "UTC")
+        .env("USER", "anna")
+        .stdin(Stdio::null())
+        .args(args)
+        .kill_on_drop(true);
+    command
+}
+
+impl Surface {
+    async fn run(&self, args: &[&str]) -> Output {
+        backstop(args).env("BACKSTOP_ENDPOINT", &self.url).output().await.unwrap()
+    }
+
+    async fn run_with_token(&self, args: &[&str]) -> Output {
+        let file = token_file(TOKEN);
+        let with = backstop(args)
+            .env("BACKSTOP_ENDPOINT", &self.url)
+            .env("BACKSTOP_TOKEN_FILE", file.path())
+            .output();
+        with.await.unwrap()
+    }
+}
+
+fn token_file(token: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{token}\n")).unwrap();
+    file
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn succeeded(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}{}", out(output), err(output));
+    out(output)
+}
+
+#[tokio::test]
+async fn status_is_plain_when_piped_and_ends_with_what_needs_a_person() {
+    let surface = up().await;
+    let text = succeeded(&surface.run(&["status"]).await);
+    assert!(!text.contains('\x1b'), "no colours in a pipe");
+    insta::with_settings!({filters => vec![(env!("CARGO_PKG_VERSION"), "VERSION")]}, {
+        insta::assert_snapshot!("status_piped", text);
+    });
+    let json: Value = serde_json::from_str(&succeeded(&surface.run(&["--json", "status"]).await)).unwrap();
+    assert_eq!(json["services"][0]["name"], "billing");
+}
+
+#[tokio::test]
+async fn explain_prints_the_whole_matrix_and_every_gate() {
+    let surface = up().await;
+    insta::assert_snapshot!("explain_piped", succeeded(&surface.run(&["explain", "shop"]).await));
+    let missing = surface.run(&["explain", "shpo"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(err(&missing), "error: there is no service `shpo`\nhint: did you mean `shop`?\n");
+    assert!(missing.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn history_lists_and_shows_one_with_its_journal() {
+    let surface = up().await;
+    assert_eq!(succeeded(&surface.run(&["history"]).await), "No rollback is on record.\n");
+    *surface.past.rollbacks.lock().unwrap() = vec![
+        record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned())),
+        record(1, NEW_YEAR, RollbackOutcome::Unwound("the image is gone".to_owned())),
+    ];
+    insta::assert_snapshot!(
+        "history_piped",
+        succeeded(&surface.run(&["history", "shop", "--limit", "2"]).await)
+    );
+    insta::assert_snapshot!(
+        "history_one",
+        succeeded(&surface.run(&["history", "--rollback", "r0002"]).await)
+    );
+    assert_eq!(surface.run(&["history", "--limit", "0"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing_and_says_how_to_carry_it_out() {
+    let surface = up().await;
+    insta::assert_snapshot!("plan", succeeded(&surface.run(&["plan", "shop", "--to", "shop:v1"]).await));
+    let refused = surface.run(&["plan", "shop", "--to", "shop:v9"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(err(&refused), "error: `shop` never ran `shop:v9`\nhint: backstop explain shop\n");
+    assert!(surface.core.commands.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_terminal_a_rollback_needs_yes() {
+    let surface = up().await;
+    let refused = surface.run_with_token(&["rollback", "shop"]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(err(&refused).contains("backstop plan shop"), "{}", err(&refused));
+    assert!(surface.core.commands.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_rollback_shows_the_plan_and_says_who_asked() {
+    let surface = up().await;
+    *surface.core.answer.lock().unwrap() = Ok("rolling shop back to shop:v1".to_owned());
+    let text =
+        succeeded(&surface.run_with_token(&["rollback", "shop", "--yes", "--why", "users complain"]).await);
+    assert!(text.contains("  2. stop shop-1 (SIGTERM, at most 3s)"), "{text}");
+    assert!(text.contains("rolling shop back to shop:v1\n"), "{text}");
+    let commands = surface.core.commands.lock().unwrap().clone();
+    let service = ServiceName::new("shop");
+    assert_eq!(commands[0].0, Asked::Rollback { service, to: None, why: "users complain".to_owned() });
+    assert!(commands[0].1.starts_with("anna@"), "{}", commands[0].1);
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_outcome_of_the_rollback_that_was_asked_for() {
+    let surface = up().await;
+    let old = record(1, NEW_YEAR, RollbackOutcome::Stuck("long ago".to_owned()));
+    *surface.past.rollbacks.lock().unwrap() = vec![old];
+    let good = record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned()));
+    *surface.core.then.lock().unwrap() = vec![good];
+    let output = surface.run_with_token(&["--json", "rollback", "shop", "--yes", "--wait"]).await;
+    let json: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!((&json["id"], &json["outcome"]), (&"r0002".into(), &"verified".into()));
+    assert!(err(&output).contains("A rollback of shop would do this"), "the plan is told, but not as data");
+
+    let bad = record(3, NEW_YEAR, RollbackOutcome::NotVerified("shop:v1 answers 500".to_owned()));
+    *surface.core.then.lock().unwrap() = vec![bad];
+    let output = surface.run_with_token(&["rollback", "shop", "--yes", "--wait"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("error: the rollback ended as `not_verified`: shop:v1 answers 500"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[tokio::test]
+async fn waiting_follows_on_to_the_next_older_release() {
+    let surface = up().await;
+    let failed = record(1, NEW_YEAR, RollbackOutcome::NotVerified("shop:v1 answers 500".to_owned()));
+    *surface.core.then.lock().unwrap() = vec![failed];
+    let mut picture = fleet(NEW_YEAR);
+    picture.services[2].rollback = Some(record(2, NEW_YEAR, RollbackOutcome::Executing));
+    surface.fleet.send_replace(picture.into());
+    let file = token_file(TOKEN);
+    let mut waiting = backstop(&["rollback", "shop", "--yes", "--wait"])
+        .env("BACKSTOP_ENDPOINT", &surface.url)
+        .env("BACKSTOP_TOKEN_FILE", file.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(waiting.stderr.take().unwrap()));
+    while !lines.next_line().await.unwrap().expect("it must not end yet").contains("r0001: not verified") {}
+    let proved = record(2, NEW_YEAR, RollbackOutcome::Verified("proved".to_owned()));
+    surface.past.rollbacks.lock().unwrap().insert(0, proved);
+    assert_eq!(waiting.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn pause_and_resume_say_what_the_core_said() {
+    let surface = up().await;
+    *surface.core.answer.lock().unwrap() = Ok("shop is paused for 30m".to_owned());
+    assert_eq!(
+        succeeded(&surface.run_with_token(&["pause", "shop", "--for", "30m"]).await),
+        "shop is paused for 30m\n"
+    );
+    succeeded(&surface.run_with_token(&["resume"]).await);
+    assert_eq!(surface.core.commands.lock().unwrap()[1].0, Asked::Resume { service: None });
+    let wrong = surface.run_with_token(&["pause", "--for", "soon"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(err(&wrong).contains("30m"));
+}
+
+#[tokio::test]
+async fn a_missing_or_wrong_token_is_explained() {
+    let surface = up().await;
+    let wrong = token_file("wrong");
+    let output = surface.run(&["pause", "--token-file", wrong.path().to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).starts_with("error: the token is wrong\nhint: "), "{}", err(&output));
+    let output = surface.run(&["pause", "--token-file", "/nowhere/token"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("/nowhere/token"), "{}", err(&output));
+    surface.token.send_replace(None);
+    let output = surface.run_with_token(&["resume"]).await;
+    assert!(err(&output).contains("api.token_file"), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_69_with_what_to_do() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = backstop(&["status", "--endpoint", &url]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let said = err(&output);
+    assert!(said.contains(&format!("error: the daemon does not answer at {url}")), "{said}");
+    assert!(said.contains("systemctl start backstop") && said.contains("BACKSTOP_ENDPOINT"), "{said}");
+    let output = backstop(&["status", "--endpoint", "nonsense"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn something_else_on_the_port_is_recognised() {
+    let router = axum::Router::new()
+        .route("/api/v1/status", axum::routing::get(|| async { "<html>hello</html>" }))
+        .fallback(|| async { (http::StatusCode::NOT_FOUND, "nope") });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, router).await });
+    for args in [["status", "--endpoint", &url], ["history", "--endpoint", &url]] {
+        let output = backstop(&args).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(err(&output).contains("not as Backstop does"), "{}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn help_documents_the_exit_codes() {
+    let text = succeeded(&backstop(&["--help"]).output().await.unwrap());
+    for code in ["0 ", "1 ", "2 ", "64", "69"] {
+        assert!(text.contains(&format!("\n  {code} ")), "{code}: {text}");
+    }
+    assert_eq!(backstop(&["stauts"]).output().await.unwrap().status.code(), Some(2));
+}

@@ -1,0 +1,611 @@
+//! A tiny world of containers that can fail, hang on to an effect, or take the whole process down at any point.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use backstop::core::observation::{Look, Observation, Phase, Replica};
+use backstop::core::plan::{Plan, Specification, Step, StepOutput};
+use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use backstop::core::settings::ServiceSettings;
+use backstop::core::{Input, RollbackRequest, Timestamp};
+use backstop::rollback::{JournalEvent, SagaStore};
+use backstop::runtime::{ErrorClass, Runtime, RuntimeError, Snapshot};
+
+pub(crate) fn release(name: &str) -> Release {
+    Release {
+        id: ReleaseId::new(name),
+        image: ImageId::new(format!("sha256:{name}")),
+        reference: format!("shop:{name}"),
+        digests: Vec::new(),
+        fingerprint: name.into(),
+        version: None,
+    }
+}
+
+pub(crate) fn request(from: Option<&str>) -> RollbackRequest {
+    RollbackRequest {
+        id: RollbackId::new("rb1"),
+        service: ServiceName::new("shop"),
+        from: from.map(ReleaseId::new),
+        to: release("good"),
+        stop_grace: Duration::from_secs(3),
+        decided: None,
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) release: String,
+    pub(crate) running: bool,
+    /// It has its restart policy.
+    pub(crate) armed: bool,
+    /// Only one running container can have it.
+    pub(crate) port: String,
+}
+
+/// The process dies here: nothing after this happens.
+#[derive(Debug, Default)]
+pub(crate) struct Crash(Notify);
+
+impl Crash {
+    async fn now<T>(&self) -> T {
+        self.0.notify_one();
+        pending().await
+    }
+
+    /// Runs a piece of the program until it ends or the process dies.
+    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.0.notified() => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Op {
+    Apply(usize),
+    Undo(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fault {
+    /// It fails; with or without having taken effect.
+    Fail { class: ErrorClass, effect: bool, times: u32 },
+    /// The process dies before or after the effect.
+    Crash { effect: bool },
+}
+
+#[derive(Debug, Default)]
+struct World {
+    containers: Vec<Container>,
+    faults: BTreeMap<Op, Fault>,
+    created: u32,
+    observed: u32,
+    /// So many looks fail.
+    deaf: u32,
+    calls: Vec<Op>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeRuntime {
+    world: Mutex<World>,
+    pub(crate) crash: Arc<Crash>,
+    /// Every step and every undo is carried out twice.
+    pub(crate) twice: bool,
+    /// If set, an application waits for it.
+    pub(crate) gate: Option<Arc<Notify>>,
+}
+
+impl FakeRuntime {
+    pub(crate) fn with_replicas(n: usize, crash: Arc<Crash>) -> Self {
+        let runtime = Self { crash, ..Self::default() };
+        for name in names(n) {
+            runtime.deploy(&name, "bad");
+        }
+        runtime
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub(crate) fn fault(&self, op: Op, fault: Fault) {
+        self.world().faults.insert(op, fault);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.world().faults.clear();
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        self.world().containers.clone()
+    }
+
+    pub(crate) fn deaf(&self, looks: u32) {
+        self.world().deaf = looks;
+    }
+
+    pub(crate) fn observed(&self) -> u32 {
+        self.world().observed
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Op> {
+        self.world().calls.clone()
+    }
+
+    /// What a deployer does: remove what has the name, run the new one.
+    pub(crate) fn deploy(&self, name: &str, release: &str) {
+        let mut world = self.world();
+        world.containers.retain(|c| c.name != name);
+        let rest = world.containers.iter_mut();
+        rest.filter(|c| c.port == name).for_each(|c| c.running = false);
+        let id = world.fresh();
+        world.containers.push(Container {
+            id,
+            name: name.into(),
+            release: release.into(),
+            running: true,
+            armed: true,
+            port: name.into(),
+        });
+    }
+
+    async fn perform(&self, op: Op, act: impl Fn(&mut World) -> Result<StepOutput, RuntimeError>) -> Done {
+        if let Some(gate) = &self.gate {
+            gate.notified().await;
+        }
+        let fault = {
+            let mut world = self.world();
+            world.calls.push(op);
+            let fault = world.faults.get(&op).copied();
+            if let Some(Fault::Fail { times, .. }) = world.faults.get_mut(&op) {
+                if *times <= 1 {
+                    world.faults.remove(&op);
+                } else {
+                    *times -= 1;
+                }
+            }
+            fault
+        };
+        let effect = |world: &mut World| {
+            let first = act(world)?;
+            if self.twice {
+                assert_eq!(act(world)?, first, "{op:?} is not idempotent");
+            }
+            Ok(first)
+        };
+        match fault {
+            None => effect(&mut self.world()),
+            Some(Fault::Fail { class, effect: took, .. }) => {
+                if took {
+                    let _ = effect(&mut self.world());
+                }
+                Err(RuntimeError { class, message: format!("{op:?} was made to fail") })
+            }
+            Some(Fault::Crash { effect: took }) => {
+                if took {
+                    let _ = effect(&mut self.world());
+                }
+                self.world().faults.remove(&op);
+                self.crash.now().await
+            }
+        }
+    }
+}
+
+type Done = Result<StepOutput, RuntimeError>;
+
+pub(crate) fn names(n: usize) -> Vec<String> {
+    (1..=n).map(|i| format!("shop-{i}")).collect()
+}
+
+fn error(class: ErrorClass, message: impl Into<String>) -> RuntimeError {
+    RuntimeError { class, message: message.into() }
+}
+
+impl World {
+    fn fresh(&mut self) -> String {
+        self.created += 1;
+        format!("id{}", self.created)
+    }
+
+    fn find(&mut self, id: &str) -> Result<&mut Container, RuntimeError> {
+        let found = self.containers.iter_mut().find(|c| c.id == id);
+        found.ok_or_else(|| error(ErrorClass::NotFound, format!("no container {id}")))
+    }
+
+    fn rename(&mut self, id: &str, to: &str) -> Done {
+        if self.containers.iter().any(|c| c.name == to && c.id != id) {
+            return Err(error(ErrorClass::Conflict, format!("{to} is taken")));
+        }
+        self.find(id)?.name = to.into();
+        Ok(StepOutput::Done)
+    }
+
+    fn start(&mut self, id: &str) -> Done {
+        let port = self.find(id)?.port.clone();
+        if self.containers.iter().any(|c| c.running && c.port == port && c.id != id) {
+            return Err(error(ErrorClass::Permanent, format!("port {port} is taken")));
+        }
+        self.find(id)?.running = true;
+        Ok(StepOutput::Done)
+    }
+
+    fn apply(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Done {
+        match step {
+            Step::EnsureImage { image, .. } => Ok(StepOutput::Image { pulled: false, image: image.clone() }),
+            Step::ProbeOld { container, .. } => {
+                self.find(container.as_str())?;
+                Ok(StepOutput::Old {
+                    restart_policy: "always".into(),
+                    auto_remove: false,
+                    stop_timeout: None,
+                    reacts: Some(true),
+                    specification: None,
+                    log: Vec::new(),
+                })
+            }
+            Step::CreateReplacement { name, temp_name, .. } => {
+                let known = self.containers.iter().find(|c| c.name == *temp_name).map(|c| c.id.clone());
+                let id = known.unwrap_or_else(|| {
+                    let id = self.fresh();
+                    self.containers.push(Container {
+                        id: id.clone(),
+                        name: temp_name.clone(),
+                        release: "good".into(),
+                        running: false,
+                        armed: true,
+                        port: name.clone(),
+                    });
+                    id
+                });
+                Ok(StepOutput::Created { container: ReplicaId::new(id), notes: vec!["a note".into()] })
+            }
+            Step::DisarmOld { container, .. } => {
+                self.find(container.as_str())?.armed = false;
+                Ok(StepOutput::Disarmed { restart_policy: Some("always".into()) })
+            }
+            Step::StopOld { container, .. } => {
+                self.find(container.as_str())?.running = false;
+                Ok(StepOutput::Stopped { how: "asked".into() })
+            }
+            Step::SetAsideOld { container, aside, .. } => self.rename(container.as_str(), aside),
+            Step::TakeName { created, name, .. } => self.rename(&id_of(done, *created)?, name),
+            Step::StartNew { created, .. } => self.start(&id_of(done, *created)?),
+            Step::AwaitRunning { created, .. } => {
+                let id = id_of(done, *created)?;
+                if self.find(&id)?.running {
+                    Ok(StepOutput::Running { container: ReplicaId::new(id) })
+                } else {
+                    Err(error(ErrorClass::Permanent, "it exited"))
+                }
+            }
+            Step::SaveEvidence { .. } => Ok(StepOutput::Evidence { log: vec!["last words".into()] }),
+            Step::PointTag { .. } => Ok(StepOutput::Done),
+            Step::RemoveOld { container, .. } => {
+                self.containers.retain(|c| c.id != container.as_str());
+                Ok(StepOutput::Done)
+            }
+        }
+    }
+
+    fn undo(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Result<(), RuntimeError> {
+        match step {
+            Step::EnsureImage { .. }
+            | Step::ProbeOld { .. }
+            | Step::AwaitRunning { .. }
+            | Step::SaveEvidence { .. }
+            | Step::PointTag { .. }
+            | Step::RemoveOld { .. } => {}
+            Step::CreateReplacement { temp_name, .. } => {
+                self.containers.retain(|c| c.name != *temp_name);
+            }
+            Step::DisarmOld { container, .. } => {
+                if let Ok(old) = self.find(container.as_str()) {
+                    old.armed = true;
+                }
+            }
+            Step::StopOld { container, was_running: true, .. } => {
+                self.start(container.as_str())?;
+            }
+            Step::StopOld { .. } => {}
+            Step::SetAsideOld { container, name, aside } => {
+                if self.find(container.as_str())?.name == *aside {
+                    self.rename(container.as_str(), name)?;
+                }
+            }
+            Step::TakeName { created, name, temp_name } => {
+                let id = id_of(done, *created)?;
+                if self.find(&id).is_ok_and(|c| c.name == *name) {
+                    self.rename(&id, temp_name)?;
+                }
+            }
+            Step::StartNew { created, .. } => {
+                if let Ok(new) = self.find(&id_of(done, *created)?) {
+                    new.running = false;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn id_of(done: &[Option<StepOutput>], created: usize) -> Result<String, RuntimeError> {
+    match &done[created] {
+        Some(StepOutput::Created { container, .. }) => Ok(container.as_str().into()),
+        other => Err(error(ErrorClass::Permanent, format!("nothing was created: {other:?}"))),
+    }
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn watch(&self, _: mpsc::Sender<Input>) {}
+
+    async fn look(&self) -> Result<Look, RuntimeError> {
+        Ok(Look::default())
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
+        let mut world = self.world();
+        world.observed += 1;
+        if world.deaf > 0 {
+            world.deaf -= 1;
+            return Err(error(ErrorClass::Transient, "the engine does not answer"));
+        }
+        let here = world.containers.iter().filter(|c| c.running || !c.name.contains(".rb"));
+        let replicas = here.map(|c| Replica {
+            id: ReplicaId::new(&c.id),
+            name: c.name.clone(),
+            release: release(&c.release),
+            created: Timestamp::default(),
+            started: None,
+            phase: if c.running { Phase::Running } else { Phase::Exited },
+            restart_count: 0,
+            restarts: c.armed,
+            health: None,
+            exit_code: None,
+            start_error: None,
+            address: None,
+        });
+        Ok(Observation {
+            service: service.clone(),
+            settings: Arc::new(ServiceSettings::default()),
+            replicas: replicas.collect(),
+        })
+    }
+
+    async fn snapshot(&self, _: &Observation) -> Result<Vec<Snapshot>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn protect(&self, _: &Release, _: u32) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn unprotect(&self, _: &Release) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn plan(
+        &self,
+        now: &Observation,
+        to: &[Snapshot],
+        request: &RollbackRequest,
+    ) -> Result<Plan, RuntimeError> {
+        Ok(plan(now, to, request))
+    }
+
+    async fn apply(&self, plan: &Plan, step: &Step, done: &[Option<StepOutput>]) -> Done {
+        self.perform(Op::Apply(index(plan, step)), |world| world.apply(step, done)).await
+    }
+
+    async fn undo(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        _: Option<&StepOutput>,
+        done: &[Option<StepOutput>],
+    ) -> Result<(), RuntimeError> {
+        let undo = |world: &mut World| match (step, world.undo(step, done)) {
+            // What was never created has no name to give back and nothing to stop.
+            (Step::TakeName { created, .. } | Step::StartNew { created, .. }, Err(_))
+                if done[*created].is_none() =>
+            {
+                Ok(StepOutput::Done)
+            }
+            (_, undone) => undone.map(|()| StepOutput::Done),
+        };
+        self.perform(Op::Undo(index(plan, step)), undo).await.map(|_| ())
+    }
+}
+
+fn index(plan: &Plan, step: &Step) -> usize {
+    plan.steps.iter().position(|s| s == step).unwrap()
+}
+
+/// The same shape as a plan for real containers.
+fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Plan {
+    let id = &request.id;
+    let olds: BTreeMap<_, _> = now.replicas.iter().map(|r| (r.name.clone(), r)).collect();
+    let old = |snapshot: &Snapshot| olds.get(&snapshot.name).map(|r| (r.id.clone(), r.name.clone()));
+    let mut steps = vec![Step::EnsureImage {
+        image: request.to.image.clone(),
+        reference: request.to.reference.clone(),
+        digests: Vec::new(),
+    }];
+    let mut created = Vec::new();
+    for snapshot in to {
+        if let Some((container, name)) = old(snapshot) {
+            steps.push(Step::ProbeOld { container, name });
+        }
+        created.push(steps.len());
+        steps.push(Step::CreateReplacement {
+            name: snapshot.name.clone(),
+            temp_name: format!("{}.rbnew-{id}", snapshot.name),
+            old: old(snapshot).map(|(container, _)| container),
+            specification: Specification::new(snapshot.inspect.to_string()),
+        });
+    }
+    let prepare = steps.len();
+    for (snapshot, created) in to.iter().zip(created) {
+        let name = snapshot.name.clone();
+        if let Some((container, name)) = old(snapshot) {
+            steps.push(Step::DisarmOld { container: container.clone(), name: name.clone() });
+            steps.push(Step::StopOld {
+                container: container.clone(),
+                name: name.clone(),
+                grace: request.stop_grace,
+                was_running: true,
+            });
+            let aside = format!("{name}.rbold-{id}");
+            steps.push(Step::SetAsideOld { container, name, aside });
+        }
+        let temp_name = format!("{name}.rbnew-{id}");
+        steps.push(Step::TakeName { created, temp_name, name: name.clone() });
+        steps.push(Step::StartNew { created, name: name.clone() });
+        steps.push(Step::AwaitRunning { created, name });
+    }
+    let pivot = steps.len();
+    steps.push(Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() });
+    let close = steps.len();
+    for (container, name) in to.iter().filter_map(old) {
+        steps.push(Step::SaveEvidence { container: container.clone(), name: name.clone() });
+        steps.push(Step::RemoveOld { container, name: format!("{name}.rbold-{id}") });
+    }
+    Plan {
+        id: id.clone(),
+        service: request.service.clone(),
+        from: now.replicas.first().map(|r| r.release.clone()),
+        to: request.to.clone(),
+        steps,
+        prepare,
+        pivot,
+        close,
+        notes: Vec::new(),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The process dies before the n-th append, or right after it became durable.
+    Crash { at: usize, durable: bool },
+    /// Appends fail from the n-th on; durable all the same, or not.
+    Fail { from: usize, durable: bool },
+}
+
+/// Journals as they would be on disk: serialized.
+#[derive(Debug)]
+pub(crate) struct FakeStore {
+    journals: Mutex<BTreeMap<RollbackId, Vec<Value>>>,
+    closed: Mutex<BTreeSet<RollbackId>>,
+    trouble: Mutex<Option<Trouble>>,
+    appended: Mutex<usize>,
+    crash: Arc<Crash>,
+    replicas: usize,
+}
+
+impl FakeStore {
+    pub(crate) fn new(replicas: usize, crash: Arc<Crash>) -> Self {
+        Self {
+            journals: Mutex::default(),
+            closed: Mutex::default(),
+            trouble: Mutex::default(),
+            appended: Mutex::default(),
+            crash,
+            replicas,
+        }
+    }
+
+    pub(crate) fn trouble(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock().unwrap() = trouble;
+        *self.appended.lock().unwrap() = 0;
+    }
+
+    pub(crate) fn appended(&self) -> usize {
+        *self.appended.lock().unwrap()
+    }
+
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        self.journals.lock().unwrap().values().next().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.journal().iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn put(&self, journal: Vec<Value>) {
+        self.journals.lock().unwrap().insert(RollbackId::new("rb1"), journal);
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.journals.lock().unwrap().len() - self.closed.lock().unwrap().len()
+    }
+
+    fn write(&self, rollback: &RollbackId, event: &JournalEvent) {
+        let record = serde_json::to_value(event).unwrap();
+        self.journals.lock().unwrap().entry(rollback.clone()).or_default().push(record);
+        if event.closes() {
+            self.closed.lock().unwrap().insert(rollback.clone());
+        }
+    }
+}
+
+#[async_trait]
+impl SagaStore for FakeStore {
+    async fn append(&self, rollback: &RollbackId, event: &JournalEvent) -> Result<(), String> {
+        let n = {
+            let mut appended = self.appended.lock().unwrap();
+            *appended += 1;
+            *appended
+        };
+        let trouble = *self.trouble.lock().unwrap();
+        match trouble {
+            Some(Trouble::Crash { at, durable }) if at == n => {
+                if durable {
+                    self.write(rollback, event);
+                }
+                self.crash.now().await
+            }
+            Some(Trouble::Fail { from, durable }) if n >= from => {
+                if durable {
+                    self.write(rollback, event);
+                }
+                Err("disk full".into())
+            }
+            Some(_) | None => {
+                self.write(rollback, event);
+                Ok(())
+            }
+        }
+    }
+
+    async fn unfinished(&self) -> Result<Vec<(RollbackId, Vec<Value>)>, String> {
+        let closed = self.closed.lock().unwrap();
+        let journals = self.journals.lock().unwrap();
+        let open = journals.iter().filter(|(id, _)| !closed.contains(*id));
+        Ok(open.map(|(id, journal)| (id.clone(), journal.clone())).collect())
+    }
+
+    async fn snapshots(&self, _: &ServiceName, release: &ReleaseId) -> Result<Vec<Snapshot>, String> {
+        if release.as_str() != "good" {
+            return Ok(Vec::new());
+        }
+        let snapshot = |name: String| Snapshot {
+            inspect: json!({"Name": name}),
+            image: Value::Null,
+            context: Value::Null,
+            name,
+        };
+        Ok(names(self.replicas.max(1)).into_iter().map(snapshot).collect())
+    }
+}
