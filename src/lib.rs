@@ -12,4 +12,5 @@ pub mod rollback;
 pub mod runtime;
 pub mod signal;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;

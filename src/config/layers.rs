@@ -47,11 +47,7 @@ impl Sources {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self {
-            file,
-            environment,
-            overrides,
-        }
+        Self { file, environment, overrides }
     }
 
     /// Where systemd put this service's credentials.
@@ -73,11 +69,7 @@ pub(super) struct Layers {
 
 /// Reads every layer; what cannot be read is a problem.
 pub(super) fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Layers {
-    let mut layers = Layers {
-        nodes: Vec::new(),
-        files: Vec::new(),
-        incomplete: false,
-    };
+    let mut layers = Layers { nodes: Vec::new(), files: Vec::new(), incomplete: false };
     layers.add(syntax::parse(Format::Toml, SHIPPED_NAME, SHIPPED), problems);
     let file = sources.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     if sources.file.is_some() || file.exists() {
@@ -124,10 +116,7 @@ impl Layers {
 fn drop_ins(file: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     let directory = file.parent().unwrap_or(Path::new("")).join("conf.d");
     let mut cannot = |error: &std::io::Error| {
-        let what = Wrong::new(
-            format!("cannot be listed: {error}"),
-            "let its reader list it, or remove it",
-        );
+        let what = Wrong::new(format!("cannot be listed: {error}"), "let its reader list it, or remove it");
         problems.push(Problem::new(directory.display(), "", what));
     };
     let entries = match std::fs::read_dir(&directory) {
@@ -147,10 +136,7 @@ fn drop_ins(file: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         }
     }
     // Editors and package managers leave other files there, and hidden ones.
-    let hidden = |path: &Path| {
-        path.file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-    };
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     paths.retain(|path| Format::of(path).is_some() && !hidden(path));
     paths.sort();
     if paths.len() > DROP_INS {
@@ -277,8 +263,5 @@ fn flags(overrides: &[(String, String)], problems: &mut Vec<Problem>) -> Node {
 
 /// Two settings of one layer cannot both be.
 pub(super) fn in_the_way() -> Wrong {
-    Wrong::new(
-        "one setting makes this a section and another a value",
-        "remove one of them",
-    )
+    Wrong::new("one setting makes this a section and another a value", "remove one of them")
 }

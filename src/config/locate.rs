@@ -36,25 +36,15 @@ impl Places {
     /// A clash as a problem, at the first of its keys that a person set. `service` is the section it was found
     /// in; without one it was found in the whole.
     pub(super) fn problem(&self, service: Option<&str>, clash: Clash) -> Problem {
-        let found: Vec<(Vec<String>, &Place)> = clash
-            .keys
-            .iter()
-            .filter_map(|key| self.last(service, key))
-            .collect();
+        let found: Vec<(Vec<String>, &Place)> =
+            clash.keys.iter().filter_map(|key| self.last(service, key)).collect();
         let by_a_person =
             |place: &Place| !matches!(place, Place::File { path, .. } if &**path == SHIPPED_NAME);
-        let best = found
-            .iter()
-            .find(|(_, place)| by_a_person(place))
-            .or_else(|| found.first());
+        let best = found.iter().find(|(_, place)| by_a_person(place)).or_else(|| found.first());
         match best {
             Some((path, place)) => {
                 // A label's name is its key already.
-                let key = if matches!(place, Place::Label(_)) {
-                    String::new()
-                } else {
-                    dotted(path)
-                };
+                let key = if matches!(place, Place::Label(_)) { String::new() } else { dotted(path) };
                 Problem::new(place, key, clash.what)
             }
             None => Problem::new("", clash.keys.join(", "), clash.what),
@@ -65,11 +55,7 @@ impl Places {
     fn last(&self, service: Option<&str>, key: &str) -> Option<(Vec<String>, &Place)> {
         let key = split(key)?;
         let below = |above: &[&str]| {
-            let path: Vec<String> = above
-                .iter()
-                .map(|name| (*name).to_owned())
-                .chain(key.clone())
-                .collect();
+            let path: Vec<String> = above.iter().map(|name| (*name).to_owned()).chain(key.clone()).collect();
             self.0.get(&path).map(|place| (path, place))
         };
         match service {

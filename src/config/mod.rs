@@ -36,9 +36,7 @@ use serde::Deserialize;
 pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SERVICE};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
-pub use settings::{
-    ApiSettings, EngineSettings, LogFormat, LogSettings, NotifySettings, Settings, WebhookSettings,
-};
+pub use settings::{ApiSettings, EngineSettings, LogSettings, NotifySettings, Settings, WebhookSettings};
 
 use file::File;
 use locate::Places;
@@ -48,6 +46,7 @@ use schema::{Findings, Setting};
 use values::{Enroll, SecretFile, SecretUrl, Token};
 
 use crate::core::settings::{FleetSettings, Mode};
+use crate::telemetry::LogFormat;
 
 /// Reads all layers and makes the settings of them.
 ///
@@ -107,26 +106,17 @@ fn merge(nodes: Vec<tree::Node>) -> Result<Merged, Problem> {
     // The walk has left nothing that could fail here; if it did, that is our mistake, and said as one.
     let failed = |error: &dyn std::fmt::Display| {
         let wrong = format!("the layers cannot be merged: {error}");
-        Problem::new(
-            "",
-            "",
-            Wrong::new(wrong, "this is a mistake in Backstop: please report it"),
-        )
+        Problem::new("", "", Wrong::new(wrong, "this is a mistake in Backstop: please report it"))
     };
     let mut builder = config::Config::builder();
     for node in nodes {
-        let table = config::Value::from(node)
-            .into_table()
-            .map_err(|error| failed(&error))?;
+        let table = config::Value::from(node).into_table().map_err(|error| failed(&error))?;
         builder = builder.add_source(Layer(table));
     }
     let all = builder.build().map_err(|error| failed(&error))?;
     let typed = serde_path_to_error::deserialize(all.clone()).map_err(|error| failed(&error))?;
     let raw = serde_json::Value::deserialize(all).map_err(|error| failed(&error))?;
-    Ok(Merged {
-        typed,
-        shown: effective::show(raw),
-    })
+    Ok(Merged { typed, shown: effective::show(raw) })
 }
 
 /// Judges `[defaults]` and each `[services.NAME]` over it.
@@ -189,10 +179,7 @@ impl Secrets {
                 (None, Some(file)) => match read(file, sources.credentials()) {
                     Ok(secret) => Some(secret),
                     Err(what) => {
-                        let clash = Clash {
-                            keys: vec![keys[1].to_owned()],
-                            what,
-                        };
+                        let clash = Clash { keys: vec![keys[1].to_owned()], what };
                         report(None, clash, places, findings);
                         None
                     }
@@ -201,12 +188,7 @@ impl Secrets {
             }
         };
         let api = merged.typed.api.clone().unwrap_or_default();
-        let webhook = merged
-            .typed
-            .notify
-            .clone()
-            .and_then(|notify| notify.webhook)
-            .unwrap_or_default();
+        let webhook = merged.typed.notify.clone().and_then(|notify| notify.webhook).unwrap_or_default();
         Self {
             token: either(
                 api.token.map(|token| token.0),
@@ -229,19 +211,8 @@ type ReadSecret = fn(&SecretFile, Option<&Path>) -> Result<SecretString, Wrong>;
 /// The settings. What is missing although the shipped defaults have it was refused above; the values that stand
 /// in for it are the shipped ones.
 fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf>) -> Settings {
-    let File {
-        environment,
-        mode,
-        enroll,
-        state_dir,
-        log,
-        engine,
-        api,
-        fleet,
-        defaults,
-        services,
-        notify,
-    } = merged.typed;
+    let File { environment, mode, enroll, state_dir, log, engine, api, fleet, defaults, services, notify } =
+        merged.typed;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
     let (api, fleet) = (api.unwrap_or_default(), fleet.unwrap_or_default());
     let webhook = notify.and_then(|notify| notify.webhook).unwrap_or_default();
@@ -251,9 +222,7 @@ fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf
             environment: environment.map_or(base.environment, |name| name.0),
             engine_settle: fleet.engine_settle.map_or(base.engine_settle, |span| span.0),
             one_at_a_time: fleet.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
-            breaker_rollbacks: fleet
-                .breaker_rollbacks
-                .map_or(base.breaker_rollbacks, |count| count.0),
+            breaker_rollbacks: fleet.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
             breaker_window: fleet.breaker_window.map_or(base.breaker_window, |span| span.0),
         },
         mode: mode.unwrap_or(Mode::Act),
@@ -263,18 +232,12 @@ fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf
             format: log.format.unwrap_or(LogFormat::Auto),
         },
         engine: EngineSettings {
-            host: engine
-                .host
-                .map_or_else(|| "unix:///var/run/docker.sock".into(), |host| host.0),
-            look_interval: engine
-                .look_interval
-                .map_or(Duration::from_secs(30), |span| span.0),
+            host: engine.host.map_or_else(|| "unix:///var/run/docker.sock".into(), |host| host.0),
+            look_interval: engine.look_interval.map_or(Duration::from_secs(30), |span| span.0),
             timeout: engine.timeout.map_or(Duration::from_secs(10), |span| span.0),
         },
         api: ApiSettings {
-            listen: api
-                .listen
-                .map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
+            listen: api.listen.map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
             token: secrets.token,
         },
         notify: NotifySettings {

@@ -104,10 +104,7 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn new(wrong: impl Into<String>, right: impl Into<String>) -> Self {
-        Self {
-            wrong: wrong.into(),
-            right: right.into(),
-        }
+        Self { wrong: wrong.into(), right: right.into() }
     }
 }
 
@@ -125,18 +122,9 @@ mod tests {
     fn reads_as_one_line_and_leaves_out_what_is_empty() {
         let what = Wrong::new("is zero", "at least 1 would be right");
         let problem = Problem::new("a.toml:1:2", "defaults.keep", what.clone());
-        assert_eq!(
-            problem.to_string(),
-            "a.toml:1:2: defaults.keep: is zero; at least 1 would be right"
-        );
-        assert_eq!(
-            Problem::new("", "", what).to_string(),
-            "is zero; at least 1 would be right"
-        );
-        assert_eq!(
-            Problem::new("x", "", Wrong::new("gone", "")).to_string(),
-            "x: gone"
-        );
+        assert_eq!(problem.to_string(), "a.toml:1:2: defaults.keep: is zero; at least 1 would be right");
+        assert_eq!(Problem::new("", "", what).to_string(), "is zero; at least 1 would be right");
+        assert_eq!(Problem::new("x", "", Wrong::new("gone", "")).to_string(), "x: gone");
     }
 
     #[test]

@@ -20,10 +20,7 @@ pub(super) struct Clash {
 
 impl Clash {
     pub(super) fn new(keys: &[&str], wrong: impl Into<String>, right: impl Into<String>) -> Self {
-        Self {
-            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-            what: Wrong::new(wrong, right),
-        }
+        Self { keys: keys.iter().map(|key| (*key).to_owned()).collect(), what: Wrong::new(wrong, right) }
     }
 }
 
@@ -33,9 +30,7 @@ pub(super) fn resolve(layers: &[&Service]) -> (ServiceSettings, Vec<Clash>) {
     for layer in layers {
         clashes.extend(two_endpoints(layer));
     }
-    let typed = layers
-        .iter()
-        .fold(Service::default(), |lower, layer| lower.under((*layer).clone()));
+    let typed = layers.iter().fold(Service::default(), |lower, layer| lower.under((*layer).clone()));
     clashes.extend(half_an_endpoint(&typed, layers));
     let base = ServiceSettings::default();
     let settings = ServiceSettings {
@@ -85,10 +80,7 @@ fn health(typed: &Health) -> Option<HealthCheck> {
         interval: typed.interval.map_or(HEALTH_INTERVAL, |span| span.0),
         timeout: typed.timeout.map_or(HEALTH_TIMEOUT, |span| span.0),
         // Redirects count as answers: the endpoint is there.
-        status: typed
-            .status
-            .as_ref()
-            .map_or(vec![(200, 399)], |statuses| statuses.0.clone()),
+        status: typed.status.as_ref().map_or(vec![(200, 399)], |statuses| statuses.0.clone()),
     })
 }
 
@@ -154,32 +146,18 @@ fn times(settings: &ServiceSettings, health: Option<&Health>, clashes: &mut Vec<
         if span < least {
             clashes.push(Clash::new(
                 &[key, other],
-                format!(
-                    "{key} = {} is shorter than {other} = {}, {why}",
-                    time(span),
-                    time(least)
-                ),
+                format!("{key} = {} is shorter than {other} = {}, {why}", time(span), time(least)),
                 format!("at least {} would be right, or a shorter {other}", time(least)),
             ));
         }
     };
     // Whether or not anything is asked yet.
-    let interval = health
-        .and_then(|health| health.interval)
-        .map_or(HEALTH_INTERVAL, |span| span.0);
-    let timeout = health
-        .and_then(|health| health.timeout)
-        .map_or(HEALTH_TIMEOUT, |span| span.0);
+    let interval = health.and_then(|health| health.interval).map_or(HEALTH_INTERVAL, |span| span.0);
+    let timeout = health.and_then(|health| health.timeout).map_or(HEALTH_TIMEOUT, |span| span.0);
     let why = "so questions would pile up";
     at_least("health.interval", interval, "health.timeout", timeout, why);
     let why = "so no rollback could ever be proved";
-    at_least(
-        "verify_timeout",
-        settings.verify_timeout,
-        "verify",
-        settings.verify,
-        why,
-    );
+    at_least("verify_timeout", settings.verify_timeout, "verify", settings.verify, why);
     let why = "so a release still on trial could not be rolled back";
     at_least("watch", settings.watch, "trial", settings.trial, why);
     let why = "so memory would be watched for less time than the rest";
@@ -211,9 +189,7 @@ fn thresholds(row: &Rule, typed: &Service, clashes: &mut Vec<Clash>) {
             }
         }
     }
-    let counts = Rule::matrix()
-        .iter()
-        .any(|shipped| shipped.name == *name && !shipped.within.is_zero());
+    let counts = Rule::matrix().iter().any(|shipped| shipped.name == *name && !shipped.within.is_zero());
     if !counts && row_of(typed, name).is_some_and(|row| row.within.is_some()) {
         let key = format!("rules.{name}.within");
         clashes.push(Clash::new(

@@ -55,11 +55,7 @@ pub(super) fn over<T: Setting>(lower: Option<T>, higher: Option<T>) -> Option<T>
 }
 
 impl<T: Setting + Named> Setting for BTreeMap<String, T> {
-    const SHAPE: &'static Shape = &Shape::Map {
-        of: T::SHAPE,
-        check: T::check,
-        name: T::NAME,
-    };
+    const SHAPE: &'static Shape = &Shape::Map { of: T::SHAPE, check: T::check, name: T::NAME };
 
     fn under(mut self, higher: Self) -> Self {
         for (name, value) in higher {
@@ -89,12 +85,7 @@ pub(super) struct Findings {
 pub(super) fn walk(root: Node, shape: &Shape, findings: &mut Findings) -> Node {
     let place = root.place.clone();
     let mut path = Vec::new();
-    Walk {
-        findings,
-        root: shape,
-    }
-    .value(root, shape, &mut path)
-    .unwrap_or_else(|| Node::table(place))
+    Walk { findings, root: shape }.value(root, shape, &mut path).unwrap_or_else(|| Node::table(place))
 }
 
 struct Walk<'a> {
@@ -109,10 +100,7 @@ impl Walk<'_> {
             Shape::Leaf { read, secret } => match read(&node) {
                 Ok(value) => Some(Node { value, ..node }),
                 Err(what) => {
-                    debug_assert!(
-                        !secret || !what.wrong.contains('"'),
-                        "a secret may be quoted: {what}"
-                    );
+                    debug_assert!(!secret || !what.wrong.contains('"'), "a secret may be quoted: {what}");
                     self.refuse(&node.place, path, what);
                     None
                 }
@@ -130,22 +118,15 @@ impl Walk<'_> {
                     | Value::Bool(_)
                     | Value::Date(_)
                     | Value::List(_) => {
-                        let what = Wrong::new(
-                            "is a section and has no value itself",
-                            example(shape, path, &place),
-                        );
+                        let what =
+                            Wrong::new("is a section and has no value itself", example(shape, path, &place));
                         self.refuse(&place, path, what);
                         return None;
                     }
                 };
-                let entries = entries
-                    .into_iter()
-                    .filter_map(|entry| self.entry(entry, shape, path))
-                    .collect();
-                Some(Node {
-                    place,
-                    value: Value::Table(entries),
-                })
+                let entries =
+                    entries.into_iter().filter_map(|entry| self.entry(entry, shape, path)).collect();
+                Some(Node { place, value: Value::Table(entries) })
             }
         }
     }
@@ -172,20 +153,12 @@ impl Walk<'_> {
         };
         let node = inner.and_then(|shape| self.value(entry.node, shape, path));
         path.pop();
-        node.map(|node| Entry {
-            name: entry.name,
-            place: entry.place,
-            node,
-        })
+        node.map(|node| Entry { name: entry.name, place: entry.place, node })
     }
 
     fn refuse(&mut self, place: &Place, path: &[String], what: Wrong) {
         // A label's name is its key already.
-        let key = if matches!(place, Place::Label(_)) {
-            String::new()
-        } else {
-            dotted(path)
-        };
+        let key = if matches!(place, Place::Label(_)) { String::new() } else { dotted(path) };
         self.findings.problems.push(Problem::new(place, key, what));
         self.findings.removed.push(path.to_vec());
     }
@@ -199,10 +172,7 @@ impl Walk<'_> {
             spelled_for(&entry.place, &path)
         };
         if let Some(near) = nearest(&entry.name, names()) {
-            return Wrong::new(
-                "there is no such setting",
-                format!("did you mean {}?", spelled(near)),
-            );
+            return Wrong::new("there is no such setting", format!("did you mean {}?", spelled(near)));
         }
         let mut homes = Vec::new();
         homes_of(&entry.name, self.root, &mut Vec::new(), &mut homes);
@@ -214,10 +184,7 @@ impl Walk<'_> {
             );
         }
         let valid: Vec<_> = names().collect();
-        Wrong::new(
-            "there is no such setting",
-            format!("here can be: {}", valid.join(", ")),
-        )
+        Wrong::new("there is no such setting", format!("here can be: {}", valid.join(", ")))
     }
 }
 

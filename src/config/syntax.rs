@@ -70,20 +70,12 @@ impl<'a> Source<'a> {
             .unwrap_or(0);
         let line = self.line_starts.partition_point(|start| *start <= offset);
         let start = self.line_starts[line - 1];
-        Place::File {
-            path: self.path.clone(),
-            line,
-            column: self.text[start..offset].chars().count() + 1,
-        }
+        Place::File { path: self.path.clone(), line, column: self.text[start..offset].chars().count() + 1 }
     }
 
     /// The place of a YAML marker, whose columns count from 0.
     fn marked(&self, marker: Marker) -> Place {
-        Place::File {
-            path: self.path.clone(),
-            line: marker.line(),
-            column: marker.col() + 1,
-        }
+        Place::File { path: self.path.clone(), line: marker.line(), column: marker.col() + 1 }
     }
 
     fn problem(&self, place: &Place, what: Wrong) -> Problem {
@@ -114,11 +106,7 @@ impl<'a> Source<'a> {
                 && !line.contains("\"\"\"")
                 && !line.contains("'''")
         };
-        let mut before = self
-            .text
-            .lines()
-            .take(line - 1)
-            .filter(|line| !line.trim_start().starts_with('#'));
+        let mut before = self.text.lines().take(line - 1).filter(|line| !line.trim_start().starts_with('#'));
         if before.any(|line| names_a_secret(line) && !ends_here(line)) {
             return None;
         }
@@ -150,18 +138,8 @@ fn parse_toml(source: &Source<'_>) -> Result<Node, Vec<Problem>> {
     }
     let mut problems = Vec::new();
     let place = source.at(0);
-    let root = toml_node(
-        source,
-        place,
-        DeValue::Table(table.into_inner()),
-        0,
-        &mut problems,
-    );
-    if problems.is_empty() {
-        Ok(root)
-    } else {
-        Err(problems)
-    }
+    let root = toml_node(source, place, DeValue::Table(table.into_inner()), 0, &mut problems);
+    if problems.is_empty() { Ok(root) } else { Err(problems) }
 }
 
 fn toml_node(
@@ -214,10 +192,7 @@ fn toml_node(
 }
 
 fn too_deep() -> Wrong {
-    Wrong::new(
-        "too many values inside each other",
-        "no setting is deeper than five",
-    )
+    Wrong::new("too many values inside each other", "no setting is deeper than five")
 }
 
 /// A list or a table that is being read.
@@ -240,10 +215,8 @@ fn parse_yaml(source: &Source<'_>) -> Result<Node, Problem> {
             Event::Nothing | Event::StreamStart | Event::DocumentEnd => None,
             Event::DocumentStart if root.is_none() => None,
             Event::DocumentStart => {
-                let what = Wrong::new(
-                    "a second document begins",
-                    "one file is one document: remove the `---`",
-                );
+                let what =
+                    Wrong::new("a second document begins", "one file is one document: remove the `---`");
                 return Err(source.problem(&place, what));
             }
             Event::Alias(_) => {
@@ -256,10 +229,7 @@ fn parse_yaml(source: &Source<'_>) -> Result<Node, Problem> {
                 let what = Wrong::new("tags are not understood", "write the plain value");
                 return Err(source.problem(&place, what));
             }
-            Event::Scalar(text, style, _, None) => Some(Node {
-                place,
-                value: yaml_scalar(text, style),
-            }),
+            Event::Scalar(text, style, _, None) => Some(Node { place, value: yaml_scalar(text, style) }),
             Event::SequenceStart(..) | Event::MappingStart(..) if frames.len() >= DEEPEST => {
                 return Err(source.problem(&place, too_deep()));
             }
@@ -272,14 +242,8 @@ fn parse_yaml(source: &Source<'_>) -> Result<Node, Problem> {
                 None
             }
             Event::SequenceEnd | Event::MappingEnd => frames.pop().map(|frame| match frame {
-                Frame::List(place, nodes) => Node {
-                    place,
-                    value: Value::List(nodes),
-                },
-                Frame::Table(place, entries, _) => Node {
-                    place,
-                    value: Value::Table(entries),
-                },
+                Frame::List(place, nodes) => Node { place, value: Value::List(nodes) },
+                Frame::Table(place, entries, _) => Node { place, value: Value::Table(entries) },
             }),
         };
         if let Some(node) = finished {
@@ -383,10 +347,7 @@ mod tests {
         for text in ["[".repeat(100_000), "- ".repeat(100_000), "a: {".repeat(10_000)] {
             assert!(parse(Format::Yaml, "f", &text).is_err());
         }
-        for text in [
-            format!("a = {}", "[".repeat(100_000)),
-            format!("a{} = 1", ".a".repeat(1000)),
-        ] {
+        for text in [format!("a = {}", "[".repeat(100_000)), format!("a{} = 1", ".a".repeat(1000))] {
             assert!(parse(Format::Toml, "f", &text).is_err());
         }
     }
@@ -412,10 +373,7 @@ mod tests {
             "token: >\n hunter2\n- x",
             "token:\n  hunter2: a: b",
         ] {
-            let problem = parse(Format::Yaml, "f", text)
-                .err()
-                .map(|p| p[0].to_string())
-                .unwrap_or_default();
+            let problem = parse(Format::Yaml, "f", text).err().map(|p| p[0].to_string()).unwrap_or_default();
             assert!(!problem.contains("hunter2"), "{text}\n{problem}");
         }
     }
@@ -423,9 +381,7 @@ mod tests {
     #[test]
     fn yaml_keeps_what_was_typed() {
         let root = parse(Format::Yaml, "f", "a: 1.10\nb: 010\nc: '5'\nd:\ne: ~\n").unwrap();
-        let Value::Table(entries) = root.value else {
-            panic!("no table")
-        };
+        let Value::Table(entries) = root.value else { panic!("no table") };
         let texts: Vec<_> = entries
             .iter()
             .map(|entry| match &entry.node.value {

@@ -13,23 +13,13 @@ fn shipped() -> Settings {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("empty.toml");
     std::fs::write(&file, "").unwrap();
-    load(&Sources {
-        file: Some(file),
-        ..Sources::default()
-    })
-    .unwrap_or_else(|problems| panic!("{problems}"))
+    load(&Sources { file: Some(file), ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// What settings fall back to where no layer says anything.
 fn built_in() -> Settings {
-    let merged = Merged {
-        typed: File::default(),
-        shown: serde_json::Value::Null,
-    };
-    let secrets = Secrets {
-        token: None,
-        webhook: None,
-    };
+    let merged = Merged { typed: File::default(), shown: serde_json::Value::Null };
+    let secrets = Secrets { token: None, webhook: None };
     settings(merged, secrets, Places::default(), Vec::new())
 }
 
@@ -50,10 +40,7 @@ fn the_shipped_file_says_what_is_built_in() {
     assert_eq!(shipped.enroll, built_in.enroll);
     assert!(shipped.api.token.is_none() && shipped.notify.webhook.is_none());
 
-    assert_eq!(
-        shipped.service(&web(), &BTreeMap::new()),
-        Ok(ServiceSettings::default())
-    );
+    assert_eq!(shipped.service(&web(), &BTreeMap::new()), Ok(ServiceSettings::default()));
     let labels = BTreeMap::from([("backstop.health.url".to_owned(), "http://web/".to_owned())]);
     let with_health = shipped.service(&web(), &labels).unwrap();
     assert!(with_health.health.is_some());
@@ -63,12 +50,9 @@ fn the_shipped_file_says_what_is_built_in() {
 /// The shipped file with its commented settings in force.
 fn uncommented() -> String {
     let is_setting = |line: &str| {
-        line.strip_prefix('#')
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
     };
-    let lines = layers::SHIPPED
-        .lines()
-        .map(|line| if is_setting(line) { &line[1..] } else { line });
+    let lines = layers::SHIPPED.lines().map(|line| if is_setting(line) { &line[1..] } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -101,15 +85,9 @@ fn every_key_is_in_the_shipped_file_and_valid() {
             if key.last().unwrap() == "within" && !counted {
                 continue;
             }
-            let path: Vec<_> = key
-                .iter()
-                .map(|part| if part == "ROW" { name.clone() } else { part.clone() })
-                .collect();
-            assert!(
-                present.contains(&path),
-                "config/backstop.toml lacks {}",
-                tree::dotted(&path)
-            );
+            let path: Vec<_> =
+                key.iter().map(|part| if part == "ROW" { name.clone() } else { part.clone() }).collect();
+            assert!(present.contains(&path), "config/backstop.toml lacks {}", tree::dotted(&path));
         }
     }
 }
@@ -136,23 +114,16 @@ fn every_key_has_a_comment_before_it() {
 fn exactly_what_is_secret_is_marked_secret() {
     let mut keys = Vec::new();
     leaves(File::SHAPE, &mut Vec::new(), &mut keys);
-    let secret: Vec<_> = keys
-        .iter()
-        .filter(|(_, secret)| *secret)
-        .map(|(key, _)| tree::dotted(key))
-        .collect();
+    let secret: Vec<_> =
+        keys.iter().filter(|(_, secret)| *secret).map(|(key, _)| tree::dotted(key)).collect();
     assert_eq!(secret, ["api.token", "notify.webhook.url"]);
 }
 
 #[test]
 fn a_services_section_takes_what_defaults_take() {
-    let Shape::Table(keys) = File::SHAPE else {
-        panic!("no table")
-    };
+    let Shape::Table(keys) = File::SHAPE else { panic!("no table") };
     let shape = |name: &str| keys.iter().find(|key| key.name == name).unwrap().shape;
-    let Shape::Map { of, .. } = shape("services") else {
-        panic!("no map")
-    };
+    let Shape::Map { of, .. } = shape("services") else { panic!("no map") };
     let (mut left, mut right) = (Vec::new(), Vec::new());
     leaves(shape("defaults"), &mut Vec::new(), &mut left);
     leaves(of, &mut Vec::new(), &mut right);

@@ -8,11 +8,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// In a file; line and column count from 1, columns in characters.
-    File {
-        path: Arc<str>,
-        line: usize,
-        column: usize,
-    },
+    File { path: Arc<str>, line: usize, column: usize },
     /// In an environment variable.
     Variable(String),
     /// By `--set` on the command line.
@@ -69,10 +65,7 @@ pub(super) struct Entry {
 impl Node {
     /// An empty table.
     pub(super) const fn table(place: Place) -> Self {
-        Self {
-            place,
-            value: Value::Table(Vec::new()),
-        }
+        Self { place, value: Value::Table(Vec::new()) }
     }
 
     /// Puts a word at `path`, making the tables on the way. Fails if a word stands in the way.
@@ -85,21 +78,14 @@ impl Node {
         };
         let index = entries.iter().position(|entry| entry.name == *first);
         if rest.is_empty() {
-            let node = Self {
-                place: place.clone(),
-                value: Value::Loose(word),
-            };
+            let node = Self { place: place.clone(), value: Value::Loose(word) };
             match index {
                 // The last of two flags for one key is the one that counts.
                 Some(index) if !matches!(entries[index].node.value, Value::Table(_)) => {
                     entries[index].node = node;
                 }
                 Some(_) => return Err(()),
-                None => entries.push(Entry {
-                    name: first.clone(),
-                    place,
-                    node,
-                }),
+                None => entries.push(Entry { name: first.clone(), place, node }),
             }
             return Ok(());
         }
@@ -138,10 +124,7 @@ impl From<Node> for config::Value {
             Value::Null => ValueKind::Nil,
             Value::List(nodes) => ValueKind::Array(nodes.into_iter().map(Self::from).collect()),
             Value::Table(entries) => ValueKind::Table(
-                entries
-                    .into_iter()
-                    .map(|entry| (entry.name, Self::from(entry.node)))
-                    .collect(),
+                entries.into_iter().map(|entry| (entry.name, Self::from(entry.node))).collect(),
             ),
         };
         Self::new(Some(&node.place.to_string()), kind)
@@ -152,10 +135,8 @@ impl From<Node> for config::Value {
 pub(super) fn dotted(path: &[String]) -> String {
     path.iter()
         .map(|name| {
-            let bare = !name.is_empty()
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            let bare =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
             if bare { name.clone() } else { format!("{name:?}") }
         })
         .collect::<Vec<_>>()
@@ -190,10 +171,7 @@ mod tests {
         for (key, names) in [
             ("mode", vec!["mode"]),
             ("api.listen", vec!["api", "listen"]),
-            (
-                r#"services."web.prod".trial"#,
-                vec!["services", "web.prod", "trial"],
-            ),
+            (r#"services."web.prod".trial"#, vec!["services", "web.prod", "trial"]),
         ] {
             let path = split(key).unwrap();
             assert_eq!(path, names);

@@ -14,6 +14,7 @@ use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use crate::core::settings::{Action, Mode, Redeploy, Severity};
+use crate::telemetry::LogFormat;
 
 /// One second, in the unit of [`Span`]'s bounds.
 pub(super) const SECOND: u64 = 1000;
@@ -48,11 +49,7 @@ fn read_text<T: Parse>(node: &Node) -> Result<Value, Wrong> {
         | Value::Date(_)
         | Value::List(_)
         | Value::Table(_) => {
-            let what = if T::SECRET {
-                "its value".to_owned()
-            } else {
-                shown(node)
-            };
+            let what = if T::SECRET { "its value".to_owned() } else { shown(node) };
             Err(Wrong::new(format!("{what} is not a text in quotes"), T::RIGHT))
         }
     }
@@ -100,22 +97,14 @@ impl<const FIRST: u64, const LAST: u64> Parse for Span<FIRST, LAST> {
     fn parse(text: &str) -> Result<Self, Wrong> {
         let span = humantime::parse_duration(text.trim()).map_err(|_| {
             let bare = text.trim().parse::<f64>().is_ok();
-            let wrong = if bare {
-                "is a number without a unit"
-            } else {
-                "is not a duration"
-            };
+            let wrong = if bare { "is a number without a unit" } else { "is not a duration" };
             Wrong::new(format!("{} {wrong}", quoted(text)), Self::RIGHT)
         })?;
         let (first, last) = (Duration::from_millis(FIRST), Duration::from_millis(LAST));
         if (first..=last).contains(&span) {
             return Ok(Self(span));
         }
-        let wrong = if span < first {
-            "is too short"
-        } else {
-            "is too long"
-        };
+        let wrong = if span < first { "is too short" } else { "is too long" };
         let right = format!("from {} to {} would be right", time(first), time(last));
         Err(Wrong::new(format!("{} {wrong}", quoted(text)), right))
     }
@@ -152,10 +141,7 @@ impl Parse for Directory {
         if path.is_absolute() && !text.contains('\0') {
             return Ok(Self(path));
         }
-        Err(Wrong::new(
-            format!("{} is not an absolute path", quoted(text)),
-            Self::RIGHT,
-        ))
+        Err(Wrong::new(format!("{} is not an absolute path", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -168,12 +154,7 @@ impl Parse for Listen {
         "an address and a port would be right, as in \"127.0.0.1:9797\" (this host only) or \"0.0.0.0:9797\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let wrong = || {
-            Wrong::new(
-                format!("{} is not an address with a port", quoted(text)),
-                Self::RIGHT,
-            )
-        };
+        let wrong = || Wrong::new(format!("{} is not an address with a port", quoted(text)), Self::RIGHT);
         text.parse().map(Self).map_err(|_| wrong())
     }
 }
@@ -187,9 +168,7 @@ impl Parse for EngineHost {
         "unix:// and a path, or tcp:// and host:port would be right, as in \"unix:///var/run/docker.sock\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let socket = text
-            .strip_prefix("unix://")
-            .is_some_and(|path| path.starts_with('/'));
+        let socket = text.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
         let tcp = text.strip_prefix("tcp://").is_some_and(|rest| {
             let authority = rest.strip_suffix('/').unwrap_or(rest);
             let uri = format!("http://{authority}/").parse::<http::Uri>();
@@ -199,10 +178,7 @@ impl Parse for EngineHost {
         if socket || tcp {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(
-            format!("{} is not the address of an engine", quoted(text)),
-            Self::RIGHT,
-        ))
+        Err(Wrong::new(format!("{} is not the address of an engine", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -212,7 +188,7 @@ pub(super) struct LogLevel(pub(super) String);
 
 impl Parse for LogLevel {
     const RIGHT: &'static str =
-        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,bollard=warn\"";
+        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,hyper=warn\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
@@ -245,10 +221,7 @@ impl Parse for HttpUrl {
         if is_http_url(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(
-            format!("{} is not a URL that can be asked", quoted(text)),
-            Self::RIGHT,
-        ))
+        Err(Wrong::new(format!("{} is not a URL that can be asked", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -263,10 +236,7 @@ impl Parse for UrlPath {
         if text.starts_with('/') && !text.starts_with("//") && is_http_url(&format!("http://host{text}")) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(
-            format!("{} is not the path of a URL", quoted(text)),
-            Self::RIGHT,
-        ))
+        Err(Wrong::new(format!("{} is not the path of a URL", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -282,10 +252,7 @@ impl Parse for SecretUrl {
         if is_http_url(text) {
             return Ok(Self(text.into()));
         }
-        Err(Wrong::new(
-            "is not a URL (not shown: it is a secret)",
-            Self::RIGHT,
-        ))
+        Err(Wrong::new("is not a URL (not shown: it is a secret)", Self::RIGHT))
     }
 }
 
@@ -303,11 +270,7 @@ impl Parse for Token {
         if (16..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Ok(Self(text.into()));
         }
-        let wrong = if text.len() < 16 {
-            "is too short to be a secret"
-        } else {
-            "is not a token"
-        };
+        let wrong = if text.len() < 16 { "is too short to be a secret" } else { "is not a token" };
         Err(Wrong::new(wrong, Self::RIGHT))
     }
 }
@@ -325,10 +288,7 @@ impl Parse for SecretFile {
         if !text.is_empty() && !text.contains('\0') && (text.starts_with('/') || !climbs) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(
-            format!("{} is not the name of a file", quoted(text)),
-            Self::RIGHT,
-        ))
+        Err(Wrong::new(format!("{} is not the name of a file", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -338,10 +298,7 @@ impl Parse for SecretFile {
 pub(super) struct Count<const FIRST: u32, const LAST: u32>(pub(super) u32);
 
 impl<const FIRST: u32, const LAST: u32> Setting for Count<FIRST, LAST> {
-    const SHAPE: &'static Shape = &Shape::Leaf {
-        read: read_count::<FIRST, LAST>,
-        secret: false,
-    };
+    const SHAPE: &'static Shape = &Shape::Leaf { read: read_count::<FIRST, LAST>, secret: false };
 }
 
 fn read_count<const FIRST: u32, const LAST: u32>(node: &Node) -> Result<Value, Wrong> {
@@ -358,10 +315,7 @@ fn read_count<const FIRST: u32, const LAST: u32>(node: &Node) -> Result<Value, W
         | Value::Table(_) => None,
     };
     let Some(number) = number else {
-        return Err(Wrong::new(
-            format!("{} is not a whole number", shown(node)),
-            right(),
-        ));
+        return Err(Wrong::new(format!("{} is not a whole number", shown(node)), right()));
     };
     if (i64::from(FIRST)..=i64::from(LAST)).contains(&number) {
         return Ok(Value::Integer(number));
@@ -375,10 +329,7 @@ fn read_count<const FIRST: u32, const LAST: u32>(node: &Node) -> Result<Value, W
 pub(super) struct Number(pub(super) f64);
 
 impl Setting for Number {
-    const SHAPE: &'static Shape = &Shape::Leaf {
-        read: read_number,
-        secret: false,
-    };
+    const SHAPE: &'static Shape = &Shape::Leaf { read: read_number, secret: false };
 }
 
 fn read_number(node: &Node) -> Result<Value, Wrong> {
@@ -401,10 +352,7 @@ fn read_number(node: &Node) -> Result<Value, Wrong> {
 }
 
 impl Setting for bool {
-    const SHAPE: &'static Shape = &Shape::Leaf {
-        read: read_bool,
-        secret: false,
-    };
+    const SHAPE: &'static Shape = &Shape::Leaf { read: read_bool, secret: false };
 }
 
 fn read_bool(node: &Node) -> Result<Value, Wrong> {
@@ -432,10 +380,7 @@ fn read_bool(node: &Node) -> Result<Value, Wrong> {
 pub(super) struct Statuses(pub(super) Vec<(u16, u16)>);
 
 impl Setting for Statuses {
-    const SHAPE: &'static Shape = &Shape::Leaf {
-        read: read_statuses,
-        secret: false,
-    };
+    const SHAPE: &'static Shape = &Shape::Leaf { read: read_statuses, secret: false };
 }
 
 impl<'de> Deserialize<'de> for Statuses {
@@ -465,10 +410,7 @@ fn read_statuses(node: &Node) -> Result<Value, Wrong> {
     for text in &texts {
         status_range(text)?;
     }
-    let text_node = |text| Node {
-        place: node.place.clone(),
-        value: Value::Text(text),
-    };
+    let text_node = |text| Node { place: node.place.clone(), value: Value::Text(text) };
     Ok(Value::List(texts.into_iter().map(text_node).collect()))
 }
 
@@ -477,11 +419,8 @@ const STATUSES: &str = "statuses from 100 to 599 would be right, as in [\"200-39
 fn status_range(text: &str) -> Result<(u16, u16), Wrong> {
     let wrong = |what: &str| Wrong::new(format!("{} {what}", quoted(text)), STATUSES);
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| {
-        text.trim()
-            .parse::<u16>()
-            .map_err(|_| wrong("is not a range of HTTP statuses"))
-    };
+    let number =
+        |text: &str| text.trim().parse::<u16>().map_err(|_| wrong("is not a range of HTTP statuses"));
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(wrong("is a range from high to low"));
@@ -500,10 +439,7 @@ pub(super) trait Words: Copy + 'static {
 fn read_word<T: Words>(node: &Node) -> Result<Value, Wrong> {
     let words = || T::WORDS.iter().map(|(word, _)| *word);
     let (Value::Text(typed) | Value::Loose(typed)) = &node.value else {
-        return Err(Wrong::new(
-            format!("{} is not a word", shown(node)),
-            one_of(words()),
-        ));
+        return Err(Wrong::new(format!("{} is not a word", shown(node)), one_of(words())));
     };
     if words().any(|word| word == typed) {
         return Ok(Value::Text(typed.clone()));
@@ -512,10 +448,7 @@ fn read_word<T: Words>(node: &Node) -> Result<Value, Wrong> {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => one_of(words()),
     };
-    Err(Wrong::new(
-        format!("{} is not one of its words", quoted(typed)),
-        right,
-    ))
+    Err(Wrong::new(format!("{} is not one of its words", quoted(typed)), right))
 }
 
 fn one_of(words: impl Iterator<Item = &'static str>) -> String {
@@ -547,7 +480,15 @@ words! {
     Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
     Action { "rollback" => Rollback, "evaluate" => Evaluate, "off" => Off }
     Enroll { "labelled" => Labelled, "all" => All }
-    super::settings::LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
+    LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let typed = String::deserialize(deserializer)?;
+        let found = Self::WORDS.iter().find(|(word, _)| *word == typed);
+        found.map(|(_, format)| *format).ok_or_else(|| serde::de::Error::custom("is not a log format"))
+    }
 }
 
 /// Which containers are watched.
@@ -621,9 +562,7 @@ mod tests {
     use crate::config::tree::Place;
 
     fn said<T: Parse>(text: &str) -> String {
-        T::parse(text)
-            .err()
-            .map_or_else(|| "fine".into(), |wrong| wrong.to_string())
+        T::parse(text).err().map_or_else(|| "fine".into(), |wrong| wrong.to_string())
     }
 
     #[test]
@@ -632,26 +571,17 @@ mod tests {
         assert_eq!(Short::parse("1m 30s").unwrap().0, Duration::from_secs(90));
         assert!(said::<Short>("15").starts_with("\"15\" is a number without a unit"));
         assert!(said::<Short>("soon").starts_with("\"soon\" is not a duration"));
-        assert_eq!(
-            said::<Short>("2h"),
-            "\"2h\" is too long; from 1s to 1h would be right"
-        );
-        assert_eq!(
-            said::<Short>("0s"),
-            "\"0s\" is too short; from 1s to 1h would be right"
-        );
+        assert_eq!(said::<Short>("2h"), "\"2h\" is too long; from 1s to 1h would be right");
+        assert_eq!(said::<Short>("0s"), "\"0s\" is too short; from 1s to 1h would be right");
         assert_eq!(said::<Short>("1s"), "fine");
         assert_eq!(said::<Short>("1h"), "fine");
     }
 
     #[test]
     fn addresses_are_what_they_must_be() {
-        for good in [
-            "unix:///var/run/docker.sock",
-            "tcp://127.0.0.1:2375",
-            "tcp://proxy:2375/",
-            "tcp://[::1]:2375",
-        ] {
+        for good in
+            ["unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://proxy:2375/", "tcp://[::1]:2375"]
+        {
             assert_eq!(said::<EngineHost>(good), "fine", "{good}");
         }
         for bad in [
@@ -667,37 +597,21 @@ mod tests {
         for good in ["http://h/x", "https://h:8443", "http://[::1]:80/x?y=z"] {
             assert_eq!(said::<HttpUrl>(good), "fine", "{good}");
         }
-        for bad in [
-            "",
-            "h/x",
-            "ftp://h",
-            "http://",
-            "http:///x",
-            "http://h/a b",
-            "http://h/#x",
-            "localhost:8080",
-        ] {
+        for bad in
+            ["", "h/x", "ftp://h", "http://", "http:///x", "http://h/a b", "http://h/#x", "localhost:8080"]
+        {
             assert_ne!(said::<HttpUrl>(bad), "fine", "{bad}");
         }
-        for (path, good) in [
-            ("/", true),
-            ("/a?b=c", true),
-            ("a", false),
-            ("//a", false),
-            ("/a b", false),
-            ("", false),
-        ] {
+        for (path, good) in
+            [("/", true), ("/a?b=c", true), ("a", false), ("//a", false), ("/a b", false), ("", false)]
+        {
             assert_eq!(said::<UrlPath>(path) == "fine", good, "{path}");
         }
     }
 
     #[test]
     fn secrets_are_not_repeated() {
-        for text in [
-            "hunter2",
-            "hunter2 with spaces in it",
-            "hunter2\n and more, long enough",
-        ] {
+        for text in ["hunter2", "hunter2 with spaces in it", "hunter2\n and more, long enough"] {
             assert!(!said::<Token>(text).contains("hunter2"));
             assert!(!said::<SecretUrl>(text).contains("hunter2"));
         }
@@ -707,21 +621,13 @@ mod tests {
 
     #[test]
     fn statuses_are_a_list_or_a_text_with_commas() {
-        let node = |value| Node {
-            place: Place::Flag("x".into()),
-            value,
-        };
+        let node = |value| Node { place: Place::Flag("x".into()), value };
         let read = |value| {
             let value = read_statuses(&node(value)).map_err(|wrong| wrong.to_string())?;
             let value = config::Value::from(node(value));
-            Statuses::deserialize(value)
-                .map(|statuses| statuses.0)
-                .map_err(|error| error.to_string())
+            Statuses::deserialize(value).map(|statuses| statuses.0).map_err(|error| error.to_string())
         };
-        assert_eq!(
-            read(Value::Loose("200-299, 404".into())),
-            Ok(vec![(200, 299), (404, 404)])
-        );
+        assert_eq!(read(Value::Loose("200-299, 404".into())), Ok(vec![(200, 299), (404, 404)]));
         assert_eq!(read(Value::Integer(204)), Ok(vec![(204, 204)]));
         let list = vec![node(Value::Text("200-399".into())), node(Value::Integer(404))];
         assert_eq!(read(Value::List(list)), Ok(vec![(200, 399), (404, 404)]));
@@ -744,6 +650,6 @@ mod tests {
         check::<Severity>();
         check::<Action>();
         check::<Enroll>();
-        check::<super::super::settings::LogFormat>();
+        check::<LogFormat>();
     }
 }
