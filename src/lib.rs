@@ -2,6 +2,7 @@
 //! matrix, rolls it back to the last release that proved itself, proves that this worked, and says why.
 
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -50,7 +50,7 @@ const OUTCOMES: [&str; 6] = ["verified", "not_verified", "unwound", "void", "sup
 const SAMPLES: [&str; 3] = ["healthy", "unhealthy", "error"];
 
 /// Outcomes of attempts to deliver an announcement.
-const DELIVERIES: [&str; 3] = ["delivered", "failed", "given_up"];
+const DELIVERIES: [&str; 4] = ["delivered", "retried", "abandoned", "no_channel"];
 
 /// All metrics of the daemon. Cheap to clone: clones count into the same metrics.
 #[derive(Debug, Clone)]
@@ -189,7 +189,8 @@ impl Metrics {
         }
     }
 
-    /// Counts an attempt to deliver an announcement: `delivered`, `failed` (it is tried again) or `given_up`.
+    /// Counts an attempt to deliver an announcement: `delivered`, `retried`, `abandoned`, or `no_channel` if
+    /// none is configured.
     pub fn announcement(&self, outcome: &'static str) {
         self.announcements.with_label_values(&[outcome]).inc();
     }

@@ -43,12 +43,12 @@ struct Said {
 
 impl Systemd {
     /// The service manager that started this process: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
-    pub fn from_environment() -> Self {
-        Self::new(std::env::var_os("NOTIFY_SOCKET"), sd_notify::watchdog_enabled())
+    pub fn from_environment(clock: Clock) -> Self {
+        Self::new(clock, std::env::var_os("NOTIFY_SOCKET"), sd_notify::watchdog_enabled())
     }
 
     /// The service manager at `socket` (`@` begins an abstract one), which restarts us after `watchdog` of silence.
-    pub fn new(socket: Option<OsString>, watchdog: Option<Duration>) -> Self {
+    pub fn new(clock: Clock, socket: Option<OsString>, watchdog: Option<Duration>) -> Self {
         let manager = socket.and_then(|path| {
             let address = address(&path)?;
             let socket = UnixDatagram::unbound().ok()?;
@@ -57,7 +57,7 @@ impl Systemd {
             // Half of what it waits is the custom. The core turns every few seconds, and what is due is said at
             // the turn after: a quarter keeps that within the half, and one lost datagram is no death sentence.
             let interval = watchdog.map(|wait| wait / 4);
-            Some(Arc::new(Manager { socket, address, interval, clock: Clock::start(), said }))
+            Some(Arc::new(Manager { socket, address, interval, clock, said }))
         });
         Self(manager)
     }
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn says_each_thing_in_systemds_words() {
         let listener = Listener::new();
-        let systemd = Systemd::new(Some(listener.path.clone()), None);
+        let systemd = Systemd::new(Clock::start(), Some(listener.path.clone()), None);
         systemd.ready();
         systemd.reloading();
         systemd.stopping(Duration::from_secs(55));
@@ -294,16 +294,16 @@ mod tests {
     #[test]
     fn a_turn_feeds_the_watchdog_and_no_more_often_than_needed() {
         let listener = Listener::new();
-        let systemd = Systemd::new(Some(listener.path.clone()), Some(Duration::from_secs(3600)));
+        let systemd = Systemd::new(Clock::start(), Some(listener.path.clone()), Some(Duration::from_secs(3600)));
         for _ in 0..100 {
             systemd.alive();
         }
         assert_eq!(listener.heard(), ["WATCHDOG=1\n"]);
-        let eager = Systemd::new(Some(listener.path.clone()), Some(Duration::ZERO));
+        let eager = Systemd::new(Clock::start(), Some(listener.path.clone()), Some(Duration::ZERO));
         eager.alive();
         eager.alive();
         assert_eq!(listener.heard().len(), 2, "due again at once");
-        let unwatched = Systemd::new(Some(listener.path.clone()), None);
+        let unwatched = Systemd::new(Clock::start(), Some(listener.path.clone()), None);
         unwatched.alive();
         assert!(listener.heard().is_empty());
     }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_status_is_said_when_it_changes() {
         let listener = Listener::new();
-        let systemd = Systemd::new(Some(listener.path.clone()), None);
+        let systemd = Systemd::new(Clock::start(), Some(listener.path.clone()), None);
         systemd.status(&fleet(Vec::new()));
         systemd.status(&fleet(Vec::new()));
         systemd.status(&fleet(vec![service("web", State::Steady)]));
@@ -329,7 +329,7 @@ mod tests {
         for socket in
             [None, Some("/nonexistent/notify".into()), Some("".into()), Some("@backstop-nobody".into())]
         {
-            let systemd = Systemd::new(socket, Some(Duration::ZERO));
+            let systemd = Systemd::new(Clock::start(), socket, Some(Duration::ZERO));
             systemd.ready();
             systemd.alive();
             systemd.status(&fleet(Vec::new()));
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_listener_that_does_not_read_holds_nobody_up() {
         let listener = Listener::new();
-        let systemd = Systemd::new(Some(listener.path.clone()), Some(Duration::ZERO));
+        let systemd = Systemd::new(Clock::start(), Some(listener.path.clone()), Some(Duration::ZERO));
         // More than any socket's queue.
         for _ in 0..5000 {
             systemd.alive();

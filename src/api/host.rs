@@ -75,14 +75,7 @@ mod tests {
     #[test]
     fn only_loopbacks_own_names_are_answered_on_loopback() {
         let hosts = Hosts::of_listener(([127, 0, 0, 1], 9797).into());
-        for good in [
-            "localhost",
-            "LOCALHOST:9797",
-            "127.0.0.1:9797",
-            "127.8.9.1",
-            "[::1]:9797",
-            "[::1]",
-        ] {
+        for good in ["localhost", "LOCALHOST:9797", "127.0.0.1:9797", "127.8.9.1", "[::1]:9797", "[::1]"] {
             assert!(hosts.answers(good), "{good}");
         }
         for bad in [

@@ -11,6 +11,7 @@ mod host;
 mod listener;
 mod operate;
 mod outlook;
+mod render;
 mod rollbacks;
 mod services;
 mod status;
@@ -45,6 +46,7 @@ use crate::metrics::Metrics;
 use self::auth::Limiter;
 use self::error::ApiError;
 pub use self::host::Hosts;
+pub(crate) use self::render::time;
 
 /// Longest request body. The longest honest one is a rollback with a long reason: well below a KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;

@@ -42,7 +42,8 @@ pub(super) async fn plan(
     let Query(To { to }) = to?;
     let service = find(&state.fleet(), &name)?.name.clone();
     let to = release(to)?;
-    let planned = state.operate.plan(&service, to.as_deref()).await.map_err(|why| refused(&why, Some(&service)))?;
+    let planned =
+        state.operate.plan(&service, to.as_deref()).await.map_err(|why| refused(&why, Some(&service)))?;
     Ok(Json(PlanView {
         service: service.to_string(),
         from: planned.from.as_ref().map(Into::into),
@@ -132,7 +133,10 @@ async fn carry_out(
 fn refused(why: &str, service: Option<&ServiceName>) -> ApiError {
     let (why, next) = match why.rsplit_once("; next: ") {
         Some((why, next)) => (why, next.to_owned()),
-        None => (why, service.map_or_else(|| "backstop status".to_owned(), |name| format!("backstop explain {name}"))),
+        None => (
+            why,
+            service.map_or_else(|| "backstop status".to_owned(), |name| format!("backstop explain {name}")),
+        ),
     };
     ApiError::new(StatusCode::CONFLICT, why).next(next)
 }

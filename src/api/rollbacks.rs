@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::ApiState;
 use super::error::ApiError;
-use super::views::{JournalLineView, RollbackDetailView, RollbacksView, time};
+use super::render::time;
+use super::views::{JournalLineView, RollbackDetailView, RollbacksView};
 use crate::core::release::{RollbackId, ServiceName};
 
 /// Rollbacks on a page unless asked otherwise: one screen.

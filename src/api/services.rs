@@ -5,9 +5,8 @@ use axum::extract::{Path, State};
 
 use super::error::ApiError;
 use super::outlook::{commands, next_command, outlook};
-use super::views::{
-    DecisionView, LedgerView, RowView, ServiceSummary, ServiceView, ServicesView, mode, seconds, time,
-};
+use super::render::{mode, seconds, time};
+use super::views::{DecisionView, LedgerView, RowView, ServiceSummary, ServiceView, ServicesView};
 use super::{ApiState, find};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 

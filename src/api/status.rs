@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 
 use super::health::not_ready;
+use super::render::time;
 use super::services::summary;
-use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView, time};
+use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView};
 use super::{ApiState, ConfigState};
 use crate::core::ledger::Standing;
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot, State as ServiceState};

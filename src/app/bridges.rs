@@ -130,14 +130,20 @@ fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String
     };
     let Some(wanted) = to else {
         return service.target.clone().ok_or_else(|| {
-            format!("{} has no known-good release to go back to; next: backstop explain {}", service.name, service.name)
+            format!(
+                "{} has no known-good release to go back to; next: backstop explain {}",
+                service.name, service.name
+            )
         });
     };
-    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(|| {
-        let known: Vec<String> = service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
-    })
+    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(
+        || {
+            let known: Vec<String> =
+                service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
+        },
+    )
 }
 
 /// The configuration in the words of the runtime; follows reloads.

@@ -74,12 +74,29 @@ pub(super) struct Driver {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) published: watch::Sender<Arc<FleetSnapshot>>,
     pub(super) tasks: TaskTracker,
-    pub(super) waiting: HashMap<u64, oneshot::Sender<Result<String, String>>>,
-    pub(super) requests: u64,
-    pub(super) unsaved: Vec<LedgerChange>,
-    pub(super) store_failed: Option<Timestamp>,
-    pub(super) last_published: Option<Timestamp>,
-    pub(super) dropped_before: u64,
+    pub(super) books: Books,
+}
+
+/// What the driver keeps in mind between two turns.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    /// Who waits for the answer to which command.
+    waiting: HashMap<u64, oneshot::Sender<Result<String, String>>>,
+    requests: u64,
+    /// Changes that the store did not take yet.
+    unsaved: Vec<LedgerChange>,
+    /// The store failed, and was last tried at this time.
+    store_failed: Option<Timestamp>,
+    last_published: Option<Timestamp>,
+    /// Dropped samples that were counted already.
+    dropped: u64,
+}
+
+impl Books {
+    /// Empty books; `store_failed` if the store could not be opened.
+    pub(super) fn new(store_failed: Option<Timestamp>) -> Self {
+        Self { store_failed, ..Self::default() }
+    }
 }
 
 impl Driver {
@@ -102,9 +119,10 @@ impl Driver {
     }
 
     async fn order(&mut self, order: Order) {
-        self.requests += 1;
-        self.waiting.insert(self.requests, order.answer);
-        self.turn(Input::Operator { request: self.requests, command: order.command, by: order.by }).await;
+        self.books.requests += 1;
+        self.books.waiting.insert(self.books.requests, order.answer);
+        self.turn(Input::Operator { request: self.books.requests, command: order.command, by: order.by })
+            .await;
     }
 
     /// One turn of the core, and everything that follows from it.
@@ -138,20 +156,22 @@ impl Driver {
         match effect {
             Effect::Remember(_) => {}
             Effect::Decided(decision) => {
-                let (service, verdict, reason) = (&decision.service, decision.verdict.name(), &decision.reason);
+                let (service, verdict, reason) =
+                    (&decision.service, decision.verdict.name(), &decision.reason);
                 info!(%service, verdict, severity = %decision.severity, dry_run = decision.dry_run, "{reason}");
                 self.metrics.decided(&decision);
             }
             Effect::Announce(announcement) => self.announce(announcement).await,
             Effect::Reply { request, answer } => {
-                if let Some(waiting) = self.waiting.remove(&request) {
+                if let Some(waiting) = self.books.waiting.remove(&request) {
                     // Whoever asked may have gone away meanwhile.
                     let _ = waiting.send(answer);
                 }
             }
             Effect::Look => self.look(),
             Effect::RollBack(request) if !remembered => {
-                let why = "the decision could not be recorded, and nothing is done that could not be".to_owned();
+                let why =
+                    "the decision could not be recorded, and nothing is done that could not be".to_owned();
                 let (rollback, service) = (request.id, request.service);
                 self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
             }
@@ -170,18 +190,19 @@ impl Driver {
     /// Whether the changes are durable now. If not, they are kept and tried again.
     async fn remember(&mut self, changes: Vec<LedgerChange>) -> bool {
         for change in &changes {
-            if let LedgerChange::RollbackUpdated(record) = change {
-                if record.outcome.is_over() {
-                    info!(service = %record.service, rollback = %record.id, outcome = record.outcome.name(), "{}", record.outcome.detail());
-                    self.metrics.rollback_ended(record);
-                }
+            if let LedgerChange::RollbackUpdated(record) = change
+                && record.outcome.is_over()
+            {
+                let (service, rollback, outcome) = (&record.service, &record.id, record.outcome.name());
+                info!(%service, %rollback, outcome, "{}", record.outcome.detail());
+                self.metrics.rollback_ended(record);
             }
         }
-        self.unsaved.extend(changes);
+        self.books.unsaved.extend(changes);
         let Some(store) = &self.store else { return self.keep_unsaved() };
-        match store.remember(self.unsaved.clone()).await {
+        match store.remember(self.books.unsaved.clone()).await {
             Ok(()) => {
-                self.unsaved.clear();
+                self.books.unsaved.clear();
                 true
             }
             Err(e) => {
@@ -192,37 +213,39 @@ impl Driver {
     }
 
     fn keep_unsaved(&mut self) -> bool {
-        if self.unsaved.len() > UNSAVED_MAX {
-            let lost = self.unsaved.len() - UNSAVED_MAX;
+        if self.books.unsaved.len() > UNSAVED_MAX {
+            let lost = self.books.unsaved.len() - UNSAVED_MAX;
             warn!(lost, "the store has failed for so long that its oldest changes are dropped");
-            self.unsaved.drain(..lost);
+            self.books.unsaved.drain(..lost);
         }
         false
     }
 
     fn store_broke(&mut self, why: &str) {
         self.metrics.store_error();
-        if self.store_failed.is_none() {
+        if self.books.store_failed.is_none() {
             error!("the store failed: {why}");
             self.send(Input::Store(Err(why.to_owned())));
         }
-        self.store_failed = Some(self.clock.now());
+        self.books.store_failed = Some(self.clock.now());
     }
 
     /// Tries a failed store again now and then.
     async fn try_store(&mut self) -> Option<Ended> {
         let now = self.clock.now();
-        if self.store_failed.is_none_or(|at| now.since(at) < STORE_RETRY) {
+        if self.books.store_failed.is_none_or(|at| now.since(at) < STORE_RETRY) {
             return None;
         }
-        self.store_failed = Some(now);
+        self.books.store_failed = Some(now);
         let Some(store) = &self.store else {
             // It could not be opened at the start: what it remembers has to be read before anything else.
             return Store::open(&self.state_dir).await.is_ok().then_some(Ended::StoreIsBack);
         };
-        if store.probe().await.is_ok() && store.remember(std::mem::take(&mut self.unsaved)).await.is_ok() {
+        if store.probe().await.is_ok()
+            && store.remember(std::mem::take(&mut self.books.unsaved)).await.is_ok()
+        {
             info!("the store works again");
-            self.store_failed = None;
+            self.books.store_failed = None;
             self.send(Input::Store(Ok(())));
         }
         None
@@ -312,10 +335,10 @@ impl Driver {
     /// Publishes the picture for API, metrics and probes.
     fn publish(&mut self, at_once: bool) {
         let now = self.clock.now();
-        if !at_once && self.last_published.is_some_and(|at| now.since(at) < PUBLISH_PAUSE) {
+        if !at_once && self.books.last_published.is_some_and(|at| now.since(at) < PUBLISH_PAUSE) {
             return;
         }
-        self.last_published = Some(now);
+        self.books.last_published = Some(now);
         let snapshot = Arc::new(self.fleet.snapshot(now));
         let probed: Vec<_> = snapshot
             .services
@@ -325,10 +348,10 @@ impl Driver {
         self.scheduler.sync(&probed);
         self.metrics.observe(&snapshot);
         let dropped = self.scheduler.dropped();
-        for _ in self.dropped_before..dropped {
+        for _ in self.books.dropped..dropped {
             self.metrics.input_dropped();
         }
-        self.dropped_before = dropped;
+        self.books.dropped = dropped;
         self.systemd.status(&snapshot);
         self.published.send_replace(snapshot);
     }

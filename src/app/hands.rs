@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::core::Input;
 use crate::core::io::RollbackRequest;
 use crate::core::release::{RollbackId, ServiceName};
-use crate::core::Input;
 use crate::rollback::Executor;
 
 /// What is done to a service.
@@ -62,7 +62,9 @@ impl Hands {
     pub(super) fn give_owner(&mut self, rollback: &RollbackId, job: Job) {
         match self.owners.remove(rollback) {
             Some(service) => self.give(service, job),
-            None => warn!(%rollback, "nobody knows whose rollback this is; its journal is left for the next start"),
+            None => {
+                warn!(%rollback, "nobody knows whose rollback this is; its journal is left for the next start")
+            }
         }
     }
 

@@ -8,7 +8,6 @@ mod bridges;
 mod driver;
 mod hands;
 
-use std::collections::HashMap;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::bridges::{EngineMemory, Enrolled, Operators, Records};
-use self::driver::{Driver, Ended};
+use self::driver::{Books, Driver, Ended};
 use self::hands::Hands;
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
@@ -80,15 +79,16 @@ pub async fn run(
     let metrics = Metrics::new();
     metrics.config_loaded(true, clock.now());
     let address = settings.api.listen;
-    let listener = StdListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; is another backstop running? (`api.listen`)"))?;
+    let listener = StdListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}; is another backstop running? (`api.listen`)")
+    })?;
     listener.set_nonblocking(true).context("cannot make the API's socket non-blocking")?;
     info!(%address, engine = %settings.engine.host, state_dir = %settings.state_dir.display(), "backstop {} starts", env!("CARGO_PKG_VERSION"));
     let config = ConfigState { last_reload_ok: true, error: None, loaded_at: clock.now() };
     let program = Program {
         sources,
         clock,
-        systemd: Systemd::from_environment(),
+        systemd: Systemd::from_environment(clock),
         metrics,
         settings: watch::Sender::new(Arc::new(settings)),
         config: watch::Sender::new(config),
@@ -114,41 +114,36 @@ impl Program {
 
         let engine = Arc::new(Engine::connect(&settings.engine.host).context("`engine.host`")?);
         let enrolled = Arc::new(Enrolled(self.settings.subscribe()));
-        let runtime: Arc<dyn Runtime> =
-            Arc::new(ContainerRuntime::new(Arc::clone(&engine), enrolled, settings.engine.look_interval, self.clock));
+        let runtime: Arc<dyn Runtime> = Arc::new(ContainerRuntime::new(
+            Arc::clone(&engine),
+            enrolled,
+            settings.engine.look_interval,
+            self.clock,
+        ));
         let records = Records(store.clone());
-        let saga_store = Arc::new(CrashingStore::new(Arc::new(records.clone()), self.crash_at));
-        let executor = Executor::new(Arc::clone(&runtime), saga_store, self.clock);
+        let executor = self.executor(&runtime, &records);
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
+        let memory = Arc::new(EngineMemory(Arc::clone(&engine)));
+        let probes = Scheduler::new(inputs.clone(), HealthClients::new(), memory, self.clock);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
-            scheduler: Scheduler::new(
-                inputs.clone(),
-                HealthClients::new(),
-                Arc::new(EngineMemory(Arc::clone(&engine))),
-                self.clock,
-            ),
-            clock: self.clock,
+            scheduler: probes,
             store,
             state_dir: settings.state_dir.clone(),
             runtime: Arc::clone(&runtime),
             notifier: notifier.clone(),
-            metrics: self.metrics.clone(),
-            systemd: self.systemd.clone(),
             inputs: inputs.clone(),
             inbox,
             orders,
             published: published.clone(),
             tasks: background.clone(),
-            waiting: HashMap::new(),
-            requests: 0,
-            unsaved: Vec::new(),
-            store_failed: store_error.as_ref().map(|_| self.clock.now()),
-            last_published: None,
-            dropped_before: 0,
+            books: Books::new(store_error.as_ref().map(|_| self.clock.now())),
+            clock: self.clock,
+            metrics: self.metrics.clone(),
+            systemd: self.systemd.clone(),
             fleet,
         };
         for record in driver.fleet.executing() {
@@ -157,9 +152,21 @@ impl Program {
         if let Some(why) = store_error {
             let _ = inputs.send(Input::Store(Err(why))).await;
         }
-        self.start_api(&published, records, Operators { orders: orders_sent, executor: executor.clone(), snapshot: published.subscribe() }, &background, &life)?;
-        let awaited: Vec<_> = driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
-        background.spawn(life.clone().run_until_cancelled_owned(recover_and_watch(executor, runtime, inputs.clone(), awaited)));
+        self.start_api(
+            &published,
+            records,
+            Operators { orders: orders_sent, executor: executor.clone(), snapshot: published.subscribe() },
+            &background,
+            &life,
+        )?;
+        let awaited: Vec<_> =
+            driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
+        background.spawn(life.clone().run_until_cancelled_owned(recover_and_watch(
+            executor,
+            runtime,
+            inputs.clone(),
+            awaited,
+        )));
         background.spawn(self.reloader(inputs.clone()).run_on(life.clone()));
         self.systemd.ready();
 
@@ -168,8 +175,16 @@ impl Program {
         Ok(ended)
     }
 
+    fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {
+        let store = CrashingStore::new(Arc::new(records.clone()), self.crash_at);
+        Executor::new(Arc::clone(runtime), Arc::new(store), self.clock)
+    }
+
     /// Opens the store and reads what it remembers. One that fails leaves us with a life that only watches.
-    async fn open_store(&self, settings: &Settings) -> anyhow::Result<(Option<Store>, Remembered, Option<String>)> {
+    async fn open_store(
+        &self,
+        settings: &Settings,
+    ) -> anyhow::Result<(Option<Store>, Remembered, Option<String>)> {
         let opened = match Store::open(&settings.state_dir).await {
             Ok(store) => store.load().await.map(|remembered| (store, remembered)),
             Err(e) => Err(e),
@@ -186,7 +201,12 @@ impl Program {
         }
     }
 
-    fn start_notifier(&self, store: Option<Store>, tasks: &TaskTracker, life: &CancellationToken) -> NotifierHandle {
+    fn start_notifier(
+        &self,
+        store: Option<Store>,
+        tasks: &TaskTracker,
+        life: &CancellationToken,
+    ) -> NotifierHandle {
         let metrics = self.metrics.clone();
         let (notifier, handle) =
             Notifier::new(store, self.clock, Arc::new(move |outcome| metrics.announcement(outcome)));
@@ -292,8 +312,12 @@ async fn recover_and_watch(
         }
         tokio::time::sleep(RECOVERY_RETRY).await;
     };
+    for other in recovered.iter().filter(|r| !awaited.iter().any(|(id, _)| *id == r.rollback)) {
+        // Its end was recorded; only its journal was not closed.
+        executor.close(&other.rollback).await;
+    }
     for (rollback, service) in awaited {
-        let result = recovered.iter().find(|r| r.request.id == rollback).map_or_else(
+        let result = recovered.iter().find(|r| r.rollback == rollback).map_or_else(
             || Executed::Void { why: "the daemon was stopped before the rollback began".into() },
             |r| r.result.clone(),
         );
@@ -318,7 +342,9 @@ struct Reloader {
 impl Reloader {
     async fn run_on(self, life: CancellationToken) {
         let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        let Ok(mut hangups) = hangups.inspect_err(|e| warn!("SIGHUP cannot be listened to: {e}")) else { return };
+        let Ok(mut hangups) = hangups.inspect_err(|e| warn!("SIGHUP cannot be listened to: {e}")) else {
+            return;
+        };
         while let Some(Some(())) = life.run_until_cancelled(hangups.recv()).await {
             self.systemd.reloading();
             self.reload().await;
@@ -331,7 +357,10 @@ impl Reloader {
         match crate::config::load(&self.sources) {
             Ok(new) => {
                 let old = self.settings.borrow().clone();
-                if old.api.listen != new.api.listen || old.engine != new.engine || old.state_dir != new.state_dir {
+                if old.api.listen != new.api.listen
+                    || old.engine != new.engine
+                    || old.state_dir != new.state_dir
+                {
                     warn!("`api.listen`, `engine` and `state_dir` take effect at the next start");
                 }
                 let fleet = new.fleet.clone();

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Output;
 use super::client::Client;
 use super::table::{Screen, bold, release, release_or, span};
-use crate::api::views::{CommandView, DecisionView, RollbackView, ServiceView};
+use crate::api::views::{CommandView, DecisionView, RollbackView, RowView, ServiceView};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -39,7 +39,7 @@ fn render(service: &ServiceView, screen: &Screen) -> String {
         "WHAT WOULD HAPPEN NEXT",
         service.outlook.iter().map(|line| screen.wrapped(line, "", "  ")).collect(),
     );
-    part("COMMANDS", commands(&service.commands));
+    part("COMMANDS", commands(&service.commands, screen));
     text
 }
 
@@ -77,23 +77,40 @@ fn head(service: &ServiceView, screen: &Screen) -> String {
 }
 
 fn rows(service: &ServiceView, screen: &Screen) -> String {
-    let rows = service
-        .rows
-        .iter()
-        .map(|row| {
-            let since = row.since.map_or_else(|| "-".to_owned(), |at| screen.moment(at));
+    let since = |row: &RowView| row.since.map(|at| screen.moment(at));
+    if screen.is_wide() {
+        let whole = |row: &RowView| {
             [
                 row.rule.clone(),
+                screen.mark(&row.answer),
                 or_dash(&row.value),
                 or_dash(&row.threshold),
                 row.samples.to_string(),
-                since,
-                screen.mark(&row.answer),
+                since(row).unwrap_or_else(|| "-".to_owned()),
                 row.action.clone(),
             ]
-        })
-        .collect();
-    screen.table(["ROW", "NOW", "LIMIT", "SAMPLES", "SINCE", "ANSWER", "LEADS TO"], rows)
+        };
+        let rows = service.rows.iter().map(whole).collect();
+        return screen.table(
+            ["ROW", "ANSWER", "NOW", "LIMIT", "SAMPLES", "SINCE", "LEADS TO"],
+            &[2, 3],
+            rows,
+        );
+    }
+    // On a narrow screen the time goes with the value, and what a breach leads to with the limit, where it is not a
+    // rollback.
+    let narrow = |row: &RowView| {
+        let (value, limit) = (or_dash(&row.value), or_dash(&row.threshold));
+        [
+            row.rule.clone(),
+            screen.mark(&row.answer),
+            since(row).map_or_else(|| value.clone(), |at| format!("{value}, since {at}")),
+            if row.action == "evaluate" { format!("{limit}: a person is told") } else { limit },
+            row.samples.to_string(),
+        ]
+    };
+    let rows = service.rows.iter().map(narrow).collect();
+    screen.table(["ROW", "ANSWER", "NOW", "LIMIT", "SAMPLES"], &[2, 3], rows)
 }
 
 fn gates(service: &ServiceView, screen: &Screen) -> String {
@@ -105,7 +122,7 @@ fn gates(service: &ServiceView, screen: &Screen) -> String {
             [gate.gate.clone(), screen.mark(answer), gate.why.clone()]
         })
         .collect();
-    screen.table(["GATE", "ANSWER", "WHY"], rows)
+    screen.table(["GATE", "ANSWER", "WHY"], &[2], rows)
 }
 
 fn releases(service: &ServiceView, screen: &Screen) -> String {
@@ -127,7 +144,7 @@ fn releases(service: &ServiceView, screen: &Screen) -> String {
             [release(&entry.release), screen.mark(&entry.standing), screen.moment(entry.deployed), note]
         })
         .collect();
-    screen.table(["RELEASE", "STANDING", "DEPLOYED", ""], rows)
+    screen.table(["RELEASE", "STANDING", "DEPLOYED", ""], &[0, 3], rows)
 }
 
 fn replicas(service: &ServiceView, screen: &Screen) -> String {
@@ -151,7 +168,7 @@ fn replicas(service: &ServiceView, screen: &Screen) -> String {
             ]
         })
         .collect();
-    screen.table(["CONTAINER", "PHASE", "HEALTHCHECK", "RESTARTS", "RELEASE", ""], rows)
+    screen.table(["CONTAINER", "PHASE", "HEALTHCHECK", "RESTARTS", "RELEASE", ""], &[5], rows)
 }
 
 fn in_flight(rollback: &RollbackView, screen: &Screen) -> String {
@@ -188,9 +205,13 @@ fn decision(decision: &DecisionView, screen: &Screen) -> String {
     text
 }
 
-fn commands(commands: &[CommandView]) -> String {
+fn commands(commands: &[CommandView], screen: &Screen) -> String {
     let widest = commands.iter().map(|command| command.command.chars().count()).max().unwrap_or(0);
-    commands.iter().map(|command| format!("  {:<widest$}  {}\n", command.command, command.does)).collect()
+    let indent = " ".repeat(widest + 4);
+    let line = |command: &CommandView| {
+        screen.wrapped(&command.does, &format!("  {:<widest$}  ", command.command), &indent)
+    };
+    commands.iter().map(line).collect()
 }
 
 fn or_dash(text: &str) -> String {

@@ -47,19 +47,18 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
         .iter()
         .map(|rollback| {
             let from = rollback.from.as_ref().map_or("nothing", |from| &from.reference);
-            [
+            let row = [
                 screen.moment(rollback.started),
                 rollback.service.clone(),
                 format!("{from} -> {}", rollback.to.reference),
                 screen.mark(&rollback.outcome),
                 rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
-                rollback.text.clone(),
                 rollback.id.clone(),
-            ]
+            ];
+            (row, rollback.text.clone())
         })
         .collect();
-    let mut text =
-        screen.table(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "APPLIED IN", "WHY", "ID"], rows);
+    let mut text = screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "APPLIED IN", "ID"], rows);
     text.push_str("\nOne of them with its journal: backstop history --rollback ID\n");
     if let Some(before) = &view.next_before {
         let service = args.service.as_ref().map_or_else(String::new, |service| format!(" {service}"));

@@ -2,8 +2,8 @@
 
 use super::Output;
 use super::client::Client;
-use super::table::{Screen, bold, release_or, span};
-use crate::api::views::{AttentionView, StatusView};
+use super::table::{Screen, bold, release, span};
+use crate::api::views::{AttentionView, ReleaseView, StatusView};
 
 pub(super) async fn run(client: &Client, out: &Output) -> anyhow::Result<()> {
     let answer = client.get::<StatusView>(&["api", "v1", "status"], &[]).await?;
@@ -76,16 +76,24 @@ fn services(status: &StatusView, screen: &Screen) -> String {
             } else {
                 format!("{} ({})", service.name, service.mode)
             };
+            // Identities only where the references do not tell the two apart; `explain` has them all.
+            let (current, target) = (service.current.as_ref(), service.target.as_ref());
+            let alike = current.zip(target).is_some_and(|(a, b)| a.reference == b.reference);
+            let short = |found: Option<&ReleaseView>, otherwise: &str| match found {
+                Some(found) if alike => release(found),
+                Some(found) => found.reference.clone(),
+                None => otherwise.to_owned(),
+            };
             [
                 name,
                 screen.mark(&service.state),
                 span(service.for_seconds.trunc()),
-                release_or(service.current.as_ref(), "nothing"),
-                release_or(service.target.as_ref(), "none"),
+                short(current, "nothing"),
+                short(target, "none"),
             ]
         })
         .collect();
-    screen.table(["SERVICE", "STATE", "FOR", "RUNS", "WOULD GO BACK TO"], rows)
+    screen.table(["SERVICE", "STATE", "FOR", "RUNS", "WOULD GO BACK TO"], &[3, 4], rows)
 }
 
 /// What goes on, for the services where something does.

@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::tz::TimeZone;
 
 use crate::api::views::{ReleaseView, Time};
@@ -13,6 +13,12 @@ use crate::core::time::human;
 
 /// Narrower terminals are treated like this one: below it every word would stand alone.
 const COLUMNS_MIN: u16 = 60;
+
+/// From here on the decision matrix fits with all its columns.
+const WIDE_COLUMNS: u16 = 115;
+
+/// What terminals are that do not say how wide they are.
+const COLUMNS_UNKNOWN: u16 = 80;
 
 /// Where the text is shown.
 #[derive(Debug, Clone)]
@@ -28,41 +34,71 @@ pub(super) struct Screen {
 impl Screen {
     /// What standard output is.
     pub(super) fn detect() -> Self {
-        let columns = std::io::stdout()
-            .is_terminal()
-            .then(terminal_size::terminal_size)
-            .flatten()
-            .map(|(terminal_size::Width(columns), _)| columns.max(COLUMNS_MIN));
-        Self { columns, zone: TimeZone::system(), now: crate::api::views::time(Clock::start().now()) }
+        let columns = std::io::stdout().is_terminal().then(|| {
+            let size = terminal_size::terminal_size();
+            size.map_or(COLUMNS_UNKNOWN, |(terminal_size::Width(columns), _)| columns.max(COLUMNS_MIN))
+        });
+        Self { columns, zone: TimeZone::system(), now: crate::api::time(Clock::start().now()) }
     }
 
-    /// A table with a heading, without lines: what is between the columns is space.
-    pub(super) fn table<const N: usize>(&self, header: [&str; N], rows: Vec<[String; N]>) -> String {
+    /// A table with a heading, without lines: what is between the columns is space. Only the columns in `fluid` are
+    /// wrapped: a name broken in two cannot be searched for, nor copied.
+    pub(super) fn table<const N: usize>(
+        &self,
+        header: [&str; N],
+        fluid: &[usize],
+        rows: Vec<[String; N]>,
+    ) -> String {
+        let mut lines = self.laid_out(header, fluid, rows).into_iter();
+        let head = lines.next().map_or_else(String::new, |line| bold(&line) + "\n");
+        lines.fold(head, |text, line| text + &self.painted(&line) + "\n")
+    }
+
+    /// A table of one line a row, each followed by a note of its own. In a pipe the note is the last column.
+    pub(super) fn noted<const N: usize>(
+        &self,
+        header: [&str; N],
+        rows: Vec<([String; N], String)>,
+    ) -> String {
+        let (rows, notes): (Vec<[String; N]>, Vec<String>) = rows.into_iter().unzip();
+        let mut lines = self.laid_out(header, &[], rows).into_iter();
+        let mut text = lines.next().map_or_else(String::new, |line| bold(&line) + "\n");
+        for (line, note) in lines.zip(notes) {
+            if self.columns.is_some() {
+                text.push_str(&format!("{}\n{}", self.painted(&line), self.wrapped(&note, "    ", "    ")));
+            } else {
+                text.push_str(&format!("{line}  {}\n", one_line(&note)));
+            }
+        }
+        text
+    }
+
+    fn laid_out<const N: usize>(
+        &self,
+        header: [&str; N],
+        fluid: &[usize],
+        rows: Vec<[String; N]>,
+    ) -> Vec<String> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(header);
         if let Some(columns) = self.columns {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
         }
         for row in rows {
-            // A line break in a cell would end the row for whoever reads the lines by program.
-            table.add_row(
-                row.map(|cell| if self.columns.is_some() { cell } else { cell.replace('\n', "; ") }),
-            );
+            table.add_row(row.map(|cell| one_line(&cell)));
         }
-        for column in table.column_iter_mut() {
+        for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
-        }
-        let mut text = String::new();
-        for (index, line) in table.lines().enumerate() {
-            let line = line.trim_end();
-            if index == 0 {
-                text.push_str(&bold(line));
-            } else {
-                text.push_str(&self.painted(line));
+            if !fluid.contains(&index) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
-            text.push('\n');
         }
-        text
+        table.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    /// Whether there is room for tables with many columns.
+    pub(super) fn is_wide(&self) -> bool {
+        self.columns.is_none_or(|columns| columns >= WIDE_COLUMNS)
     }
 
     /// Text wrapped at the screen's width, every line indented.
@@ -158,6 +194,11 @@ pub(super) fn release_or(found: Option<&ReleaseView>, otherwise: &str) -> String
     found.map_or_else(|| otherwise.to_owned(), release)
 }
 
+/// A line break in a cell would end the row for whoever reads the lines by program.
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join("; ")
+}
+
 /// Characters, as an approximation of columns: names and sentences here are mostly ASCII.
 fn width(text: &str) -> usize {
     text.chars().count()
@@ -175,7 +216,7 @@ mod tests {
     fn a_table_fits_the_screen_and_a_pipe_gets_one_line_a_row() {
         let long = "word ".repeat(40);
         let rows = || vec![["a".to_owned(), long.trim().to_owned()]];
-        let wrapped = screen(Some(60)).table(["A", "B"], rows());
+        let wrapped = screen(Some(60)).table(["A", "B"], &[1], rows());
         assert!(
             wrapped
                 .lines()
@@ -183,7 +224,24 @@ mod tests {
             "{wrapped}"
         );
         assert!(wrapped.lines().count() > 3);
-        assert_eq!(screen(None).table(["A", "B"], rows()).lines().count(), 2);
+        assert_eq!(screen(None).table(["A", "B"], &[1], rows()).lines().count(), 2);
+    }
+
+    #[test]
+    fn names_are_never_broken() {
+        let rows =
+            || vec![["health_prolonged".to_owned(), "word ".repeat(40), "● cannot measure".to_owned()]];
+        let text = screen(Some(60)).table(["ROW", "NOW", "ANSWER"], &[1], rows());
+        assert!(text.contains("health_prolonged  word") && text.contains("● cannot measure"), "{text}");
+    }
+
+    #[test]
+    fn notes_follow_their_row_or_end_it() {
+        let rows =
+            || vec![(["a".to_owned()], "first\nnote".to_owned()), (["b".to_owned()], "second".to_owned())];
+        let text = screen(Some(60)).noted(["A"], rows());
+        assert_eq!(text, "\x1b[1mA\x1b[0m\na\n    first note\nb\n    second\n");
+        assert_eq!(screen(None).noted(["A"], rows()).lines().nth(1), Some("a  first; note"));
     }
 
     #[test]

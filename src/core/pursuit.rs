@@ -76,7 +76,7 @@ impl Service {
         match result {
             Executed::Applied { notes } => self.applied(turn, &notes),
             Executed::Void { why } => {
-                self.end_rollback(turn, RollbackOutcome::Void(why.clone()), false);
+                self.end_rollback(turn, RollbackOutcome::Void(why.clone()));
                 let runs = self.runs();
                 self.say_failed(turn, id, "ROLLBACK DID NOT BEGIN", &why, &runs);
                 self.go(turn, Event::Undone);
@@ -85,14 +85,14 @@ impl Service {
                 if let Some(record) = &self.rollback {
                     self.failed_targets.insert(record.to.id.clone());
                 }
-                self.end_rollback(turn, RollbackOutcome::Unwound(why.clone()), false);
+                self.end_rollback(turn, RollbackOutcome::Unwound(why.clone()));
                 let runs = self.runs();
                 self.say_failed(turn, id, "ROLLBACK FAILED AND WAS UNDONE", &why, &runs);
                 self.go(turn, Event::Undone);
             }
             Executed::Stuck { why } => {
                 let from = self.current.clone();
-                self.end_rollback(turn, RollbackOutcome::Stuck(why.clone()), false);
+                self.end_rollback(turn, RollbackOutcome::Stuck(why.clone()));
                 self.stuck(
                     turn,
                     from.as_ref(),
@@ -186,7 +186,7 @@ impl Service {
             human(turn.now.since(record.applied.unwrap_or(record.started))),
             record.to
         );
-        self.end_rollback(turn, RollbackOutcome::Verified(said.clone()), true);
+        self.end_rollback(turn, RollbackOutcome::Verified(said.clone()));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackComplete, "ROLLBACK COMPLETE");
         a.key = format!("{}/complete", record.id);
         a.rollback = Some(record.id.clone());
@@ -224,7 +224,7 @@ impl Service {
             return;
         };
         self.failed_targets.insert(record.to.id.clone());
-        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
+        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()));
         // The cooldown is for new decisions; this one is not over yet.
         self.last_ended = None;
         let reason = Reason::TargetFailed { target: record.to.to_string(), why };
@@ -262,12 +262,12 @@ impl Service {
             return;
         };
         let why = format!("not proved within {}: {missing}", human(self.settings.verify_timeout));
-        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()), true);
+        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()));
         self.stuck(turn, Some(&record.to), format!("the rollback to {} was applied and is {why}", record.to));
     }
 
-    /// Closes the record; `close` if there is something to clean up on the engine.
-    pub(crate) fn end_rollback(&mut self, turn: &mut Turn<'_>, outcome: RollbackOutcome, close: bool) {
+    /// Closes the record, and has the executor clean up what is left on the engine.
+    pub(crate) fn end_rollback(&mut self, turn: &mut Turn<'_>, outcome: RollbackOutcome) {
         let Some(mut record) = self.rollback.take() else {
             return;
         };
@@ -277,9 +277,7 @@ impl Service {
         if !matches!(record.outcome, RollbackOutcome::Void(_) | RollbackOutcome::Unwound(_)) {
             self.last_ended = record.ended;
         }
-        if close {
-            turn.effect(Effect::Close { rollback: record.id.clone() });
-        }
+        turn.effect(Effect::Close { rollback: record.id.clone() });
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
     }
 

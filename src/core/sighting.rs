@@ -130,7 +130,7 @@ impl Service {
     fn superseded(&mut self, turn: &mut Turn<'_>, by: &Release) {
         let why = format!("somebody deployed {by} before the rollback was proved");
         let id = self.rollback.as_ref().map(|r| r.id.clone());
-        self.end_rollback(turn, RollbackOutcome::Superseded(why.clone()), true);
+        self.end_rollback(turn, RollbackOutcome::Superseded(why.clone()));
         if let Some(id) = id {
             self.say_failed(turn, &id, "ROLLBACK ENDED UNPROVED", &why, &by.to_string());
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -17,6 +18,11 @@ use crate::core::plan::Plan;
 use crate::core::release::{RollbackId, ServiceName};
 use crate::core::{Executed, RollbackRequest};
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
+
+/// How long an engine that does not answer is waited for when a rollback is to begin: longer than a hiccup of it;
+/// after a restart of it the core judges afresh.
+const OBSERVE_PATIENCE: Duration = Duration::from_secs(10);
+const OBSERVE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Carries rollbacks out. Clones share everything.
 ///
@@ -166,7 +172,10 @@ impl Inner {
                 | Phase::Closed => self.settle(slot).await?,
             }
         }
-        let now = self.runtime.observe(&request.service).await.map_err(|e| e.message)?;
+        let now = match self.observe(&request.service).await {
+            Ok(now) => now,
+            Err(e) => return Ok(self.void(slot, e.message).await),
+        };
         if let Err(why) = judged(&now, request) {
             return Ok(self.void(slot, why).await);
         }
@@ -185,6 +194,20 @@ impl Inner {
             return Ok(saga.go_back(why, None).await);
         }
         Ok(saga.act().await)
+    }
+
+    /// What runs now. The decision has fallen: an engine that is away for a moment is waited for.
+    async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.runtime.observe(service).await {
+                Err(e) if e.class == ErrorClass::Transient && waited < OBSERVE_PATIENCE => {
+                    tokio::time::sleep(OBSERVE_PAUSE).await;
+                    waited += OBSERVE_PAUSE;
+                }
+                observed => return observed,
+            }
+        }
     }
 
     async fn plan(&self, now: &Observation, request: &RollbackRequest) -> Result<Plan, RuntimeError> {

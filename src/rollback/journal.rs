@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::plan::{Plan, StepOutput};
+use crate::core::plan::{Plan, Step, StepOutput};
 use crate::core::release::RollbackId;
 use crate::core::{Executed, RollbackRequest, Timestamp};
 use crate::runtime::ErrorClass;
@@ -317,6 +317,52 @@ pub fn replay(events: &[JournalEvent]) -> Result<SagaState, JournalError> {
         last = event;
     }
     Ok(state)
+}
+
+/// A journal as it is stored, for people: one sentence a record, in the same order.
+pub fn tell(records: &[Value]) -> Vec<String> {
+    let mut steps: Vec<Step> = Vec::new();
+    let tell_one = |record| match JournalEvent::deserialize(record) {
+        Ok(event) => {
+            if let JournalEvent::Planned { plan, .. } = &event {
+                steps.clone_from(&plan.steps);
+            }
+            sentence(&event, &steps)
+        }
+        Err(e) => format!("a record that cannot be read: {e}"),
+    };
+    records.iter().map(tell_one).collect()
+}
+
+fn sentence(event: &JournalEvent, steps: &[Step]) -> String {
+    let step = |step: &usize| steps.get(*step).map_or_else(|| format!("step {step}"), ToString::to_string);
+    match event {
+        JournalEvent::Planned { plan, request, .. } => {
+            let from = plan.from.as_ref().map_or_else(|| "nothing".into(), ToString::to_string);
+            format!("planned the way from {from} to {}, {} steps", request.to, plan.steps.len())
+        }
+        JournalEvent::Decided { .. } => "decided: carrying it out".into(),
+        JournalEvent::Started { step: s } => format!("begun: {}", step(s)),
+        JournalEvent::Succeeded { step: s, output: StepOutput::Stopped { how } } => {
+            format!("done: {} ({how})", step(s))
+        }
+        JournalEvent::Succeeded { step: s, .. } => format!("done: {}", step(s)),
+        JournalEvent::Failed { step: s, message, .. } => format!("failed: {}: {message}", step(s)),
+        JournalEvent::UndoStarted { step: s } => format!("taking back: {}", step(s)),
+        JournalEvent::UndoFinished { step: s } => format!("taken back: {}", step(s)),
+        JournalEvent::UndoFailed { message, .. } => message.clone(),
+        JournalEvent::LeftAlone { step: s } => {
+            format!("not taken back, because a newer deployment runs: {}", step(s))
+        }
+        JournalEvent::Applied => "applied: the target runs, and is verified now".into(),
+        JournalEvent::Ended { result } => match result {
+            Executed::Applied { .. } => "applied".into(),
+            Executed::Void { why } => format!("did not begin: {why}"),
+            Executed::Unwound { why } => format!("failed and was taken back: {why}"),
+            Executed::Stuck { why } => format!("stuck, a person is needed: {why}"),
+        },
+        JournalEvent::Closed { how } => format!("closed: {how}"),
+    }
 }
 
 impl SagaState {

@@ -75,9 +75,9 @@ impl Executor {
         let newest = seen.insert(request.service.clone());
         let slot = inner.slot(&request.service);
         let mut slot = slot.lock().await;
-        // Called again after an error: what is there already has come to its end.
-        let running = slot.take().filter(|saga| saga.state().id() == rollback);
-        let mut saga = running
+        // Called again after an error: what is there already knows more than its journal does.
+        let known = slot.take_if(|saga| saga.state().id() == rollback);
+        let mut saga = known
             .unwrap_or_else(|| Saga::resume(Arc::clone(&inner.runtime), Arc::clone(&inner.store), state));
         let result = self.finish(&mut saga, newest).await;
         if newest && !saga.is_closed() {
@@ -147,13 +147,8 @@ impl Executor {
 
 fn unreadable(rollback: &RollbackId, records: &[Value], e: &JournalError) -> Recovered {
     // The first record is usually whole, and says what it was about.
-    let request =
-        records.first().and_then(|first| JournalEvent::deserialize(first).ok()).and_then(
-            |first| match first {
-                JournalEvent::Planned { request, .. } => Some(*request),
-                _ => None,
-            },
-        );
+    let first = records.first().and_then(|first| JournalEvent::deserialize(first).ok());
+    let request = if let Some(JournalEvent::Planned { request, .. }) = first { Some(*request) } else { None };
     let whose = request.as_ref().map_or_else(String::new, |r| format!(" of {}", r.service));
     let next = request.as_ref().map_or_else(
         || format!("look with `docker ps -a --filter name={rollback}`"),

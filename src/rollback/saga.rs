@@ -548,12 +548,12 @@ fn is_up(replica: &Replica) -> bool {
 }
 
 fn describe_left_alone(step: &Step) -> Option<String> {
-    match step {
-        Step::SetAsideOld { name, aside, .. } => {
-            Some(format!("{name} was left stopped, perhaps as {aside}: remove it with `docker rm {aside}`"))
-        }
-        _ => None,
+    if let Step::SetAsideOld { name, aside, .. } = step {
+        return Some(format!(
+            "{name} was left stopped, perhaps as {aside}: remove it with `docker rm {aside}`"
+        ));
     }
+    None
 }
 
 fn superseded(why: &str, foreign: Option<&Replica>, left: &[String]) -> String {

@@ -277,3 +277,265 @@ fn innermost(e: &reqwest::Error) -> String {
 fn chain(e: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(e.source(), |e: &&(dyn Error + 'static)| (*e).source())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Long enough for a loaded machine to answer, short enough to wait for what never comes.
+    const PATIENT: Duration = Duration::from_secs(10);
+    const IMPATIENT: Duration = Duration::from_millis(300);
+
+    /// A server that treats every connection alike, once it has read the request.
+    async fn server<F, Fut>(answer: F) -> u16
+    where
+        F: Fn(TcpStream) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request).await;
+                tokio::spawn(answer(connection));
+            }
+        });
+        port
+    }
+
+    /// A server that says always the same.
+    async fn says(answer: &'static str) -> u16 {
+        server(move |mut connection| async move {
+            let _ = connection.write_all(answer.as_bytes()).await;
+        })
+        .await
+    }
+
+    fn check(target: HealthTarget, timeout: Duration) -> HealthCheck {
+        HealthCheck { target, interval: Duration::from_secs(10), timeout, status: vec![(200, 299)] }
+    }
+
+    fn probe(check: &HealthCheck, address: Option<&str>) -> HttpProbe {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        HttpProbe::new(&HealthClients::new(), check, address.map(|a| a.parse().unwrap()), Clock::start())
+    }
+
+    async fn ask(port: u16, timeout: Duration) -> Measurement {
+        let check = check(HealthTarget::Replica { port, path: "/health".into() }, timeout);
+        probe(&check, Some("127.0.0.1")).measure().await
+    }
+
+    #[track_caller]
+    fn failed(measurement: &Measurement, with: &str) {
+        match measurement {
+            Measurement::Check { ok: false, detail, .. } => assert!(detail.contains(with), "{detail}"),
+            other => panic!("expected a failed check with {with:?}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn passed(measurement: &Measurement, with: &str) {
+        match measurement {
+            Measurement::Check { ok: true, detail, .. } => assert!(detail.starts_with(with), "{detail}"),
+            other => panic!("expected a passed check with {with:?}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn unavailable(measurement: &Measurement, with: &str) {
+        match measurement {
+            Measurement::Unavailable { why } => assert!(why.contains(with), "{why}"),
+            other => panic!("expected no measurement with {with:?}: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_decides() {
+        let ok = says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        passed(&ask(ok, PATIENT).await, "200 OK after ");
+        let down = says("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+        failed(&ask(down, PATIENT).await, "503 Service Unavailable after ");
+        let own = says("HTTP/1.1 599 Whatever\r\ncontent-length: 0\r\n\r\n").await;
+        failed(&ask(own, PATIENT).await, "599 after ");
+    }
+
+    #[tokio::test]
+    async fn a_404_passes_where_that_is_wanted() {
+        let port = says("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        let mut check = check(HealthTarget::Replica { port, path: "/".into() }, PATIENT);
+        failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+        check.status = vec![(200, 299), (401, 401), (404, 404)];
+        passed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+        check.status = vec![(200, 403), (405, 499)];
+        failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+    }
+
+    #[tokio::test]
+    async fn who_refuses_is_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        failed(&ask(port, PATIENT).await, "connection refused after 1ms");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_is_down() {
+        let port = server(|open| async move {
+            std::future::pending::<()>().await;
+            drop(open);
+        })
+        .await;
+        failed(&ask(port, IMPATIENT).await, "no answer within 300ms");
+    }
+
+    #[tokio::test]
+    async fn who_drips_headers_is_down() {
+        let port = server(|mut connection| async move {
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\n").await;
+            while connection.write_all(b"x-more: and more\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        failed(&ask(port, IMPATIENT).await, "no answer within 300ms");
+    }
+
+    #[tokio::test]
+    async fn who_resets_in_the_middle_is_down() {
+        let port = server(|mut connection| async move {
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await;
+            let _ = connection.set_zero_linger();
+        })
+        .await;
+        failed(&ask(port, PATIENT).await, "after ");
+        let port = server(|mut connection| async move {
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+        })
+        .await;
+        failed(&ask(port, PATIENT).await, "its body broke off");
+        let port = says("SSH-2.0-OpenSSH_9.2\r\n").await;
+        failed(&ask(port, PATIENT).await, "after ");
+    }
+
+    #[tokio::test]
+    async fn who_streams_for_ever_costs_nothing() {
+        let (done, ended) = oneshot::channel();
+        let done = std::sync::Mutex::new(Some(done));
+        let port = server(move |mut connection| {
+            let done = done.lock().unwrap().take();
+            async move {
+                let _ = connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                let mut sent = 0_usize;
+                while connection.write_all(&[b'x'; 16 * 1024]).await.is_ok() {
+                    sent += 16 * 1024;
+                }
+                let _ = done.unwrap().send(sent);
+            }
+        })
+        .await;
+        passed(&ask(port, PATIENT).await, "200 OK after ");
+        // We hang up: the server's writes fail after what the sockets can hold.
+        let sent = ended.await.unwrap();
+        assert!(sent < 32 * 1024 * 1024, "{sent} bytes were sent");
+    }
+
+    #[tokio::test]
+    async fn who_answers_ten_megabytes_costs_64_kib() {
+        let port = server(|mut connection| async move {
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10485760\r\n\r\n").await;
+            let _ = connection.write_all(&vec![b'x'; 10_485_760]).await;
+        })
+        .await;
+        passed(&ask(port, PATIENT).await, "200 OK after ");
+    }
+
+    #[tokio::test]
+    async fn who_drips_a_body_for_ever_is_down() {
+        let port = server(|mut connection| async move {
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            while connection.write_all(b".").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        failed(&ask(port, IMPATIENT).await, "its body did not end within 300ms");
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_but_not_for_ever() {
+        let port = says("HTTP/1.1 302 Found\r\nlocation: /health\r\ncontent-length: 0\r\n\r\n").await;
+        failed(&ask(port, PATIENT).await, "redirected more than 5 times after ");
+        let there = says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let here = server(move |mut connection| async move {
+            let answer = format!(
+                "HTTP/1.1 301 Moved Permanently\r\nlocation: http://127.0.0.1:{there}/\r\ncontent-length: 0\r\n\r\n"
+            );
+            let _ = connection.write_all(answer.as_bytes()).await;
+        })
+        .await;
+        passed(&ask(here, PATIENT).await, "200 OK after ");
+        let lost =
+            says("HTTP/1.1 302 Found\r\nlocation: http://nobody.invalid/\r\ncontent-length: 0\r\n\r\n").await;
+        unavailable(&ask(lost, PATIENT).await, "where it redirects to");
+    }
+
+    #[tokio::test]
+    async fn who_speaks_no_tls_is_down() {
+        let port = says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let check = check(HealthTarget::Url(format!("https://127.0.0.1:{port}/")), PATIENT);
+        failed(&probe(&check, None).measure().await, "after ");
+    }
+
+    #[tokio::test]
+    async fn what_we_cannot_do_is_not_the_services_fault() {
+        let replica = HealthTarget::Replica { port: 80, path: "/health".into() };
+        unavailable(&probe(&check(replica, PATIENT), None).measure().await, "no address of its own");
+        for (url, why) in [
+            ("http://nobody.invalid/health", "our resolver, asked for nobody.invalid,"),
+            ("ftp://127.0.0.1/", "must begin with http:// or https://"),
+            ("http://:80", "cannot be used"),
+            ("127.0.0.1/health", "cannot be used"),
+        ] {
+            let check = check(HealthTarget::Url(url.into()), PATIENT);
+            unavailable(&probe(&check, None).measure().await, why);
+        }
+        let broken = HealthClients { direct: Err("no bundle".into()), public: Err("no bundle".into()) };
+        let check = check(HealthTarget::Url("https://127.0.0.1/".into()), PATIENT);
+        unavailable(&HttpProbe::new(&broken, &check, None, Clock::start()).measure().await, "no bundle");
+    }
+
+    #[tokio::test]
+    async fn every_question_comes_over_a_fresh_connection() {
+        let (count, mut counted) = tokio::sync::mpsc::unbounded_channel();
+        let port = server(move |mut connection| {
+            let _ = count.send(());
+            async move {
+                let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                std::future::pending().await
+            }
+        })
+        .await;
+        let check = check(HealthTarget::Replica { port, path: "/".into() }, PATIENT);
+        let probe = probe(&check, Some("127.0.0.1"));
+        for _ in 0..3 {
+            passed(&probe.measure().await, "200 OK");
+            counted.recv().await.unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_of_either_kind_makes_a_url() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let replica = HealthTarget::Replica { port: 8080, path: "/a?b=c".into() };
+        let url = |address: &str| {
+            target(&HealthClients::new(), &replica, address.parse().ok()).unwrap().1.to_string()
+        };
+        assert_eq!(url("172.17.0.2"), "http://172.17.0.2:8080/a?b=c");
+        assert_eq!(url("fd00::2"), "http://[fd00::2]:8080/a?b=c");
+    }
+}

@@ -225,3 +225,223 @@ fn jittered(interval: Duration, key: &Key) -> Duration {
     let share = (hasher.finish() % 2001) as f64 / 1000.0 - 1.0;
     interval.mul_f64(JITTER.mul_add(share, 1.0)).max(SHORTEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::core::Timestamp;
+    use crate::core::release::{ImageId, Release, ReleaseId};
+    use crate::core::sample::Measurement;
+    use crate::signal::memory::MemoryUse;
+
+    /// Memory that is always the same, and whoever asks for it.
+    #[derive(Debug, Default)]
+    struct Source {
+        asked: AtomicUsize,
+        at_once: AtomicUsize,
+        most_at_once: AtomicUsize,
+        /// If set, nobody gets an answer before it is notified.
+        gate: Option<Notify>,
+    }
+
+    #[async_trait]
+    impl MemorySource for Source {
+        async fn memory(&self, _: &ReplicaId) -> Result<MemoryUse, String> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(now, Ordering::SeqCst);
+            if let Some(gate) = &self.gate {
+                gate.notified().await;
+            }
+            self.at_once.fetch_sub(1, Ordering::SeqCst);
+            Ok(MemoryUse { used: 1, limit: 2, limited: true })
+        }
+    }
+
+    fn replica(id: &str, phase: Phase) -> Replica {
+        Replica {
+            id: ReplicaId::new(id),
+            name: id.into(),
+            release: Release {
+                id: ReleaseId::new("r"),
+                image: ImageId::new("sha256:r"),
+                reference: "shop:1".into(),
+                digests: Vec::new(),
+                fingerprint: String::new(),
+                version: None,
+            },
+            created: Timestamp::default(),
+            started: None,
+            phase,
+            restart_count: 0,
+            restarts: true,
+            health: None,
+            exit_code: None,
+            start_error: None,
+            address: None,
+        }
+    }
+
+    fn scheduler(source: &Arc<Source>, room: usize) -> (Scheduler, mpsc::Receiver<Input>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (inputs, outputs) = mpsc::channel(room);
+        let source: Arc<dyn MemorySource> = source.clone();
+        (Scheduler::new(inputs, HealthClients::new(), source, Clock::start()), outputs)
+    }
+
+    fn shop(
+        settings: &ServiceSettings,
+        replicas: &[Replica],
+    ) -> [(ServiceName, Arc<ServiceSettings>, Vec<Replica>); 1] {
+        [(ServiceName::new("shop"), Arc::new(settings.clone()), replicas.to_vec())]
+    }
+
+    async fn who(outputs: &mut mpsc::Receiver<Input>) -> (Option<String>, Signal, Measurement) {
+        match outputs.recv().await.unwrap() {
+            Input::Sampled { replica, signal, measurement, .. } => {
+                (replica.map(|r| r.as_str().to_owned()), signal, measurement)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_probe_comes_at_once_and_the_next_after_the_interval() {
+        let source = Arc::new(Source::default());
+        let (mut scheduler, mut outputs) = scheduler(&source, 16);
+        scheduler.sync(&shop(&ServiceSettings::default(), &[replica("a", Phase::Running)]));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let sampled = outputs.try_recv().unwrap();
+        assert!(
+            matches!(&sampled, Input::Sampled { signal: Signal::Memory, measurement, .. }
+                if *measurement == Measurement::Level { used: 1, limit: 2 }),
+            "{sampled:?}"
+        );
+        // Every five seconds, a tenth more or less.
+        tokio::time::sleep(Duration::from_millis(4_490)).await;
+        assert!(outputs.try_recv().is_err());
+        tokio::time::sleep(Duration::from_millis(1_020)).await;
+        assert_eq!(who(&mut outputs).await.0.as_deref(), Some("a"));
+        assert_eq!(source.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_runs_is_probed_and_nothing_is_started_twice() {
+        let source = Arc::new(Source::default());
+        let (mut scheduler, mut outputs) = scheduler(&source, 16);
+        let settings = ServiceSettings::default();
+        let phases = [Phase::Created, Phase::Restarting, Phase::Paused, Phase::Exited, Phase::Gone];
+        let mut replicas: Vec<_> =
+            phases.iter().enumerate().map(|(i, p)| replica(&i.to_string(), *p)).collect();
+        scheduler.sync(&shop(&settings, &replicas));
+        assert!(scheduler.is_empty());
+        replicas.push(replica("a", Phase::Running));
+        for _ in 0..3 {
+            scheduler.sync(&shop(&settings, &replicas));
+        }
+        assert_eq!(scheduler.len(), 1);
+        assert_eq!(who(&mut outputs).await.0.as_deref(), Some("a"));
+        assert_eq!(source.asked.load(Ordering::SeqCst), 1);
+        scheduler.sync(&shop(&settings, &[]));
+        assert!(scheduler.is_empty());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(source.asked.load(Ordering::SeqCst), 1, "it stopped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_is_started_anew_and_nothing_else() {
+        let source = Arc::new(Source::default());
+        let (mut scheduler, mut outputs) = scheduler(&source, 16);
+        let mut settings = ServiceSettings::default();
+        let mut replicas = vec![replica("a", Phase::Running), replica("b", Phase::Running)];
+        settings.health = Some(HealthCheck {
+            target: HealthTarget::Replica { port: 80, path: "/".into() },
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            status: vec![(200, 299)],
+        });
+        scheduler.sync(&shop(&settings, &replicas));
+        assert_eq!(scheduler.len(), 4);
+        for _ in 0..4 {
+            who(&mut outputs).await;
+        }
+        // An address appears: the health probe of that replica is another one, and asks at once.
+        replicas[1].address = Some([127, 0, 0, 1].into());
+        scheduler.sync(&shop(&settings, &replicas));
+        let (asked, signal, _) = who(&mut outputs).await;
+        assert_eq!((asked.as_deref(), signal), (Some("b"), Signal::Health));
+        assert!(outputs.try_recv().is_err());
+        // The matrix no longer asks for memory.
+        for rule in &mut settings.rules {
+            if rule.signal == Signal::Memory {
+                rule.action = Action::Off;
+            }
+        }
+        scheduler.sync(&shop(&settings, &replicas));
+        assert_eq!(scheduler.len(), 2);
+        // One URL for all.
+        if let Some(check) = &mut settings.health {
+            check.target = HealthTarget::Url("ftp://nowhere/".into());
+        }
+        scheduler.sync(&shop(&settings, &replicas));
+        assert_eq!(scheduler.len(), 1);
+        let (asked, signal, _) = who(&mut outputs).await;
+        assert_eq!((asked, signal), (None, Signal::Health));
+        replicas.iter_mut().for_each(|r| r.phase = Phase::Exited);
+        scheduler.sync(&shop(&settings, &replicas));
+        assert!(scheduler.is_empty(), "nobody is there to answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_up_by_a_full_queue() {
+        let source = Arc::new(Source::default());
+        let (mut scheduler, mut outputs) = scheduler(&source, 1);
+        scheduler.sync(&shop(&ServiceSettings::default(), &[replica("a", Phase::Running)]));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = source.asked.load(Ordering::SeqCst);
+        assert!(asked >= 10, "{asked}");
+        assert_eq!(scheduler.dropped(), asked as u64 - 1);
+        who(&mut outputs).await;
+        who(&mut outputs).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_at_once_and_no_more() {
+        let source = Arc::new(Source { gate: Some(Notify::new()), ..Source::default() });
+        let (mut scheduler, _outputs) = scheduler(&source, 1024);
+        let replicas: Vec<_> = (0..3 * AT_ONCE).map(|i| replica(&i.to_string(), Phase::Running)).collect();
+        scheduler.sync(&shop(&ServiceSettings::default(), &replicas));
+        // Ten seconds are the longest that one takes: then the next have their turn.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(source.asked.load(Ordering::SeqCst), AT_ONCE);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(source.asked.load(Ordering::SeqCst), 2 * AT_ONCE);
+        drop(scheduler);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(source.asked.load(Ordering::SeqCst), 2 * AT_ONCE, "dropping it stops all");
+    }
+
+    #[test]
+    fn intervals_differ_by_a_tenth_and_are_always_the_same() {
+        let key = |n: u32| Key {
+            service: ServiceName::new(format!("s{n}")),
+            replica: None,
+            signal: Signal::Health,
+        };
+        let ten = Duration::from_secs(10);
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            let interval = jittered(ten, &key(n));
+            assert_eq!(interval, jittered(ten, &key(n)));
+            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&interval), "{interval:?}");
+            seen.insert(interval);
+        }
+        assert!(seen.len() > 50);
+        assert_eq!(jittered(Duration::ZERO, &key(1)), SHORTEST);
+    }
+}

@@ -3,7 +3,7 @@
 
 engine_env() {
     local root
-    root=$(engine_root "$2")
+    root=$(engine_root "$(cat "$BED_RUN/$1/version" 2>/dev/null || echo "$2")")
     printf 'export DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$1"
     printf 'export PATH=%s/usr/bin:%s/usr/sbin:%s/bin:$PATH\n' "$root" "$root" "$BED_CACHE"
 }
@@ -22,7 +22,7 @@ pid_of() { cat "$BED_RUN/$1/docker.pid" 2>/dev/null || true; }
 # A pid file may outlive its process and name a stranger: ours has our own socket on its command line.
 is_ours() {
     local pid=$1 name=$2
-    [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$BED_RUN/$name/"
+    [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$BED_RUN/$name/"
 }
 
 alive() { is_ours "$(pid_of "$1")" "$1"; }

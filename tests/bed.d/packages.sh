@@ -20,9 +20,13 @@ install_packages() {
     install_tools
     case $engine in
         20.10) unpack "engine-20.10" docker.io containerd runc iptables tini "${BED_LIBRARIES[@]}" ;;
-        *) die "no such engine: $engine; there is 20.10" ;;
+        # The newer release's engine runs on this one's libc; its runc does not, so that stays this one's.
+        26.1) unpack "engine-26.1" docker.io/trixie docker-cli/trixie containerd/trixie tini/trixie runc iptables \
+            "${BED_LIBRARIES[@]}" ;;
+        *) die "no such engine: $engine; there are 20.10 and 26.1" ;;
     esac
     unpack prometheus prometheus
+    unpack compose docker-compose/trixie
     link_tools "$engine"
     exec 9>&-
 }
@@ -46,7 +50,8 @@ refresh_lists() {
     BED_LISTS_FRESH=yes
 }
 
-# unpack TREE PACKAGE...: into $BED_CACHE/TREE. The marker is written last, so that a broken run is done again.
+# unpack TREE PACKAGE...: into $BED_CACHE/TREE. PACKAGE/trixie comes from that release of Debian, which the host's own
+# lists know nothing of. The marker is written last, so that a broken run is done again.
 unpack() {
     local tree=$BED_CACHE/$1 debs=$BED_CACHE/debs-$1
     shift
@@ -56,11 +61,33 @@ unpack() {
     refresh_lists
     rm -rf "$tree" "$debs"
     mkdir -p "$tree" "$debs"
-    (cd "$debs" && apt-get download -qq -o APT::Sandbox::User=root "$@" >&2)
-    local deb
+    local package deb own=() newer=()
+    for package in "$@"; do
+        case $package in */trixie) newer+=("${package%/*}") ;; *) own+=("$package") ;; esac
+    done
+    (
+        cd "$debs"
+        [ ${#own[@]} = 0 ] || apt-get download -qq -o APT::Sandbox::User=root "${own[@]}" >&2
+        [ ${#newer[@]} = 0 ] || trixie download -qq "${newer[@]}" >&2
+    )
     for deb in "$debs"/*.deb; do dpkg -x "$deb" "$tree"; done
     rm -rf "$debs"
     touch "$tree/.complete"
+}
+
+# apt-get with lists of its own, from the mirror that the host uses.
+trixie() {
+    local apt=$BED_CACHE/apt-trixie site
+    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
+        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
+    if [ ! -e "$apt/.complete" ]; then
+        mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+        site=$(apt-get indextargets --format '$(SITE)' 'Codename: bookworm' 'Component: main' | head -n 1)
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" >"$apt/sources.list"
+        apt-get "${options[@]}" update -qq >&2
+        touch "$apt/.complete"
+    fi
+    apt-get "${options[@]}" "$@"
 }
 
 # Names that the packages' installation scripts would have made.
@@ -73,4 +100,5 @@ link_tools() {
     ln -sfn tini-static "$root/usr/bin/docker-init"
     mkdir -p "$BED_CACHE/bin"
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
+    ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
 }

@@ -6,8 +6,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 #![allow(clippy::print_stderr, reason = "what a failed test prints is read by a person")]
-#![allow(clippy::disallowed_methods, reason = "a real engine runs in real time, and tests/run talks by environment")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a real engine runs in real time, and tests/run talks by environment"
+)]
 
 mod support;
 
+mod bad_input;
 mod bed_itself;
+mod crashes;
+mod fidelity;
+mod releases;
+mod surface;
+mod symptoms;

@@ -52,6 +52,35 @@ async fn the_status_shows_the_whole_fleet() {
 }
 
 #[tokio::test]
+async fn what_keeps_the_daemon_from_acting_comes_before_what_can_wait() {
+    let mut picture = fleet(NEW_YEAR);
+    picture.engine = Some(EngineState::Unreachable { why: "connection refused".to_owned() });
+    picture.store_error = Some("no space left on device".to_owned());
+    picture.flags.stuck = Some("5 rollbacks within 1h".to_owned());
+    picture.services.retain(|service| service.name.as_str() == "web");
+    let surface = Surface::start(picture).await;
+    surface.config.send_modify(|config| {
+        config.last_reload_ok = false;
+        config.error = Some("backstop.toml:3: unknown key `tial`".to_owned());
+    });
+    let (_, body) = surface.get("/api/v1/status").await;
+    assert_eq!((&body["ready"], &body["config"]["last_reload_ok"]), (&json!(false), &json!(false)));
+    let wanted: Vec<&str> =
+        body["attention"].as_array().unwrap().iter().map(|item| item["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        wanted,
+        [
+            "5 rollbacks within 1h",
+            "the store takes no writes, so no service is changed: no space left on device",
+            "the engine does not answer: connection refused",
+            "the new configuration is not in force, the one before it is: backstop.toml:3: unknown key `tial`",
+            "not watched: label `backstop.trail=5m` is not known; did you mean `backstop.trial`?",
+            "there is no release to roll back to: none has proved itself yet",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_service_shows_everything_about_it() {
     let surface = up().await;
     let (status, body) = surface.get("/api/v1/services/shop").await;
@@ -214,10 +243,15 @@ async fn operator_actions_reach_the_core() {
             (Command::Resume { service: Some(shop()) }, "operator".to_owned()),
         ]
     );
-    *surface.core.answer.lock().unwrap() = Err("a rollback of shop is in flight already".to_owned());
-    let (status, answer) = surface.post("/api/v1/services/shop/rollback", json!({})).await;
-    assert_eq!(status, StatusCode::CONFLICT);
-    assert_eq!(answer["error"], "a rollback of shop is in flight already");
+    for (said, error, next) in [
+        ("a rollback is in flight", "a rollback is in flight", "backstop explain shop"),
+        ("no target; next: backstop history shop", "no target", "backstop history shop"),
+    ] {
+        *surface.core.answer.lock().unwrap() = Err(said.to_owned());
+        let (status, answer) = surface.post("/api/v1/services/shop/rollback", json!({})).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert_eq!(answer, json!({"error": error, "next": next}));
+    }
 }
 
 #[tokio::test]

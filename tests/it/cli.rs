@@ -7,6 +7,7 @@ use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
 use serde_json::Value;
 use tempfile::NamedTempFile;
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
@@ -231,8 +232,8 @@ async fn a_daemon_that_is_not_there_is_69_with_what_to_do() {
 async fn something_else_on_the_port_is_recognised() {
     let router = axum::Router::new()
         .route("/api/v1/status", axum::routing::get(|| async { "<html>hello</html>" }))
-        .fallback(|| async { (axum::http::StatusCode::NOT_FOUND, "nope") });
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        .fallback(|| async { (http::StatusCode::NOT_FOUND, "nope") });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async { axum::serve(listener, router).await });
     for args in [["status", "--endpoint", &url], ["history", "--endpoint", &url]] {

@@ -170,19 +170,13 @@ fn rows() -> Vec<RowSnapshot> {
         severity: Severity::Critical,
     };
     vec![
-        row("health", Signal::Health, "200 OK after 3ms", "2 failures in a row for 10s", RowAnswer::Ok),
-        row(
-            "health_prolonged",
-            Signal::Health,
-            "200 OK after 3ms",
-            "2 failures in a row for 5m",
-            RowAnswer::Ok,
-        ),
+        row("health", Signal::Health, "200 OK after 3ms", "2+ in a row over 10s", RowAnswer::Ok),
+        row("health_prolonged", Signal::Health, "200 OK after 3ms", "2+ in a row over 5m", RowAnswer::Ok),
         row("container_health", Signal::ContainerHealth, "healthy", "unhealthy", RowAnswer::Ok),
-        row("crash_loop", Signal::Exits, "0 exits", "3 exits within 5m", RowAnswer::Ok),
-        row("down", Signal::Exits, "running", "down for 10s", RowAnswer::Ok),
-        row("oom", Signal::OomKills, "0 kills", "2 kills within 15m", RowAnswer::Ok),
-        row("memory", Signal::Memory, "no memory limit is set", "90 % for 1m", RowAnswer::CannotMeasure),
+        row("crash_loop", Signal::Exits, "0 exits in 5m", "3+ in 5m", RowAnswer::Ok),
+        row("down", Signal::Exits, "1 of 1 running", "down for 10s", RowAnswer::Ok),
+        row("oom", Signal::OomKills, "0 kills in 15m", "2+ in 15m", RowAnswer::Ok),
+        row("memory", Signal::Memory, "no memory limit is set", "> 90 % for 1m", RowAnswer::CannotMeasure),
     ]
 }
 

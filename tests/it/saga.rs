@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use backstop::clock::Clock;
+use backstop::core::release::RollbackId;
 use backstop::core::{Executed, RollbackRequest};
 use backstop::rollback::journal::{self, JournalError, Phase};
 use backstop::rollback::{Executor, Recovered};
@@ -541,6 +542,34 @@ async fn without_a_recorded_specification_nothing_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_answer_is_waited_for_but_not_for_ever() {
+    let bench = Bench::new(1);
+    let executor = bench.executor();
+    executor.prepare(&bench.request()).await.unwrap();
+    bench.runtime.deaf(1000);
+    let executed = executor.execute(&bench.decided()).await;
+    assert_eq!(executed, Executed::Void { why: "the engine does not answer".into() });
+    executor.close(&bench.request().id).await;
+    bench.check(&executed, "deaf");
+    // Recovery does not guess: it is called again.
+    let bench = Bench::new(1);
+    bench.store.trouble(Some(Trouble::Crash { at: 12, durable: true }));
+    assert!(bench.crash.run(bench.roll_back(&bench.executor())).await.is_none());
+    bench.store.trouble(None);
+    bench.runtime.deaf(1);
+    let executor = bench.executor();
+    assert_eq!(executor.recover().await, Err("shop cannot be looked at: the engine does not answer".into()));
+    let recovered = executor.recover().await.unwrap();
+    executor.close(&bench.request().id).await;
+    bench.check(&recovered[0].result, "recovered at the second try");
+    // A moment is waited for.
+    let bench = Bench::new(1);
+    bench.runtime.deaf(5);
+    let executed = bench.executor().execute(&bench.decided()).await;
+    assert!(matches!(executed, Executed::Applied { .. }), "{executed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stale_decision_is_judged_anew_if_nothing_was_touched() {
     let bench = Bench::new(1);
     // Planned, three prepared steps, decided: then it dies.
@@ -561,6 +590,31 @@ async fn a_stale_decision_is_judged_anew_if_nothing_was_touched() {
         "{recovered:?}"
     );
     bench.check(&recovered[0].result, "stale");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_open_journals_the_older_is_cleared_away_and_the_newer_reported() {
+    let bench = Bench::new(1);
+    let (steps, _, _) = shape(1).await;
+    fail_at(&bench, Some(steps - 1));
+    bench.roll_back(&bench.executor()).await;
+    assert_eq!(bench.store.open(), 1, "what was replaced could not be removed");
+    let again =
+        RollbackRequest { id: RollbackId::new("rb2"), from: Some(bench.request().to.id), ..bench.decided() };
+    let applied = bench.executor().execute(&again).await;
+    assert!(matches!(applied, Executed::Applied { .. }), "{applied:?}");
+    assert_eq!(bench.store.open(), 2);
+    bench.runtime.heal();
+    let executor = bench.executor();
+    let recovered = executor.recover().await.unwrap();
+    assert_eq!(
+        recovered.iter().map(|r| (r.rollback.as_str(), &r.result)).collect::<Vec<_>>(),
+        [("rb2", &applied)]
+    );
+    assert_eq!(bench.store.open(), 1);
+    assert_eq!(executor.recover().await.unwrap(), recovered, "said again");
+    executor.close(&again.id).await;
+    bench.check(&applied, "both closed");
 }
 
 /// Every journal there is, of every way through.
@@ -630,6 +684,31 @@ async fn a_journal_that_makes_no_sense_is_reported_and_nothing_is_touched() {
         }
     }
     assert!(refused > 500, "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_reads_as_a_story() {
+    let bench = Bench::new(1);
+    fail_at(&bench, Some(6));
+    bench.roll_back(&bench.executor()).await;
+    let mut journal = bench.store.journal();
+    journal[1] = json!({"event": "from_the_future"});
+    let told = journal::tell(&journal);
+    assert_eq!(told.len(), journal.len());
+    assert_eq!(told[0], "planned the way from shop:bad [bad] to shop:good [good], 12 steps");
+    assert!(
+        told[1].starts_with("a record that cannot be read: unknown variant `from_the_future`"),
+        "{}",
+        told[1]
+    );
+    assert!(
+        told.contains(&"failed: rename shop-1.rbnew-rb1 to shop-1: Apply(6) was made to fail".to_owned())
+    );
+    assert!(
+        told.contains(&"taken back: set the restart policy of shop-1 (id1) to `no`".to_owned()),
+        "{told:#?}"
+    );
+    assert_eq!(told.last().map(String::as_str), Some("closed: unwound"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod story;
 pub(crate) mod wait;
 pub(crate) mod webhook;
 
@@ -16,6 +17,7 @@ pub(crate) use webhook::Webhook;
 
 /// What tests/run hands over, or the reason to stop.
 pub(crate) fn handed_over(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: these tests are run by `tests/run engine [FILTER]`"))
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: these tests are run by `tests/run engine [FILTER]`")
+    })
 }

@@ -11,11 +11,7 @@ pub(crate) const fn seconds(number: u64) -> Duration {
 
 /// Ask until the answer is `Ok`, at most for `deadline`; then fail with what was waited for and the last `Err`.
 #[track_caller]
-pub(crate) fn eventually<T>(
-    deadline: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Result<T, String>,
-) -> T {
+pub(crate) fn eventually<T>(deadline: Duration, what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match ask() {

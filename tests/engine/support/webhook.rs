@@ -65,12 +65,15 @@ impl Webhook {
 impl Received {
     fn take(&self, mut stream: TcpStream) {
         let Some(body) = read_body(&stream) else { return };
-        let refuse = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        let refuse =
+            self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if !refuse {
             self.bodies.lock().unwrap().push(serde_json::from_str(&body).unwrap_or(Value::String(body)));
         }
         let status = if refuse { "503 Service Unavailable" } else { "200 OK" };
-        let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").as_bytes());
+        let _ = stream.write_all(
+            format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").as_bytes(),
+        );
     }
 }
 

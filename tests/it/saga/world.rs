@@ -91,6 +91,8 @@ struct World {
     faults: BTreeMap<Op, Fault>,
     created: u32,
     observed: u32,
+    /// So many looks fail.
+    deaf: u32,
     calls: Vec<Op>,
 }
 
@@ -127,6 +129,10 @@ impl FakeRuntime {
 
     pub(crate) fn containers(&self) -> Vec<Container> {
         self.world().containers.clone()
+    }
+
+    pub(crate) fn deaf(&self, looks: u32) {
+        self.world().deaf = looks;
     }
 
     pub(crate) fn observed(&self) -> u32 {
@@ -237,9 +243,7 @@ impl World {
 
     fn apply(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Done {
         match step {
-            Step::EnsureImage { image, .. } => {
-                Ok(StepOutput::Image { pulled: false, image: image.clone() })
-            }
+            Step::EnsureImage { image, .. } => Ok(StepOutput::Image { pulled: false, image: image.clone() }),
             Step::ProbeOld { container, .. } => {
                 self.find(container.as_str())?;
                 Ok(StepOutput::Old {
@@ -354,6 +358,10 @@ impl Runtime for FakeRuntime {
     async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
         let mut world = self.world();
         world.observed += 1;
+        if world.deaf > 0 {
+            world.deaf -= 1;
+            return Err(error(ErrorClass::Transient, "the engine does not answer"));
+        }
         let here = world.containers.iter().filter(|c| c.running || !c.name.contains(".rb"));
         let replicas = here.map(|c| Replica {
             id: ReplicaId::new(&c.id),

@@ -1,0 +1,286 @@
+//! From the core's types to the API's: the only place that knows both.
+
+use std::time::Duration;
+
+use crate::core::Timestamp;
+use crate::core::decision::{Decision, GateAnswer};
+use crate::core::ledger::{Flags, LedgerEntry, RollbackRecord, Standing};
+use crate::core::observation::{ContainerHealth, Phase, Refusal, Replica};
+use crate::core::release::Release;
+use crate::core::sample::Signal;
+use crate::core::settings::{HealthCheck, HealthTarget, Mode, Redeploy, ServiceSettings};
+use crate::core::snapshot::{RowSnapshot, SampleCounts};
+
+use super::views::{
+    DecisionView, FlagsView, GateView, LedgerView, PauseView, RefusedView, ReleaseView, ReplicaView,
+    RollbackView, RowView, SampleView, SettingsView, Time,
+};
+
+/// A core timestamp for the outside.
+pub(crate) fn time(at: Timestamp) -> Time {
+    i64::try_from(at.as_millis())
+        .ok()
+        .and_then(|millis| Time::from_millisecond(millis).ok())
+        .unwrap_or(Time::MAX)
+}
+
+/// A duration for the outside: seconds, to the millisecond.
+pub(crate) fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+impl From<&Release> for ReleaseView {
+    fn from(release: &Release) -> Self {
+        Self {
+            id: release.id.to_string(),
+            reference: release.reference.clone(),
+            image: release.image.to_string(),
+            digests: release.digests.clone(),
+            fingerprint: release.fingerprint.clone(),
+            version: release.version.clone(),
+        }
+    }
+}
+
+impl From<&Flags> for FlagsView {
+    fn from(flags: &Flags) -> Self {
+        Self {
+            paused: flags.paused.as_ref().map(|pause| PauseView {
+                by: pause.by.clone(),
+                why: pause.why.clone(),
+                since: time(pause.since),
+                until: pause.until.map(time),
+            }),
+            stuck: flags.stuck.clone(),
+        }
+    }
+}
+
+impl From<&Refusal> for RefusedView {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            service: refusal.service.to_string(),
+            container: refusal.container.clone(),
+            problems: refusal.problems.clone(),
+        }
+    }
+}
+
+impl From<&GateAnswer> for GateView {
+    fn from(answer: &GateAnswer) -> Self {
+        Self { gate: answer.gate.name().to_owned(), allow: answer.allow, why: answer.why.clone() }
+    }
+}
+
+impl From<&Decision> for DecisionView {
+    fn from(decision: &Decision) -> Self {
+        Self {
+            at: time(decision.at),
+            service: decision.service.to_string(),
+            verdict: decision.verdict.name().to_owned(),
+            reason: decision.reason.kind().to_owned(),
+            text: decision.reason.to_string(),
+            severity: decision.severity.to_string(),
+            from: decision.from.as_ref().map(Into::into),
+            to: decision.to.as_ref().map(Into::into),
+            gates: decision.gates.iter().map(Into::into).collect(),
+            dry_run: decision.dry_run,
+        }
+    }
+}
+
+impl From<&RollbackRecord> for RollbackView {
+    fn from(record: &RollbackRecord) -> Self {
+        let span = |from: Option<Timestamp>, to: Option<Timestamp>| Some(seconds(to?.since(from?)));
+        Self {
+            id: record.id.to_string(),
+            service: record.service.to_string(),
+            environment: record.environment.clone(),
+            from: record.from.as_ref().map(Into::into),
+            to: (&record.to).into(),
+            outcome: record.outcome.name().to_owned(),
+            detail: record.outcome.detail().to_owned(),
+            over: record.outcome.is_over(),
+            decided_by: record.decided_by.clone(),
+            reason: record.decision.reason.kind().to_owned(),
+            text: record.decision.reason.to_string(),
+            severity: record.decision.severity.to_string(),
+            onset: record.onset.map(time),
+            started: time(record.started),
+            applied: record.applied.map(time),
+            ended: record.ended.map(time),
+            onset_to_applied_seconds: span(record.onset, record.applied),
+            decision_to_applied_seconds: span(Some(record.started), record.applied),
+            duration_seconds: span(Some(record.started), record.ended),
+            gates: record.decision.gates.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Replica> for ReplicaView {
+    fn from(replica: &Replica) -> Self {
+        let (health, health_output) = match &replica.health {
+            None => (None, None),
+            Some(ContainerHealth::Starting) => (Some("starting"), None),
+            Some(ContainerHealth::Healthy) => (Some("healthy"), None),
+            Some(ContainerHealth::Unhealthy(output)) => (Some("unhealthy"), Some(output.clone())),
+        };
+        let phase = match replica.phase {
+            Phase::Created => "created",
+            Phase::Running => "running",
+            Phase::Restarting => "restarting",
+            Phase::Paused => "paused",
+            Phase::Exited => "exited",
+            Phase::Gone => "gone",
+        };
+        Self {
+            id: replica.id.to_string(),
+            name: replica.name.clone(),
+            release: replica.release.id.to_string(),
+            created: time(replica.created),
+            started: replica.started.map(time),
+            phase: phase.to_owned(),
+            restart_count: replica.restart_count,
+            health: health.map(str::to_owned),
+            health_output,
+            exit_code: replica.exit_code,
+            start_error: replica.start_error.clone(),
+            address: replica.address.map(|address| address.to_string()),
+        }
+    }
+}
+
+impl From<&(Signal, SampleCounts)> for SampleView {
+    fn from((signal, counts): &(Signal, SampleCounts)) -> Self {
+        Self {
+            signal: signal.name().to_owned(),
+            healthy: counts.healthy,
+            unhealthy: counts.unhealthy,
+            error: counts.error,
+        }
+    }
+}
+
+impl From<&ServiceSettings> for SettingsView {
+    fn from(settings: &ServiceSettings) -> Self {
+        Self {
+            mode: mode(settings.mode).to_owned(),
+            health: settings.health.as_ref().map(where_health),
+            health_interval_seconds: settings.health.as_ref().map(|h| seconds(h.interval)),
+            memory_interval_seconds: seconds(settings.memory_interval),
+            trial_seconds: seconds(settings.trial),
+            watch_seconds: seconds(settings.watch),
+            watch_slow_seconds: seconds(settings.watch_slow),
+            grace_seconds: seconds(settings.grace),
+            cooldown_seconds: seconds(settings.cooldown),
+            attempts: settings.attempts,
+            attempts_window_seconds: seconds(settings.attempts_window),
+            verify_seconds: seconds(settings.verify),
+            verify_timeout_seconds: seconds(settings.verify_timeout),
+            keep: settings.keep,
+            redeploy: match settings.redeploy {
+                Redeploy::Watch => "watch",
+                Redeploy::Refuse => "refuse",
+            }
+            .to_owned(),
+            stop_grace_seconds: seconds(settings.stop_grace),
+            prepare: settings.prepare,
+        }
+    }
+}
+
+impl RowView {
+    pub(crate) fn new(row: &RowSnapshot, settings: &ServiceSettings, now: Timestamp) -> Self {
+        let rule = settings.rules.iter().find(|rule| rule.name == row.rule);
+        Self {
+            rule: row.rule.clone(),
+            signal: row.signal.name().to_owned(),
+            value: row.value.clone(),
+            threshold: row.threshold.clone(),
+            samples: row.samples,
+            since: row.since.map(time),
+            for_seconds: row.since.map(|since| seconds(now.since(since))),
+            sustained_seconds: rule.map(|rule| seconds(rule.sustained)),
+            answer: row.answer.name().to_owned(),
+            action: row.action.to_string(),
+            severity: row.severity.to_string(),
+        }
+    }
+}
+
+impl LedgerView {
+    pub(crate) fn new(entry: &LedgerEntry, current: Option<&Release>, target: Option<&Release>) -> Self {
+        let (since, why) = match &entry.standing {
+            Standing::Trial => (None, None),
+            Standing::KnownGood { since } => (Some(*since), None),
+            Standing::Quarantined { since, why } => (Some(*since), Some(why.clone())),
+        };
+        Self {
+            release: (&entry.release).into(),
+            first_seen: time(entry.first_seen),
+            deployed: time(entry.deployed),
+            standing: entry.standing.name().to_owned(),
+            standing_since: since.map(time),
+            why,
+            current: current.is_some_and(|release| release.id == entry.release.id),
+            target: target.is_some_and(|release| release.id == entry.release.id),
+        }
+    }
+}
+
+/// A mode's name, as in the configuration.
+pub(crate) const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Act => "act",
+        Mode::DryRun => "dry-run",
+    }
+}
+
+/// Where health is asked. A URL may carry a password or a key: user information and query are not shown.
+fn where_health(health: &HealthCheck) -> String {
+    match &health.target {
+        HealthTarget::Replica { port, path } => {
+            let path = path.split(['?', '#']).next().unwrap_or_default();
+            format!("port {port}, {path}")
+        }
+        HealthTarget::Url(url) => {
+            let shown = url.split(['?', '#']).next().unwrap_or_default();
+            let Some((scheme, rest)) = shown.split_once("://") else {
+                return "a URL".to_owned();
+            };
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(url: &str) -> String {
+        where_health(&HealthCheck {
+            target: HealthTarget::Url(url.to_owned()),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            status: vec![(200, 299)],
+        })
+    }
+
+    #[test]
+    fn a_health_url_is_shown_without_its_secrets() {
+        assert_eq!(shown("http://shop:8080/healthz"), "http://shop:8080/healthz");
+        assert_eq!(shown("https://u:s3cret@shop/h?key=s3cret#s3cret"), "https://shop/h");
+        assert_eq!(shown("https://u:a@s3cret@shop"), "https://shop");
+        assert_eq!(shown("nonsense"), "a URL");
+    }
+
+    #[test]
+    fn times_are_rfc_3339_and_never_fail() {
+        let json = |ms| serde_json::to_string(&time(Timestamp::from_millis(ms))).unwrap();
+        assert_eq!(json(1_795_208_400_000), "\"2026-11-20T21:00:00Z\"");
+        assert_eq!(json(1_795_208_400_250), "\"2026-11-20T21:00:00.25Z\"");
+        assert!(json(u64::MAX).starts_with("\"9999-12-30"));
+    }
+}

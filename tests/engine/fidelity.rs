@@ -1,0 +1,183 @@
+//! Whatever way a container was started, a rollback brings it back as it was: `docker inspect` before the bad
+//! deployment and after the rollback differs in nothing but what belongs to one container's life.
+
+use serde_json::Value;
+
+use crate::support::inspect::differences;
+use crate::support::story::{nothing_is_left, rollback_over};
+use crate::support::{Bed, Daemon, Image, eventually, seconds};
+
+/// Name and arguments of `docker run`; `=` before a word gives it to the app, after the image.
+const CASES: [(&str, &[&str]); 48] = [
+    ("plain", &[]),
+    ("env", &["-e", "A=1", "-e", "EMPTY=", "-e", "SPACES=a  b", "-e", "LINES=a\nb"]),
+    ("env-equal-to-the-bad-image", &["-e", "APP_VERSION=2"]),
+    ("labels", &["--label", "team=shop", "--label", "only.v2=b", "--label", "empty="]),
+    ("command", &["=--version", "=v1-by-command"]),
+    ("entrypoint", &["--entrypoint", "/backstop", "=demo-app", "=--version=v1"]),
+    ("workdir", &["-w", "/tmp"]),
+    ("user", &["-u", "1234:5678", "--group-add", "99"]),
+    ("hostname", &["-h", "shop-host", "--domainname", "example.test"]),
+    (
+        "static-address",
+        &["--network", "fixed", "--ip", "10.99.0.77", "--network-alias", "shop", "--network-alias", "store"],
+    ),
+    ("mac-address", &["--mac-address", "02:11:22:33:44:55"]),
+    ("network-driver-options", &["--network", "name=other,alias=x,driver-opt=com.example.key=value"]),
+    ("two-networks", &["--network", "other"]),
+    ("port", &["-p", "127.0.0.1:28080:8080"]),
+    ("ports", &["-p", "28081-28083:9001-9003/udp", "-p", "127.0.0.2:28084:8080", "--expose", "7000"]),
+    ("random-port", &["-p", "127.0.0.1::8080"]),
+    ("all-ports", &["-P"]),
+    ("host-network", &["--network", "host", "-e", "DEMO_LISTEN=127.0.0.1:28999"]),
+    ("no-network", &["--network", "none"]),
+    ("other-containers-network", &["--network", "container:neighbour", "-e", "DEMO_LISTEN=0.0.0.0:8081"]),
+    (
+        "dns",
+        &[
+            "--dns",
+            "192.0.2.1",
+            "--dns-search",
+            "example.test",
+            "--dns-option",
+            "ndots:3",
+            "--add-host",
+            "db:192.0.2.9",
+        ],
+    ),
+    ("link", &["--link", "neighbour:db"]),
+    ("anonymous-volume", &["-v", "/data", "-v", "/more:ro"]),
+    ("named-volume", &["-v", "shop-data:/data", "-v", "shop-logs:/logs:ro,nocopy"]),
+    ("bind", &["-v", "/etc/hostname:/etc/host-name:ro", "-v", "/tmp:/host-tmp:rslave"]),
+    (
+        "mounts",
+        &[
+            "--mount",
+            "type=volume,src=m1,dst=/m1",
+            "--mount",
+            "type=bind,src=/etc,dst=/host-etc,readonly",
+            "--mount",
+            "type=tmpfs,dst=/t,tmpfs-size=1048576",
+        ],
+    ),
+    ("anonymous-mount", &["--mount", "type=volume,dst=/anonymous"]),
+    ("tmpfs", &["--tmpfs", "/scratch:size=1m,mode=1770"]),
+    ("volumes-from", &["--volumes-from", "neighbour:ro"]),
+    (
+        "memory",
+        &["-m", "256m", "--memory-reservation", "64m", "--memory-swap", "512m", "--oom-score-adj", "100"],
+    ),
+    ("cpu", &["--cpus", "0.5", "--cpu-shares", "512", "--cpuset-cpus", "0"]),
+    ("limits", &["--pids-limit", "100", "--ulimit", "nofile=1024:2048", "--shm-size", "32m"]),
+    ("sysctl", &["--sysctl", "net.core.somaxconn=256"]),
+    ("capabilities", &["--cap-add", "NET_ADMIN", "--cap-drop", "MKNOD"]),
+    ("no-capabilities", &["--cap-drop", "ALL"]),
+    ("security", &["--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined"]),
+    ("unmasked", &["--security-opt", "systempaths=unconfined"]),
+    ("read-only", &["--read-only"]),
+    ("init", &["--init"]),
+    ("on-failure", &["--restart", "on-failure:3"]),
+    ("unless-stopped", &["--restart", "unless-stopped"]),
+    ("logs", &["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]),
+    ("terminal", &["-t", "-i"]),
+    ("stop", &["--stop-signal", "SIGINT", "--stop-timeout", "7"]),
+    (
+        "healthcheck",
+        &[
+            "--health-cmd",
+            "/backstop demo-app --probe http://127.0.0.1:8080/healthz",
+            "--health-interval",
+            "7s",
+        ],
+    ),
+    ("no-healthcheck", &["--no-healthcheck"]),
+    ("namespaces", &["--ipc", "shareable", "--pid", "host", "--uts", "host"]),
+    ("device", &["--device", "/dev/null:/dev/nothing:r", "--device-cgroup-rule", "c 1:3 r"]),
+];
+
+/// Differs from the good image in all that an image can bring along; a copy of its settings would show.
+fn bad_image() -> Image {
+    Image::demo("v2")
+        .env("APP_VERSION", "2")
+        .line("LABEL only.v2=b")
+        .line("WORKDIR /somewhere")
+        .line("VOLUME /cache")
+        .line("EXPOSE 9999")
+        .line("STOPSIGNAL SIGUSR1")
+        .line(r#"CMD ["--bad"]"#)
+        .line(r#"HEALTHCHECK --interval=3s CMD ["/backstop","demo-app","--probe","http://127.0.0.1:8080/"]"#)
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn containers_come_back_as_they_were() {
+    let bed = Bed::lease();
+    surroundings(&bed);
+    let more = "[defaults.rules.health]\naction = \"off\"\n[defaults.rules.container_health]\naction = \"off\"\n\
+                [defaults.rules.down]\naction = \"off\"\n[defaults.rules.memory]\naction = \"off\"\n";
+    let daemon = Daemon::start(&bed, None, more);
+    for (name, arguments) in CASES {
+        deploy(&bed, name, "web:v1", arguments);
+    }
+    bed.docker(&["network", "connect", "--alias", "second", "fixed", "two-networks"]);
+    for (name, _) in CASES {
+        daemon.proved(name);
+    }
+    let good: Vec<Value> = CASES.iter().map(|(name, _)| bed.inspect(name)).collect();
+
+    for (name, arguments) in CASES {
+        deploy(&bed, name, "web:v2", arguments);
+    }
+    for (name, _) in CASES {
+        eventually(seconds(30), &format!("the bad release of {name} is seen"), || {
+            let current = daemon.service(name)?["current"]["reference"].clone();
+            if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
+        });
+    }
+    let wrong: Vec<String> = CASES
+        .iter()
+        .zip(&good)
+        .filter_map(|((name, _), good)| rolled_back(&bed, &daemon, name, good).err())
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} came back otherwise:\n{}",
+        wrong.len(),
+        CASES.len(),
+        wrong.join("\n")
+    );
+    nothing_is_left(&bed);
+}
+
+fn surroundings(bed: &Bed) {
+    bed.image("web:v1", &Image::demo("v1"));
+    bed.image("web:v2", &bad_image());
+    bed.docker(&["network", "create", "--subnet", "10.99.0.0/24", "fixed"]);
+    bed.docker(&["network", "create", "other"]);
+    bed.deploy("neighbour", "web:v1", &["-v", "/shared"]);
+}
+
+fn deploy(bed: &Bed, name: &str, image: &str, arguments: &[&str]) {
+    let _ = bed.try_docker(&["rm", "-f", name]);
+    let (of_the_app, of_docker): (Vec<&str>, Vec<&str>) =
+        arguments.iter().copied().partition(|word: &&str| word.starts_with('='));
+    let mut words = vec!["run", "-d", "--name", name, "--label", "backstop.enable=true"];
+    words.extend(of_docker);
+    words.push(image);
+    words.extend(of_the_app.iter().map(|word| word.trim_start_matches('=')));
+    bed.docker(&words);
+}
+
+/// By an operator's command: what is looked at here is the way back, not the judgement.
+fn rolled_back(bed: &Bed, daemon: &Daemon, name: &str, good: &Value) -> Result<(), String> {
+    let answer = daemon.post(&format!("/api/v1/services/{name}/rollback"), "{}")?;
+    if answer.status >= 300 {
+        return Err(format!("{name}: {}", answer.body));
+    }
+    let record = rollback_over(daemon, name);
+    if record["outcome"] != "verified" {
+        return Err(format!("{name}: {}: {}", record["outcome"], record["detail"]));
+    }
+    let found = differences(good, &bed.inspect(name));
+    if found.is_empty() { Ok(()) } else { Err(format!("{name}:\n    {}", found.join("\n    "))) }
+}

@@ -1,0 +1,161 @@
+//! Which release is gone back to, and what happens when there is none, or none any more.
+
+use crate::support::story::{WATCHED, good_release, images, is_back, rollback_over};
+use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn no_known_good_release() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+
+    let only = bed.deploy("web", "web:v2", &WATCHED);
+
+    webhook.announced(seconds(20), &["web", "known-good"]);
+    let service = daemon.service("web").unwrap();
+    assert!(service["target"].is_null(), "{service:#}");
+    assert_eq!(bed.inspect("web")["Id"], only.as_str(), "what runs stays: something serving beats nothing");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn image_of_the_target_survives_a_prune() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    let daemon = Daemon::start(&bed, None, "");
+    let good = good_release(&bed, &daemon, &WATCHED);
+
+    bed.deploy("web", "web:v2", &WATCHED);
+    bed.docker(&["rmi", "web:v1"]);
+    bed.docker(&["image", "prune", "-f"]);
+
+    is_back_under_any_tag(&bed, &daemon, &good);
+}
+
+/// The tag `web:v1` was taken away by the test: image and specification must be back all the same.
+#[track_caller]
+fn is_back_under_any_tag(bed: &Bed, daemon: &Daemon, good: &serde_json::Value) {
+    let record = rollback_over(daemon, "web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    bed.serves(seconds(5), "web", "v1");
+    assert_eq!(bed.inspect("web")["Image"], good["Image"]);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn image_of_the_target_is_gone_for_good() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD_AFTER", "6s"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    good_release(&bed, &daemon, &WATCHED);
+
+    let bad = bed.deploy("web", "web:v2", &WATCHED);
+    bed.docker(&["image", "prune", "-a", "-f"]);
+
+    webhook.announced(seconds(40), &["web", "image"]);
+    let now = bed.inspect("web");
+    assert_eq!(now["Id"], bad.as_str(), "the bad release runs on: something serving beats nothing");
+    assert_eq!(now["State"]["Running"], true);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn bad_release_deployed_a_second_time() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let good = good_release(&bed, &daemon, &WATCHED);
+
+    bed.deploy("web", "web:v2", &WATCHED);
+    let first = is_back(&bed, &daemon, &good);
+    bed.deploy("web", "web:v2", &WATCHED);
+
+    webhook.announced(seconds(20), &["web", "again"]);
+    eventually(seconds(30), "a second rollback begins", || {
+        let newest = daemon.api("/api/v1/rollbacks")?["rollbacks"][0]["id"].clone();
+        if newest == first["id"] { Err(newest.to_string()) } else { Ok(()) }
+    });
+    is_back(&bed, &daemon, &good);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn same_tag_with_other_contents_is_a_deployment() {
+    let bed = Bed::lease();
+    bed.image("web:latest", &Image::demo("v1"));
+    let daemon = Daemon::start(&bed, None, "");
+    bed.deploy("web", "web:latest", &WATCHED);
+    bed.serves(seconds(10), "web", "v1");
+    daemon.proved("web");
+    let good = bed.inspect("web");
+
+    bed.image("web:latest", &Image::demo("v2").env("DEMO_BAD", "1"));
+    bed.deploy("web", "web:latest", &WATCHED);
+
+    is_back(&bed, &daemon, &good);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn two_services_bad_at_once() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    for name in ["shop", "cart"] {
+        bed.deploy(name, "web:v1", &WATCHED);
+    }
+    for name in ["shop", "cart"] {
+        daemon.proved(name);
+    }
+
+    for name in ["shop", "cart"] {
+        bed.deploy(name, "web:v2", &WATCHED);
+    }
+
+    for name in ["shop", "cart"] {
+        assert_eq!(rollback_over(&daemon, name)["outcome"], "verified");
+        bed.serves(seconds(5), name, "v1");
+    }
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn dry_run_decides_and_leaves_the_service_alone() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let arguments = [&WATCHED[..], &["--label", "backstop.mode=dry-run"]].concat();
+    good_release(&bed, &daemon, &arguments);
+
+    let bad = bed.deploy("web", "web:v2", &arguments);
+
+    let decided = eventually(seconds(20), "a decision in dry-run mode", || {
+        let decision = daemon.service("web")?["last_decision"].clone();
+        if decision["dry_run"] == true { Ok(decision) } else { Err(decision.to_string()) }
+    });
+    assert_eq!(decided["verdict"], "rollback");
+    webhook.announced(seconds(10), &["web:v1", "dry"]);
+    assert_eq!(bed.inspect("web")["Id"], bad.as_str());
+    assert_eq!(bed.docker(&["ps", "-aq"]).lines().count(), 1, "not even a replacement is prepared");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn service_without_the_label_is_left_alone() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let good = good_release(&bed, &daemon, &WATCHED);
+    let other = bed.deploy("other", "web:v2", &[]);
+
+    bed.deploy("web", "web:v2", &WATCHED);
+
+    is_back(&bed, &daemon, &good);
+    assert_eq!(bed.inspect("other")["Id"], other.as_str());
+    assert!(daemon.service("other").is_err());
+}

@@ -1,0 +1,189 @@
+//! An engine of a test's own, leased from those that tests/run started.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::http::{self, Answer};
+use super::{Image, eventually, handed_over};
+
+/// Engines that no test has now; none before the first lease.
+static FREE: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// One private engine, empty at first and again afterwards. A whole engine for each test, because every Backstop looks
+/// at all containers of its engine, and because a test may restart it.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    engine: String,
+    socket: String,
+    client: String,
+}
+
+impl Bed {
+    /// As many engines as test threads were started, so one is free, or will be when its last test has cleaned up.
+    #[track_caller]
+    pub(crate) fn lease() -> Self {
+        let engine = eventually(Duration::from_secs(120), "a free engine", || {
+            let mut free = FREE.lock().unwrap();
+            let all = || handed_over("BACKSTOP_BED_ENGINES").split(' ').map(str::to_owned).collect();
+            free.get_or_insert_with(all).pop().ok_or_else(|| "all are taken".to_owned())
+        });
+        let up = bed(&["up", &engine]);
+        let socket =
+            up.trim().strip_prefix("DOCKER_HOST=unix://").unwrap_or_else(|| panic!("{up}")).to_owned();
+        let path = bed(&["env", &engine]);
+        let client = path
+            .lines()
+            .find_map(|line| line.strip_prefix("export PATH=")?.split(':').next())
+            .map_or_else(|| "docker".to_owned(), |directory| format!("{directory}/docker"));
+        let bed = Self { engine, socket, client };
+        bed.clear();
+        bed
+    }
+
+    pub(crate) fn socket(&self) -> &str {
+        &self.socket
+    }
+
+    /// Run a `docker` command that has to succeed; gives what it prints.
+    #[track_caller]
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+        self.try_docker(arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
+    }
+
+    pub(crate) fn try_docker(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(&self.client)
+            .env("DOCKER_HOST", format!("unix://{}", self.socket))
+            .args(arguments)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Make `image` known as `tag`; gives its id.
+    #[track_caller]
+    pub(crate) fn image(&self, tag: &str, image: &Image) -> String {
+        let arguments = image.import(tag);
+        self.docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Deploy: what is called `name` goes, and a container of `image` takes its place. Gives its id.
+    #[track_caller]
+    pub(crate) fn deploy(&self, name: &str, image: &str, arguments: &[&str]) -> String {
+        self.try_deploy(name, image, arguments).unwrap_or_else(|error| panic!("deploying {name}: {error}"))
+    }
+
+    /// The same for an image that may not start.
+    pub(crate) fn try_deploy(&self, name: &str, image: &str, arguments: &[&str]) -> Result<String, String> {
+        let _ = self.try_docker(&["rm", "-f", name]);
+        let before = ["run", "-d", "--name", name];
+        self.try_docker(&[&before[..], arguments, &[image]].concat())
+    }
+
+    /// The whole specification and state, as the engine tells it.
+    #[track_caller]
+    pub(crate) fn inspect(&self, container: &str) -> Value {
+        self.try_inspect(container).unwrap_or_else(|error| panic!("inspecting {container}: {error}"))
+    }
+
+    pub(crate) fn try_inspect(&self, container: &str) -> Result<Value, String> {
+        let answer = self.api("GET", &format!("/containers/{container}/json"), "")?;
+        if answer.status == 200 { Ok(answer.json()) } else { Err(answer.body) }
+    }
+
+    pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+        http::unix(&self.socket, method, path, body).map_err(|error| error.to_string())
+    }
+
+    /// `address:8080` of a running container, on whichever network it has.
+    pub(crate) fn address(&self, container: &str) -> Result<String, String> {
+        let inspect = self.try_inspect(container)?;
+        let networks = inspect["NetworkSettings"]["Networks"].as_object().cloned().unwrap_or_default();
+        networks
+            .values()
+            .filter_map(|network| network["IPAddress"].as_str())
+            .find(|address| !address.is_empty())
+            .map(|address| format!("{address}:8080"))
+            .ok_or_else(|| format!("{container} has no address: {}", inspect["State"]))
+    }
+
+    /// What a user of the service sees: its `/`.
+    pub(crate) fn ask(&self, container: &str) -> Result<Value, String> {
+        let answer = http::get(&self.address(container)?, "/").map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(answer.json()) } else { Err(answer.body) }
+    }
+
+    /// Waits until the service answers as `version`.
+    #[track_caller]
+    pub(crate) fn serves(&self, deadline: Duration, container: &str, version: &str) -> Value {
+        eventually(deadline, &format!("{container} serves {version}"), || {
+            let answer = self.ask(container)?;
+            if answer["version"] == version { Ok(answer) } else { Err(answer.to_string()) }
+        })
+    }
+
+    /// Restart the engine, as an upgrade does.
+    pub(crate) fn restart_engine(&self) {
+        bed(&["restart", &self.engine]);
+    }
+
+    /// Kill the engine with SIGKILL and start it again.
+    pub(crate) fn crash_engine(&self) {
+        bed(&["restart", &self.engine, "--kill"]);
+    }
+
+    pub(crate) fn stop_engine(&self) {
+        bed(&["stop", &self.engine]);
+    }
+
+    pub(crate) fn start_engine(&self) {
+        bed(&["up", &self.engine]);
+    }
+
+    fn clear(&self) {
+        let ids = self.try_docker(&["ps", "-aq"]).unwrap_or_default();
+        if !ids.is_empty() {
+            let _ = self.try_docker(&[&["rm", "-f", "-v"][..], &ids.lines().collect::<Vec<_>>()].concat());
+        }
+        for prune in
+            [&["network", "prune", "-f"][..], &["volume", "prune", "-f"], &["image", "prune", "-a", "-f"]]
+        {
+            let _ = self.try_docker(prune);
+        }
+    }
+
+    /// For a person who reads why a test failed.
+    fn tell(&self) {
+        eprintln!("---- containers\n{}", self.try_docker(&["ps", "-a", "--no-trunc"]).unwrap_or_else(|e| e));
+        for id in self.try_docker(&["ps", "-aq"]).unwrap_or_default().lines() {
+            let logs = self.try_docker(&["logs", "--tail", "20", id]).unwrap_or_else(|e| e);
+            eprintln!("---- log of {id}\n{logs}");
+        }
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+        if let Ok(mut free) = FREE.lock()
+            && let Some(free) = free.as_mut()
+        {
+            free.push(self.engine.clone());
+        }
+    }
+}
+
+/// Run tests/bed; gives what it prints.
+#[track_caller]
+fn bed(arguments: &[&str]) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed");
+    let version = std::env::var("ENGINE_VERSION").unwrap_or_else(|_| "20.10".to_owned());
+    let output = Command::new(script).args(arguments).args(["--engine", &version]).output().unwrap();
+    assert!(output.status.success(), "{script} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,229 @@
+//! Backstop itself, as a program: started, killed, stopped and asked.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Answer};
+use super::{Bed, eventually, handed_over, seconds};
+
+/// Settings that let a test see in seconds what takes minutes in production; a test's own come after them.
+const QUICK: &str = r#"
+[fleet]
+engine_settle = "2s"
+one_at_a_time = "0s"
+breaker_rollbacks = 50
+[defaults]
+trial = "3s"
+grace = "1s"
+verify = "2s"
+verify_timeout = "20s"
+cooldown = "0s"
+attempts = 20
+memory_interval = "1s"
+stop_grace = "1s"
+[defaults.rules.health]
+sustained = "0s"
+[defaults.rules.down]
+sustained = "2s"
+[defaults.rules.memory]
+sustained = "2s"
+min_samples = 3
+"#;
+
+const TOKEN: &str = "a-token-of-the-tests";
+
+/// A daemon with a directory and a port of its own, watching one bed. It dies with the test.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    home: TempDir,
+    address: String,
+    environment: Vec<(String, String)>,
+    process: Child,
+}
+
+impl Daemon {
+    /// Watches `bed` and is ready; `webhook` is where it announces, `more` is added to its configuration.
+    #[track_caller]
+    pub(crate) fn start(bed: &Bed, webhook: Option<&str>, more: &str) -> Self {
+        let daemon = Self::start_unready(bed.socket(), webhook, more);
+        daemon.ready(seconds(20));
+        daemon
+    }
+
+    /// The same without waiting: for an engine that is not there.
+    pub(crate) fn start_unready(socket: &str, webhook: Option<&str>, more: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("backstop-test-").tempdir().unwrap();
+        let address = free_address();
+        fs::write(home.path().join("token"), TOKEN).unwrap();
+        fs::set_permissions(home.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+        let configuration = configuration(&home, &address, socket, webhook) + more;
+        fs::write(home.path().join("backstop.toml"), configuration).unwrap();
+        let process = spawn(&home, &[]);
+        Self { home, address, environment: Vec::new(), process }
+    }
+
+    #[track_caller]
+    pub(crate) fn ready(&self, deadline: Duration) {
+        eventually(deadline, "the daemon is ready", || {
+            let answer = self.get("/readyz")?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+        });
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Result<Answer, String> {
+        http::get(&self.address, path).map_err(|error| error.to_string())
+    }
+
+    /// The JSON at `path`, which has to be there.
+    pub(crate) fn api(&self, path: &str) -> Result<Value, String> {
+        let answer = self.get(path)?;
+        if answer.status == 200 {
+            Ok(answer.json())
+        } else {
+            Err(format!("{}: {}", answer.status, answer.body))
+        }
+    }
+
+    pub(crate) fn service(&self, name: &str) -> Result<Value, String> {
+        self.api(&format!("/api/v1/services/{name}"))
+    }
+
+    /// Waits until the service is in one of `states`.
+    #[track_caller]
+    pub(crate) fn in_state(&self, deadline: Duration, name: &str, states: &[&str]) -> Value {
+        eventually(deadline, &format!("{name} is {}", states.join(" or ")), || {
+            let service = self.service(name)?;
+            let fits = states.iter().any(|state| service["state"] == *state);
+            if fits { Ok(service) } else { Err(format!("{}: {}", service["state"], service["sentence"])) }
+        })
+    }
+
+    /// Waits until the release that runs has proved itself, so that there is something to go back to.
+    #[track_caller]
+    pub(crate) fn proved(&self, name: &str) -> Value {
+        self.in_state(seconds(30), name, &["steady"])
+    }
+
+    /// An operator's action.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Result<Answer, String> {
+        let headers = [("Authorization", &*format!("Bearer {TOKEN}")), ("Content-Type", "application/json")];
+        http::tcp(&self.address, "POST", path, &headers, body).map_err(|error| error.to_string())
+    }
+
+    /// What somebody without the token gets.
+    pub(crate) fn post_without_token(&self, path: &str, body: &str) -> Result<Answer, String> {
+        let headers = [("Content-Type", "application/json")];
+        http::tcp(&self.address, "POST", path, &headers, body).map_err(|error| error.to_string())
+    }
+
+    /// A subcommand of the command line, talking to this daemon.
+    pub(crate) fn command(&self, words: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(handed_over("BACKSTOP_BIN"))
+            .args(words)
+            .env("BACKSTOP_ENDPOINT", format!("http://{}", self.address))
+            .env("BACKSTOP_TOKEN_FILE", self.home.path().join("token"))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// SIGKILL: nothing is written, closed or finished.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// SIGTERM, and the end that follows.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.ended(seconds(30))
+    }
+
+    /// Waits for an end that it comes to by itself.
+    #[track_caller]
+    pub(crate) fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        eventually(deadline, "the daemon ends", || {
+            self.process.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
+        })
+    }
+
+    /// An environment variable for the next start; an empty value takes it away.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            self.environment.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Start it again on the same state, after `kill`, `terminate` or an end of its own.
+    pub(crate) fn again(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = spawn(&self.home, &self.environment);
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
+    }
+
+    /// Its state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let status = self.get("/api/v1/status").map_or_else(|e| e, |answer| answer.body);
+            eprintln!("---- status\n{status}\n---- log of the daemon\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn configuration(home: &TempDir, address: &str, socket: &str, webhook: Option<&str>) -> String {
+    let home = home.path().display();
+    let hook = webhook.map(|url| format!("[notify.webhook]\nurl = \"{url}\"\n")).unwrap_or_default();
+    format!(
+        "state_dir = \"{home}/state\"\n\
+         [engine]\nhost = \"unix://{socket}\"\nlook_interval = \"2s\"\n\
+         [api]\nlisten = \"{address}\"\ntoken_file = \"{home}/token\"\n\
+         {hook}{QUICK}"
+    )
+}
+
+/// A port that was free a moment ago; the daemon takes it before anybody else asks for one.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn spawn(home: &TempDir, environment: &[(String, String)]) -> Child {
+    let log = File::options().create(true).append(true).open(home.path().join("log")).unwrap();
+    Command::new(handed_over("BACKSTOP_BIN"))
+        .args(["run", "--config"])
+        .arg(home.path().join("backstop.toml"))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .env("RUST_LOG", "info,backstop=debug")
+        .env_remove("DOCKER_HOST")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}

@@ -1,0 +1,87 @@
+//! The story that nearly every test tells: a good release proves itself, a bad one is deployed, the good one is back.
+
+use serde_json::Value;
+
+use super::inspect::differences;
+use super::{Bed, Daemon, Image, eventually, seconds};
+
+/// As a person enrols a service: Backstop asks /healthz of the container twice a second.
+pub(crate) const WATCHED: [&str; 10] = [
+    "--label",
+    "backstop.enable=true",
+    "--label",
+    "backstop.health.path=/healthz",
+    "--label",
+    "backstop.health.port=8080",
+    "--label",
+    "backstop.health.interval=500ms",
+    "--label",
+    "backstop.health.timeout=1s",
+];
+
+/// Enrolled, but without an HTTP health check.
+pub(crate) const ENROLLED: [&str; 2] = ["--label", "backstop.enable=true"];
+
+/// Makes `web:v1`, a good image, and `web:v2`, a bad one.
+pub(crate) fn images(bed: &Bed, bad: &Image) {
+    bed.image("web:v1", &Image::demo("v1"));
+    bed.image("web:v2", bad);
+}
+
+/// `web:v1` runs as `web` and has proved itself. Gives how it was.
+#[track_caller]
+pub(crate) fn good_release(bed: &Bed, daemon: &Daemon, arguments: &[&str]) -> Value {
+    bed.deploy("web", "web:v1", arguments);
+    bed.serves(seconds(10), "web", "v1");
+    daemon.proved("web");
+    bed.inspect("web")
+}
+
+/// The good release is back as it was, the rollback is verified and on record, and no helper container is left.
+/// Gives the record.
+#[track_caller]
+pub(crate) fn is_back(bed: &Bed, daemon: &Daemon, good: &Value) -> Value {
+    let record = rollback_over(daemon, "web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    bed.serves(seconds(5), "web", "v1");
+    let now = bed.inspect("web");
+    assert_eq!(now["Image"], good["Image"]);
+    assert_eq!(differences(good, &now), Vec::<String>::new());
+    nothing_is_left(bed);
+    record
+}
+
+/// Waits until the newest rollback of the service is over.
+#[track_caller]
+pub(crate) fn rollback_over(daemon: &Daemon, name: &str) -> Value {
+    eventually(seconds(60), &format!("a rollback of {name} is over"), || {
+        let record = newest_rollback(daemon, name)?;
+        if record["over"] == true {
+            Ok(record)
+        } else {
+            Err(format!("{}: {}", record["outcome"], record["detail"]))
+        }
+    })
+}
+
+pub(crate) fn newest_rollback(daemon: &Daemon, name: &str) -> Result<Value, String> {
+    let all = daemon.api("/api/v1/rollbacks")?;
+    let rollbacks = all["rollbacks"].as_array().cloned().unwrap_or_default();
+    rollbacks
+        .into_iter()
+        .find(|one| one["service"] == name)
+        .ok_or_else(|| format!("no rollback: {}", status(daemon)))
+}
+
+/// Every container on the engine has the name of a service: nothing is left under a temporary one.
+#[track_caller]
+pub(crate) fn nothing_is_left(bed: &Bed) {
+    eventually(seconds(10), "no container is left under a temporary name", || {
+        let names = bed.try_docker(&["ps", "-a", "--format", "{{.Names}}"])?;
+        if names.lines().any(|name| name.contains(".rb")) { Err(names) } else { Ok(()) }
+    });
+}
+
+fn status(daemon: &Daemon) -> String {
+    daemon.api("/api/v1/status").map_or_else(|error| error, |status| status["services"].to_string())
+}
