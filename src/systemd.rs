@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn a_turn_feeds_the_watchdog_and_no_more_often_than_needed() {
         let listener = Listener::new();
-        let systemd = Systemd::new(Clock::start(), Some(listener.path.clone()), Some(Duration::from_secs(3600)));
+        let systemd =
+            Systemd::new(Clock::start(), Some(listener.path.clone()), Some(Duration::from_secs(3600)));
         for _ in 0..100 {
             systemd.alive();
         }
