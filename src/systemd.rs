@@ -269,6 +269,7 @@ mod tests {
             at: Timestamp::default(),
             settings: FleetSettings::default(),
             engine: Some(EngineState::Reachable { restarted: false }),
+            looked: true,
             store_error: None,
             flags: Flags::default(),
             services,

@@ -28,9 +28,11 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> (StatusCode, Json<H
 /// Why Backstop cannot do its work; empty when it can.
 pub(super) fn not_ready(fleet: &FleetSnapshot, now: Timestamp) -> Vec<String> {
     let engine = match &fleet.engine {
-        Some(EngineState::Reachable { .. }) => None,
+        Some(EngineState::Reachable { .. }) if fleet.looked => None,
         Some(EngineState::Unreachable { why }) => Some(engine_is_down(why)),
-        None => Some("the first look at the engine is not done".to_owned()),
+        Some(EngineState::Reachable { .. }) | None => {
+            Some("the first look at the engine is not done".to_owned())
+        }
     };
     let store = fleet
         .store_error

@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Code, Failure};
-use crate::config::{LogFormat as Configured, LogSettings, Problems, Settings, Sources};
-use crate::telemetry::{self, LogEnvironment, LogFormat};
+use crate::config::{LogSettings, Problems, Settings, Sources};
+use crate::telemetry::{self, LogEnvironment};
 
 /// Where settings come from; the same for all commands that read them.
 #[derive(Debug, Args)]
@@ -89,18 +89,13 @@ impl SourceArgs {
 
 #[allow(clippy::disallowed_methods, reason = "the command line may read the environment")]
 fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
-    let format = match settings.format {
-        Configured::Auto => LogFormat::Auto,
-        Configured::Text => LogFormat::Text,
-        Configured::Json => LogFormat::Json,
-    };
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let environment = LogEnvironment {
         filter: set("RUST_LOG"),
         journal_stream: set("JOURNAL_STREAM"),
         no_color: set("NO_COLOR").is_some() || !std::io::stderr().is_terminal(),
     };
-    telemetry::init(format, &settings.level, &environment).map_err(|why| {
+    telemetry::init(settings.format, &settings.level, &environment).map_err(|why| {
         Failure::new(Code::Config, why.to_string()).hint("`log.level`, or the variable RUST_LOG").into()
     })
 }
