@@ -3,6 +3,7 @@
 
 mod tidy;
 mod timelines;
+mod properties;
 mod saga;
 mod config;
 mod api;

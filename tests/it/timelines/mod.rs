@@ -9,7 +9,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use world::World;
+pub(crate) use world::World;
 
 const RULER: &str = "----";
 

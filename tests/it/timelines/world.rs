@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop::core::io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
-use backstop::core::ledger::{LedgerChange, Remembered};
+use backstop::core::ledger::{LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
 use backstop::core::sample::{Measurement, Signal};
@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<String>,
     /// Every rollback that was begun, for invariants.
     pub(crate) begun: Vec<RollbackRequest>,
+    /// Promises that were broken.
+    pub(crate) broken: Vec<String>,
     settings: ServiceSettings,
 }
 
@@ -66,6 +68,7 @@ impl World {
             next_replica: 0,
             log: Vec::new(),
             begun: Vec::new(),
+            broken: Vec::new(),
             settings,
         };
         world.input(Input::Engine(EngineState::Reachable { restarted: false }));
@@ -94,7 +97,19 @@ impl World {
         self.now = at;
     }
 
-    fn event(&mut self, what: &str) {
+    /// One event, so many seconds after the start, or at once if it is later by now.
+    pub(crate) fn at(&mut self, seconds: u64, what: &str) {
+        self.wait_until((START + Duration::from_secs(seconds)).max(self.now));
+        self.event(what);
+    }
+
+    /// Seconds since the start.
+    pub(crate) fn seconds(&self) -> u64 {
+        self.now.since(START).as_secs()
+    }
+
+    /// One event, now.
+    pub(crate) fn event(&mut self, what: &str) {
         // `exit shop 1 x3 every 2s` and `health shop fail x5` repeat.
         if let Some((what, times)) = what.rsplit_once(" x") {
             let (n, every) = times.split_once(" every ").unwrap_or((times, "5s"));
@@ -205,7 +220,9 @@ impl World {
     /// A second replica of another release beside the ones there are: a rolling deployment in the middle.
     fn mixed(&mut self, service: &str, reference: &str) {
         let replica = self.replica(service, reference, Duration::ZERO);
-        self.services.get_mut(service).unwrap().replicas.push(replica);
+        if let Some(outside) = self.services.get_mut(service) {
+            outside.replicas.push(replica);
+        }
         self.observed(service);
     }
 
@@ -275,7 +292,9 @@ impl World {
     }
 
     fn container(&mut self, service: &str, state: &str) {
-        let replica = &mut self.services.get_mut(service).unwrap().replicas[0];
+        let Some(replica) = self.services.get_mut(service).and_then(|s| s.replicas.first_mut()) else {
+            return;
+        };
         match state {
             "unhealthy" => replica.health = Some(ContainerHealth::Unhealthy("connect: refused".into())),
             "healthy" => replica.health = Some(ContainerHealth::Healthy),
@@ -396,6 +415,7 @@ impl World {
 
     fn roll_back(&mut self, request: RollbackRequest) {
         self.say(format!("{}: roll back to {}", request.service, request.to.reference));
+        self.check_promises(&request);
         self.begun.push(request.clone());
         let name = request.service.as_str().to_owned();
         let result = match self.scripted("rollback") {
@@ -419,6 +439,28 @@ impl World {
             },
         };
         self.input(Input::Executed { rollback: request.id, service: request.service, result });
+    }
+
+    /// What must hold whenever a rollback begins, whatever led to it.
+    fn check_promises(&mut self, request: &RollbackRequest) {
+        let seen = self.fleet.snapshot(self.now);
+        let Some(service) = seen.services.iter().find(|s| s.name == request.service) else { return };
+        let target = service.ledger.iter().find(|e| e.release.id == request.to.id);
+        if !target.is_some_and(|e| matches!(e.standing, Standing::KnownGood { .. })) {
+            self.broken.push(format!("{} is not known-good", request.to));
+        }
+        if seen.store_error.is_some() {
+            self.broken.push("acted without a store".into());
+        }
+        let window = service.settings.attempts_window;
+        let begun = |r: &&RollbackRequest| {
+            r.service == request.service && r.decided.is_some_and(|at| self.now.since(at) < window)
+        };
+        // Attempts count automatic rollbacks; whoever orders or resumes starts the count anew.
+        let ordered = self.log.iter().any(|line| line.contains("answer:"));
+        if !ordered && self.begun.iter().filter(begun).count() >= service.settings.attempts as usize {
+            self.broken.push(format!("more attempts than allowed on {}", request.service));
+        }
     }
 
     fn scripted(&mut self, what: &str) -> Option<String> {
