@@ -18,5 +18,6 @@ mod bed_itself;
 mod crashes;
 mod fidelity;
 mod releases;
+mod steps;
 mod surface;
 mod symptoms;

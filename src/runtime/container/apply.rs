@@ -57,7 +57,7 @@ impl ContainerRuntime {
                 self.stop(container, name, *grace, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, aside, .. } => {
-                absent_is_fine(verbs::rename(&self.engine, container.as_str(), aside).await)
+                self.set_aside(container, aside, old_of(plan, done, container)).await
             }
             Step::TakeName { created, name, .. } => {
                 self.take_name(new_of(plan, done, *created)?, name).await.map(|()| StepOutput::Done)
@@ -109,7 +109,7 @@ impl ContainerRuntime {
                 self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, name, .. } => {
-                absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await).map(drop)
+                self.set_aside(container, name, old_of(plan, done, container)).await.map(drop)
             }
             Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
                 Ok(new) => {
@@ -267,8 +267,11 @@ impl ContainerRuntime {
         if !was_running {
             return Ok(());
         }
+        let removed = matches!(old, Some(StepOutput::Old { auto_remove: true, .. }));
         match verbs::start(&self.engine, container.as_str()).await {
             Err(error) if error.class == ErrorClass::NotFound => {}
+            // It is being removed right now.
+            Err(error) if error.class == ErrorClass::Conflict && removed => {}
             other => return other.map_err(|e| said(&format!("starting the old {name} again"), e)),
         }
         // The engine removed it, as `--rm` asks for: the same again is as near as it gets.
@@ -278,7 +281,7 @@ impl ContainerRuntime {
             )));
         };
         let snapshot = read(specification)?;
-        self.await_removal(container.as_str()).await?;
+        self.remove(container.as_str()).await?;
         let image = ImageId::new(snapshot.inspect["Image"].as_str().unwrap_or_default());
         let creation =
             Creation { snapshot: &snapshot, image: &image, name, temp_name: name, old: None, plan };
@@ -288,13 +291,27 @@ impl ContainerRuntime {
         verbs::start(&self.engine, container.as_str()).await
     }
 
+    async fn set_aside(
+        &self,
+        container: &ReplicaId,
+        name: &str,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
+        if matches!(old, Some(StepOutput::Old { auto_remove: true, .. })) {
+            // The engine is removing it: renaming it now writes into a directory that is being deleted, which leaves
+            // the container half removed for ever (seen on 20.10). It gives its name free by itself.
+            return Ok(StepOutput::Done);
+        }
+        absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await)
+    }
+
     async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
         let waited = tokio::time::timeout(REMOVAL, async {
             loop {
                 match verbs::rename(&self.engine, new.as_str(), name).await {
                     // A `--rm` container has its name until its removal is over.
                     Err(error) if error.class == ErrorClass::Conflict && self.is_leaving(name).await? => {
-                        tokio::time::sleep(POLL).await;
+                        tokio::time::sleep(POLL / 5).await;
                     }
                     other => return other,
                 }

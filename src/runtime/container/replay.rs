@@ -148,9 +148,12 @@ pub(super) fn request(snapshot: &Snapshot, facts: &Facts) -> Request {
     entrypoint(snapshot, &mut config);
     let recorded = &snapshot.inspect["HostConfig"];
     if string(&recorded["NetworkMode"]).starts_with("container:") {
+        // Refused there, even when they only came with the image; `{}` may stay what it is.
         config.remove("ExposedPorts");
-        host.remove("PortBindings");
         host.remove("PublishAllPorts");
+        if host.get("PortBindings").is_some_and(|p| p.as_object().is_some_and(|p| !p.is_empty())) {
+            host.remove("PortBindings");
+        }
     }
     let links: Vec<String> = strings(&recorded["Links"]).iter().map(|l| link(l)).collect();
     if !links.is_empty() {

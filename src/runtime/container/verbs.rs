@@ -75,7 +75,8 @@ pub(super) async fn rename(engine: &Engine, container: &str, name: &str) -> Resu
     // Renaming to the own name is refused in different words: it is asked who has the name.
     match inspect(engine, container).await? {
         Some(found) if super::observe::name(&found) == name => Ok(()),
-        Some(_) | None => Err(error),
+        Some(_) => Err(error),
+        None => Err(RuntimeError { class: ErrorClass::NotFound, ..error }),
     }
 }
 
