@@ -103,7 +103,6 @@ fn bad_image() -> Image {
         .line("WORKDIR /somewhere")
         .line("VOLUME /cache")
         .line("EXPOSE 9999")
-        .line("STOPSIGNAL SIGUSR1")
         .line(r#"CMD ["--bad"]"#)
         .line(r#"HEALTHCHECK --interval=3s CMD ["/backstop","demo-app","--probe","http://127.0.0.1:8080/"]"#)
 }
@@ -151,7 +150,8 @@ fn containers_come_back_as_they_were() {
 
 fn surroundings(bed: &Bed) {
     bed.image("web:v1", &Image::demo("v1"));
-    bed.image("web:v2", &bad_image());
+    bed.image("bad:base", &bad_image());
+    bed.build("web:v2", "bad:base", "STOPSIGNAL SIGUSR1");
     bed.docker(&["network", "create", "--subnet", "10.99.0.0/24", "fixed"]);
     bed.docker(&["network", "create", "other"]);
     bed.deploy("neighbour", "web:v1", &["-v", "/shared"]);

@@ -1,6 +1,7 @@
 //! An engine of a test's own, leased from those that tests/run started.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -68,6 +69,21 @@ impl Bed {
     pub(crate) fn image(&self, tag: &str, image: &Image) -> String {
         let arguments = image.import(tag);
         self.docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// For lines of a Dockerfile that `docker import` does not take: another image on top of `from`.
+    #[track_caller]
+    pub(crate) fn build(&self, tag: &str, from: &str, line: &str) {
+        let mut build = Command::new(&self.client)
+            .env("DOCKER_HOST", format!("unix://{}", self.socket))
+            .env("DOCKER_BUILDKIT", "0")
+            .args(["build", "-q", "-t", tag, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        build.stdin.take().unwrap().write_all(format!("FROM {from}\n{line}\n").as_bytes()).unwrap();
+        assert!(build.wait().unwrap().success(), "building {tag}");
     }
 
     /// Deploy: what is called `name` goes, and a container of `image` takes its place. Gives its id.

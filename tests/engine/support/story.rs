@@ -16,7 +16,7 @@ pub(crate) const WATCHED: [&str; 10] = [
     "--label",
     "backstop.health.interval=500ms",
     "--label",
-    "backstop.health.timeout=1s",
+    "backstop.health.timeout=500ms",
 ];
 
 /// Enrolled, but without an HTTP health check.
