@@ -21,14 +21,18 @@ use crate::support::{Bed, Image, eventually, seconds};
 
 /// Enrolled by label, with the shipped settings.
 #[derive(Debug)]
-struct ByLabel;
+pub(crate) struct ByLabel;
 
 impl Enrolment for ByLabel {
     fn enrolled(&self, _: &ServiceName, labels: &BTreeMap<String, String>) -> bool {
         labels.get("backstop.enable").is_some_and(|v| v == "true")
     }
 
-    fn settings(&self, _: &ServiceName, _: &BTreeMap<String, String>) -> Result<ServiceSettings, Vec<String>> {
+    fn settings(
+        &self,
+        _: &ServiceName,
+        _: &BTreeMap<String, String>,
+    ) -> Result<ServiceSettings, Vec<String>> {
         Ok(ServiceSettings::default())
     }
 }
@@ -57,7 +61,10 @@ const CASES: &[Case] = &[
     case("hostname-like-id", &["--hostname", "cb5ee1b6243c"]),
     case("ports", &["-p", "127.0.0.1:18080:8080", "-p", "18081:81/udp", "--expose", "7000-7002"]),
     case("random-ports", &["-P", "-p", "8080", "-p", "18090-18095:83"]),
-    case("static-ip", &["--network", "fid-net", "--ip", "10.99.0.77", "--network-alias", "one", "--network-alias", "two"]),
+    case(
+        "static-ip",
+        &["--network", "fid-net", "--ip", "10.99.0.77", "--network-alias", "one", "--network-alias", "two"],
+    ),
     case("user-net", &["--network", "fid-net"]),
     case("mac", &["--mac-address", "02:42:ac:11:65:43"]),
     case("mac-net", &["--network", "fid-net", "--mac-address", "92:d0:c6:0a:29:33"]),
@@ -68,9 +75,20 @@ const CASES: &[Case] = &[
     case("host-pid", &["--pid", "host", "--ipc", "host", "--uts", "host"]),
     case("links", &["--link", "helper:db", "--link", "helper2:mq"]),
     case("anonymous", &["-v", "/data", "-v", "/more:/more2:ro"]),
-    case("anonymous-mount", &["--mount", "type=volume,target=/data", "--mount", "type=volume,target=/m,volume-nocopy"]),
+    case(
+        "anonymous-mount",
+        &["--mount", "type=volume,target=/data", "--mount", "type=volume,target=/m,volume-nocopy"],
+    ),
     case("named", &["-v", "fid-vol:/data", "-v", "fid-vol2:/ro:ro,nocopy"]),
-    case("mounts", &["--mount", "type=volume,source=fid-vol,target=/data", "--mount", "type=tmpfs,target=/t,tmpfs-size=1m"]),
+    case(
+        "mounts",
+        &[
+            "--mount",
+            "type=volume,source=fid-vol,target=/data",
+            "--mount",
+            "type=tmpfs,target=/t,tmpfs-size=1m",
+        ],
+    ),
     case("bind", &["-v", "/tmp:/host:ro,rprivate", "--mount", "type=bind,source=/tmp,target=/b,readonly"]),
     case("tmpfs", &["--tmpfs", "/run:rw,size=1m", "--tmpfs", "/scratch"]),
     case("volumes-from", &["--volumes-from", "helper:ro"]),
@@ -78,23 +96,66 @@ const CASES: &[Case] = &[
     case("caps", &["--cap-add", "NET_ADMIN", "--cap-drop", "MKNOD", "--security-opt", "no-new-privileges"]),
     case("all-caps", &["--cap-drop", "ALL"]),
     case("unconfined", &["--security-opt", "systempaths=unconfined", "--security-opt", "seccomp=unconfined"]),
-    case("limits", &["--memory", "64m", "--memory-reservation", "32m", "--cpus", "0.5", "--pids-limit", "100"]),
-    case("limits2", &["-m", "64m", "--memory-swap", "96m", "--cpu-shares", "512", "--cpuset-cpus", "0", "--oom-score-adj", "10"]),
+    case(
+        "limits",
+        &["--memory", "64m", "--memory-reservation", "32m", "--cpus", "0.5", "--pids-limit", "100"],
+    ),
+    case(
+        "limits2",
+        &[
+            "-m",
+            "64m",
+            "--memory-swap",
+            "96m",
+            "--cpu-shares",
+            "512",
+            "--cpuset-cpus",
+            "0",
+            "--oom-score-adj",
+            "10",
+        ],
+    ),
     case("ulimits", &["--ulimit", "nofile=1024:2048", "--ulimit", "core=0"]),
     case("sysctls", &["--sysctl", "net.core.somaxconn=1024", "--shm-size", "32m"]),
     case("user", &["--user", "1000:1000", "--group-add", "2000", "--workdir", "/tmp"]),
     case("init", &["--stop-signal", "SIGQUIT", "--stop-timeout", "2"]),
-    case("dns", &["--dns", "10.0.0.53", "--dns-search", "example.org", "--dns-option", "ndots:2", "--add-host", "a:10.1.2.3"]),
+    case(
+        "dns",
+        &[
+            "--dns",
+            "10.0.0.53",
+            "--dns-search",
+            "example.org",
+            "--dns-option",
+            "ndots:2",
+            "--add-host",
+            "a:10.1.2.3",
+        ],
+    ),
     case("host-gateway", &["--add-host", "gw:host-gateway"]),
     case("device", &["--device", "/dev/null:/dev/nothing:r", "--device-cgroup-rule", "c 1:3 r"]),
     case("logging", &["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]),
     case("no-logging", &["--log-driver", "none"]),
     case("tty", &["-t", "-i"]),
-    case("health", &["--health-cmd", "/backstop demo-app --probe http://127.0.0.1:8080/healthz", "--health-interval", "3s", "--health-retries", "7"]),
+    case(
+        "health",
+        &[
+            "--health-cmd",
+            "/backstop demo-app --probe http://127.0.0.1:8080/healthz",
+            "--health-interval",
+            "3s",
+            "--health-retries",
+            "7",
+        ],
+    ),
     case("no-health", &["--no-healthcheck"]),
     case("cgroup-parent", &["--cgroup-parent", "/fid-parent", "--cgroupns", "private"]),
     Case { name: "cmd", options: &[], command: &["--version", "x y", "--listen", "0.0.0.0:9090"] },
-    Case { name: "entrypoint", options: &["--entrypoint", "/backstop"], command: &["demo-app", "--version", "z"] },
+    Case {
+        name: "entrypoint",
+        options: &["--entrypoint", "/backstop"],
+        command: &["demo-app", "--version", "z"],
+    },
     Case { name: "no-entrypoint", options: &["--entrypoint", ""], command: &["/backstop", "demo-app"] },
 ];
 
@@ -107,13 +168,18 @@ struct Stage {
 impl Stage {
     fn set() -> Self {
         let bed = Bed::lease();
-        let good = Image::demo("v1").line("VOLUME /image-volume").line("ENV FROM_IMAGE=v1").line("LABEL image.is=v1");
+        let good = Image::demo("v1")
+            .line("VOLUME /image-volume")
+            .line("ENV FROM_IMAGE=v1")
+            .line("LABEL image.is=v1");
         bed.image("fid:v1", &good.line("EXPOSE 82/tcp"));
-        let bad = Image::demo("v2").env("DEMO_BAD", "1").line("VOLUME /cache").line("ENV FROM_IMAGE=v2 MORE=2");
+        let bad =
+            Image::demo("v2").env("DEMO_BAD", "1").line("VOLUME /cache").line("ENV FROM_IMAGE=v2 MORE=2");
         bed.image("fid:v2", &bad.line("LABEL image.is=v2 only.v2=b").line("WORKDIR /tmp").line("EXPOSE 99"));
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
         let runtime = ContainerRuntime::new(engine, Arc::new(ByLabel), LOOK_INTERVAL, Clock::start());
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { bed, runtime: Arc::new(runtime), tokio }
     }
 
@@ -178,7 +244,8 @@ impl Stage {
 
     fn leftovers(&self) -> String {
         let names = self.bed.docker(&["ps", "-a", "--format", "{{.Names}}"]);
-        let names: Vec<&str> = names.lines().filter(|n| n.contains(".rbnew-") || n.contains(".rbold-")).collect();
+        let names: Vec<&str> =
+            names.lines().filter(|n| n.contains(".rbnew-") || n.contains(".rbold-")).collect();
         let tags = self.bed.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
         let tags = tags.lines().filter(|t| t.starts_with("backstop/moved"));
         names.into_iter().chain(tags).collect::<Vec<_>>().join(" ")
@@ -188,7 +255,9 @@ impl Stage {
 /// Anonymous volumes are attached by name after a replay, and links come in any order: neither is a difference.
 fn comparable(inspect: &Value) -> Value {
     let mut inspect = inspect.clone();
-    let anonymous = |v: &Value| v.as_str().is_some_and(|s| s.len() >= 64 && s.bytes().take(64).all(|b| b.is_ascii_hexdigit()));
+    let anonymous = |v: &Value| {
+        v.as_str().is_some_and(|s| s.len() >= 64 && s.bytes().take(64).all(|b| b.is_ascii_hexdigit()))
+    };
     if let Some(binds) = inspect["HostConfig"]["Binds"].as_array_mut() {
         binds.retain(|b| !anonymous(b));
     }
@@ -209,7 +278,8 @@ fn comparable(inspect: &Value) -> Value {
     }
     // Only a running container has these.
     for key in ["Gateway", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6PrefixLen", "NetworkID"] {
-        let networks = inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flat_map(|n| n.values_mut());
+        let networks =
+            inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flat_map(|n| n.values_mut());
         networks.for_each(|n| drop(n.as_object_mut().unwrap().remove(key)));
         inspect["NetworkSettings"].as_object_mut().unwrap().remove(key);
     }
@@ -238,7 +308,8 @@ fn every_container_comes_back_as_it_was() {
     let mut wrong = Vec::new();
     for (n, case) in CASES.iter().enumerate() {
         // Every other one by a tag that moves on with the next deployment.
-        let (good_tag, bad_tag) = if n % 2 == 0 { ("fid:v1", "fid:v2") } else { ("fid:latest", "fid:latest") };
+        let (good_tag, bad_tag) =
+            if n % 2 == 0 { ("fid:v1", "fid:v2") } else { ("fid:latest", "fid:latest") };
         stage.bed.docker(&["tag", "fid:v1", "fid:latest"]);
         if let Err(error) = stage.try_run(case.name, case.options, good_tag, case.command) {
             wrong.push(format!("{}: {error}", case.name));
@@ -275,7 +346,9 @@ fn every_container_comes_back_as_it_was() {
         if after["State"]["Running"] != true || after["Image"] != ids[0].as_str() {
             wrong.push(format!("{}: {} {}", case.name, after["State"], after["Image"]));
         }
-        if volume_at(&before, "/data").is_some_and(|v| v.len() == 64) && volume_at(&bad, "/data") != volume_at(&after, "/data") {
+        if volume_at(&before, "/data").is_some_and(|v| v.len() == 64)
+            && volume_at(&bad, "/data") != volume_at(&after, "/data")
+        {
             wrong.push(format!("{}: the data at /data was left behind", case.name));
         }
         if stage.observe(case.name).replicas[0].release.id != plan.to.id {
@@ -369,7 +442,9 @@ fn every_step_may_be_repeated() {
         for index in 0..plan.steps.len() {
             let first = stage.apply(&plan, index, &done);
             let again = stage.apply(&plan, index, &done);
-            let same = matches!((&first, &again), (StepOutput::Stopped { .. }, _) | (StepOutput::Old { .. }, _)) || first == again;
+            let same =
+                matches!((&first, &again), (StepOutput::Stopped { .. }, _) | (StepOutput::Old { .. }, _))
+                    || first == again;
             assert!(same, "{name}: {}: {first:?}, then {again:?}", plan.steps[index]);
             done[index] = Some(first);
         }
@@ -403,7 +478,14 @@ fn every_step_may_be_taken_back() {
 }
 
 /// Does the first steps, forgets the last one's output if it was not recorded, and takes all back, each twice.
-fn take_back(stage: &Stage, name: &str, good: &(Observation, Vec<Snapshot>), upto: usize, recorded: bool, tx: &str) {
+fn take_back(
+    stage: &Stage,
+    name: &str,
+    good: &(Observation, Vec<Snapshot>),
+    upto: usize,
+    recorded: bool,
+    tx: &str,
+) {
     let before = stage.bed.inspect(name);
     let was = stage.observe(name).replicas[0].clone();
     let plan = stage.plan(good, tx);
