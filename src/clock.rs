@@ -1,6 +1,6 @@
 //! The only reader of time.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::Timestamp;
 
@@ -20,8 +20,25 @@ impl Clock {
         Self { wall_at_start: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX), start: Instant::now() }
     }
 
+    /// Starts measuring how long something takes, finer than a [`Timestamp`].
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
+    pub fn stopwatch(&self) -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
     /// The time now.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.wall_at_start) + self.start.elapsed()
+    }
+}
+
+/// Measures how long something takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// How long it has taken so far.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }

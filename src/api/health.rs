@@ -28,15 +28,22 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> (StatusCode, Json<H
 /// Why Backstop cannot do its work; empty when it can.
 pub(super) fn not_ready(fleet: &FleetSnapshot, now: Timestamp) -> Vec<String> {
     let engine = match &fleet.engine {
-        Some(EngineState::Reachable { .. }) => None,
-        Some(EngineState::Unreachable { why }) => Some(format!("the engine does not answer: {why}")),
-        None => Some("the first look at the engine is not done".to_owned()),
+        Some(EngineState::Reachable { .. }) if fleet.looked => None,
+        Some(EngineState::Unreachable { why }) => Some(engine_is_down(why)),
+        Some(EngineState::Reachable { .. }) | None => {
+            Some("the first look at the engine is not done".to_owned())
+        }
     };
     let store = fleet
         .store_error
         .as_ref()
         .map(|why| format!("the store takes no writes, so no service is changed: {why}"));
     stalled(fleet, now).into_iter().chain(engine).chain(store).collect()
+}
+
+/// What keeps the engine from us. Reasons that name the engine themselves are whole sentences already.
+pub(super) fn engine_is_down(why: &str) -> String {
+    if why.starts_with("the engine") { why.to_owned() } else { format!("the engine does not answer: {why}") }
 }
 
 fn stalled(fleet: &FleetSnapshot, now: Timestamp) -> Option<String> {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::health::not_ready;
+use super::health::{engine_is_down, not_ready};
 use super::render::time;
 use super::services::summary;
 use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView};
@@ -85,9 +85,7 @@ fn daemon(fleet: &FleetSnapshot, config: &ConfigState) -> impl Iterator<Item = A
         item(format!("the store takes no writes, so no service is changed: {why}"), "df -h /var/lib/backstop")
     });
     let engine = match &fleet.engine {
-        Some(EngineState::Unreachable { why }) => {
-            Some(item(format!("the engine does not answer: {why}"), "systemctl status docker"))
-        }
+        Some(EngineState::Unreachable { why }) => Some(item(engine_is_down(why), "systemctl status docker")),
         Some(EngineState::Reachable { .. }) | None => None,
     };
     let config = (!config.last_reload_ok).then(|| {

@@ -128,10 +128,11 @@ impl Driver {
     /// One turn of the core, and everything that follows from it.
     async fn turn(&mut self, input: Input) {
         let now = self.clock.now();
+        let turning = self.clock.stopwatch();
         let effects = self.fleet.handle(now, input);
+        self.metrics.turned(turning.elapsed());
         let busy = !effects.is_empty();
         self.perform(effects).await;
-        self.metrics.turned(self.clock.now().since(now));
         self.systemd.alive();
         self.publish(busy);
     }

@@ -128,10 +128,7 @@ fn spawn_misbehaviour(args: &DemoAppArgs) {
     }
 }
 
-#[expect(
-    clippy::exit,
-    reason = "an app that crashes does not unwind its main function either"
-)]
+#[expect(clippy::exit, reason = "an app that crashes does not unwind its main function either")]
 async fn exit_after(after: Duration, code: i32) {
     tokio::time::sleep(after).await;
     say(&format!("exiting with code {code}"));
@@ -187,9 +184,8 @@ async fn serve(args: &DemoAppArgs) -> anyhow::Result<()> {
         .route("/healthz", get(healthz))
         .route("/demo/health/{mode}", post(switch_health))
         .with_state(app);
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     say(&format!("version {} serves on {}", args.version, args.listen));
     axum::serve(listener, router).await.context("serving ended")
 }
@@ -233,10 +229,7 @@ impl App {
 
     fn health(&self) -> Health {
         let now = self.health.load(Ordering::Relaxed);
-        Health::ALL
-            .into_iter()
-            .find(|mode| *mode as u8 == now)
-            .unwrap_or(Health::Ok)
+        Health::ALL.into_iter().find(|mode| *mode as u8 == now).unwrap_or(Health::Ok)
     }
 
     fn set_health(&self, mode: Health) {
@@ -290,15 +283,11 @@ async fn drip((): ()) -> Option<(Result<Bytes, std::convert::Infallible>, ())> {
 
 /// Plain HTTP/1.0 over a socket: an image from scratch has no certificates, which a full client insists on.
 async fn probe(url: &Uri) -> anyhow::Result<()> {
-    let host = url
-        .host()
-        .context("--probe needs a URL like http://127.0.0.1:8080/healthz")?;
+    let host = url.host().context("--probe needs a URL like http://127.0.0.1:8080/healthz")?;
     let path = url.path_and_query().map_or("/", |p| p.as_str());
     let ask = async {
         let mut stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await?;
-        stream
-            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())
-            .await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
         // "HTTP/1.1 200" is all that matters of the answer.
         let mut start = [0; 12];
         stream.read_exact(&mut start).await?;
@@ -306,12 +295,7 @@ async fn probe(url: &Uri) -> anyhow::Result<()> {
     };
     let start = tokio::time::timeout(PROBE_TIMEOUT, ask)
         .await
-        .with_context(|| {
-            format!(
-                "{url}: no answer within {}",
-                humantime::format_duration(PROBE_TIMEOUT)
-            )
-        })?
+        .with_context(|| format!("{url}: no answer within {}", humantime::format_duration(PROBE_TIMEOUT)))?
         .with_context(|| format!("{url}: no answer"))?;
     if !start.get(9..).is_some_and(|code| code.starts_with('2')) {
         bail!("{url} answered {start}");
@@ -342,15 +326,8 @@ enum Health {
 }
 
 impl Health {
-    const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::Error,
-        Self::Hang,
-        Self::RedirectLoop,
-        Self::Endless,
-        Self::Huge,
-        Self::Drop,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Ok, Self::Error, Self::Hang, Self::RedirectLoop, Self::Endless, Self::Huge, Self::Drop];
 }
 
 impl FromStr for Health {
@@ -387,13 +364,9 @@ impl FromStr for Size {
             "g" | "gb" | "gib" => 1 << 30,
             _ => bail!("`{text}` is no size; write it like 58MiB"),
         };
-        let number: usize = number
-            .parse()
-            .with_context(|| format!("`{text}` is no size; write it like 58MiB"))?;
-        number
-            .checked_mul(factor)
-            .map(Self)
-            .with_context(|| format!("`{text}` is too much"))
+        let number: usize =
+            number.parse().with_context(|| format!("`{text}` is no size; write it like 58MiB"))?;
+        number.checked_mul(factor).map(Self).with_context(|| format!("`{text}` is too much"))
     }
 }
 
@@ -415,10 +388,7 @@ impl FromStr for Requirement {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (name, value) = text.split_once('=').context("write it like GREETING=hello")?;
-        Ok(Self {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
     }
 }
 
@@ -434,9 +404,7 @@ mod tests {
     }
 
     fn parse(words: &[&str]) -> DemoAppArgs {
-        Command::try_parse_from(["demo-app"].iter().chain(words))
-            .unwrap()
-            .args
+        Command::try_parse_from(["demo-app"].iter().chain(words)).unwrap().args
     }
 
     #[test]
@@ -470,10 +438,7 @@ mod tests {
         assert_eq!(parse(&["--hang"]).first_health(), Health::Hang);
         assert_eq!(parse(&["--health", "huge"]).first_health(), Health::Huge);
         let later = parse(&["--bad-after", "5s", "--hang"]);
-        assert_eq!(
-            (later.first_health(), later.bad_health()),
-            (Health::Ok, Some(Health::Hang))
-        );
+        assert_eq!((later.first_health(), later.bad_health()), (Health::Ok, Some(Health::Hang)));
     }
 
     #[test]
@@ -487,17 +452,10 @@ mod tests {
         let args = parse(&[]);
         let app = Arc::new(App::new(&args));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url: Uri = format!("http://{}/healthz", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let url: Uri = format!("http://{}/healthz", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(
-            axum::serve(
-                listener,
-                Router::new()
-                    .route("/healthz", get(healthz))
-                    .with_state(app.clone()),
-            )
-            .into_future(),
+            axum::serve(listener, Router::new().route("/healthz", get(healthz)).with_state(app.clone()))
+                .into_future(),
         );
         probe(&url).await.unwrap();
         app.set_health(Health::Error);

@@ -2,13 +2,16 @@
 //!
 //! Data goes to standard output, everything else to standard error. Every failure says what to type next.
 
+mod check_config;
 mod client;
+mod demo_app;
 mod explain;
 mod failure;
 mod history;
 mod pause;
 mod plan;
 mod rollback;
+mod run;
 mod status;
 mod table;
 
@@ -62,6 +65,10 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Watch services and roll bad releases back: the daemon
+    Run(run::RunArgs),
+    /// Say whether the configuration is right, and what would be in force
+    CheckConfig(check_config::CheckConfigArgs),
     /// Show the fleet, and what needs a person first
     Status,
     /// Show everything about one service: matrix, gates, releases, what would happen next
@@ -76,6 +83,9 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
+    /// A small web service that misbehaves on demand, for the demo and the tests
+    #[command(hide = true)]
+    DemoApp(Box<demo_app::DemoAppArgs>),
 }
 
 /// Reads the command line. On a mistake, or `--help`, everything is printed already and the exit code comes back.
@@ -117,6 +127,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let asking = || Client::new(&global.endpoint, global.token_file.clone());
     let out = Output { json: global.json, screen: Screen::detect() };
     match command {
+        Command::Run(args) => run::run(args).await,
+        Command::CheckConfig(args) => check_config::run(args, &out),
         Command::Status => status::run(&asking()?, &out).await,
         Command::Explain(args) => explain::run(args, &asking()?, &out).await,
         Command::Plan(args) => plan::run(args, &asking()?, &out).await,
@@ -124,6 +136,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
+        Command::DemoApp(args) => demo_app::run(*args).await,
     }
 }
 

@@ -20,15 +20,26 @@ fn render(status: &StatusView, screen: &Screen) -> String {
         text.push_str(&sentences(status, screen));
     }
     text.push('\n');
-    text.push_str(&needs(&status.attention, screen));
+    if status.attention.is_empty() && !status.ready {
+        text.push_str("Whether anything needs a person is not known: Backstop is not ready, see above.\n");
+    } else {
+        text.push_str(&needs(&status.attention, screen));
+    }
     text
 }
 
 fn head(status: &StatusView, screen: &Screen) -> String {
     let engine = match (status.engine.reachable, &status.engine.error) {
         (Some(true), _) => "answers".to_owned(),
-        (Some(false), why) => format!("does not answer: {}", why.as_deref().unwrap_or("no reason was given")),
+        (Some(false), Some(why)) => why.clone(),
+        (Some(false), None) => "does not answer".to_owned(),
         (None, _) => "not heard of yet".to_owned(),
+    };
+    let ready = match (status.ready, status.engine.error.is_some() || status.store.error.is_some()) {
+        (true, _) => "yes".to_owned(),
+        // The lines below say why.
+        (false, true) => "no".to_owned(),
+        (false, false) => format!("no: {}", status.not_ready.join("; ")),
     };
     let store = status
         .store
@@ -46,10 +57,7 @@ fn head(status: &StatusView, screen: &Screen) -> String {
     let mut text = format!("{}\n", bold(&format!("Backstop {}, {}", status.version, status.environment)));
     let mut line =
         |name: &str, value: &str| text.push_str(&screen.wrapped(value, &format!("{name:<9}"), "         "));
-    line(
-        "ready",
-        &if status.ready { "yes".to_owned() } else { format!("no: {}", status.not_ready.join("; ")) },
-    );
+    line("ready", &ready);
     line("engine", &engine);
     line("store", &store);
     line("config", &config);

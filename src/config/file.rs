@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::problem::Wrong;
 use super::schema::{Key, Named, Setting, Shape, over};
-use super::settings::LogFormat;
 use super::values::{
     Count, DAY, Directory, EngineHost, Enroll, HOUR, HttpUrl, Listen, LogLevel, MINUTE, Name, Number, SECOND,
     SecretFile, SecretUrl, Span, Statuses, Token, UrlPath,
 };
 use crate::core::settings::{Action, Mode, Redeploy, Rule, Severity};
+use crate::telemetry::LogFormat;
 
 /// Declares a section: a struct of optional settings, its shape, and how one layer of it lies over another.
 macro_rules! sections {
@@ -171,13 +171,14 @@ impl Named for Service {
     const NAME: &'static str = "NAME";
 
     fn check(name: &str) -> Result<(), Wrong> {
-        let printable = !name.contains(|c: char| c.is_control() || c.is_whitespace());
-        if printable && (1..=255).contains(&name.len()) {
+        // What the engine allows in a container's name; others could never be met.
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if (1..=255).contains(&name.len()) && name.chars().all(fits) {
             return Ok(());
         }
         Err(Wrong::new(
             "this cannot be the name of a service",
-            "the container's name would be right, or its label backstop.service",
+            "the container's name would be right, or PROJECT-SERVICE for Compose, or its label backstop.service",
         ))
     }
 }

@@ -86,14 +86,9 @@ fn misspelt(key: &str) -> Option<&'static str> {
 }
 
 fn check_other(name: &str, value: &str, labels: &BTreeMap<String, String>) -> Option<Problem> {
-    let wrong = if name == SERVICE {
-        <Service as super::schema::Named>::check(value)
-            .err()
-            .map(|what| Wrong::new(format!("{} cannot be the name of a service", quoted(value)), what.right))
-    } else {
-        (wish(labels, name) == Wish::Unclear).then(|| {
-            Wrong::new(format!("{} is neither true nor false", quoted(value)), "true or false would be right")
-        })
-    };
-    wrong.map(|what| Problem::new(Place::Label(name.to_owned()), "", what))
+    // Who finds out which service a container belongs to judges that label.
+    (name != SERVICE && wish(labels, name) == Wish::Unclear).then(|| {
+        let wrong = format!("{} is neither true nor false", quoted(value));
+        Problem::new(Place::Label(name.to_owned()), "", Wrong::new(wrong, "true or false would be right"))
+    })
 }

@@ -36,9 +36,7 @@ use serde::Deserialize;
 pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SERVICE};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
-pub use settings::{
-    ApiSettings, EngineSettings, LogFormat, LogSettings, NotifySettings, Settings, WebhookSettings,
-};
+pub use settings::{ApiSettings, EngineSettings, LogSettings, NotifySettings, Settings, WebhookSettings};
 
 use file::File;
 use locate::Places;
@@ -48,6 +46,7 @@ use schema::{Findings, Setting};
 use values::{Enroll, SecretFile, SecretUrl, Token};
 
 use crate::core::settings::{FleetSettings, Mode};
+use crate::telemetry::LogFormat;
 
 /// Reads all layers and makes the settings of them.
 ///

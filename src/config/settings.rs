@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::file::Service;
 use super::labels::{self, Wish};
@@ -16,6 +16,7 @@ use super::schema::Findings;
 use super::values::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
+use crate::telemetry::LogFormat;
 
 /// Everything that was configured.
 #[derive(Debug, Clone)]
@@ -45,22 +46,10 @@ pub struct Settings {
 /// How the program logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level, or a filter by modules: `info,bollard=warn`.
+    /// A level, or a filter by modules: `info,hyper=warn`.
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
-}
-
-/// How a line of the log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// Text; without time and colour where the journal adds them or nobody looks.
-    Auto,
-    /// Text, always with time.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The Docker Engine that is watched.

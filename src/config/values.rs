@@ -14,6 +14,7 @@ use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use crate::core::settings::{Action, Mode, Redeploy, Severity};
+use crate::telemetry::LogFormat;
 
 /// One second, in the unit of [`Span`]'s bounds.
 pub(super) const SECOND: u64 = 1000;
@@ -187,7 +188,7 @@ pub(super) struct LogLevel(pub(super) String);
 
 impl Parse for LogLevel {
     const RIGHT: &'static str =
-        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,bollard=warn\"";
+        "error, warn, info, debug, trace or off would be right, or modules too, as in \"info,hyper=warn\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
@@ -479,7 +480,15 @@ words! {
     Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
     Action { "rollback" => Rollback, "evaluate" => Evaluate, "off" => Off }
     Enroll { "labelled" => Labelled, "all" => All }
-    super::settings::LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
+    LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let typed = String::deserialize(deserializer)?;
+        let found = Self::WORDS.iter().find(|(word, _)| *word == typed);
+        found.map(|(_, format)| *format).ok_or_else(|| serde::de::Error::custom("is not a log format"))
+    }
 }
 
 /// Which containers are watched.
@@ -641,6 +650,6 @@ mod tests {
         check::<Severity>();
         check::<Action>();
         check::<Enroll>();
-        check::<super::super::settings::LogFormat>();
+        check::<LogFormat>();
     }
 }

@@ -30,6 +30,7 @@ pub struct Fleet {
     services: BTreeMap<ServiceName, Service>,
     refused: Vec<Refusal>,
     engine: Option<EngineState>,
+    looked: bool,
     engine_back: Option<Timestamp>,
     /// Since when the engine is silent, and whether that was announced.
     engine_lost: Option<(Timestamp, bool)>,
@@ -50,6 +51,7 @@ impl Fleet {
             services: BTreeMap::new(),
             refused: Vec::new(),
             engine: None,
+            looked: false,
             engine_back: None,
             engine_lost: None,
             store_error: None,
@@ -115,6 +117,7 @@ impl Fleet {
             at: now,
             settings: self.settings.clone(),
             engine: self.engine.clone(),
+            looked: self.looked,
             store_error: self.store_error.clone(),
             flags: self.flags.clone(),
             services: shown.map(|s| s.snapshot(now, &around)).collect(),
@@ -215,6 +218,7 @@ impl Fleet {
     }
 
     fn looked(&mut self, now: Timestamp, look: Look, effects: &mut Vec<Effect>) {
+        self.looked = true;
         self.refused = look.refused;
         let gone = self
             .services

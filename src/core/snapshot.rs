@@ -23,6 +23,8 @@ pub struct FleetSnapshot {
     pub settings: FleetSettings,
     /// The engine, as last heard of; none before the first answer.
     pub engine: Option<EngineState>,
+    /// The first full look has been taken in: before it, nothing is known of the services.
+    pub looked: bool,
     /// Why the store does not take writes, if it does not.
     pub store_error: Option<String>,
     /// Pause and breaker of the whole fleet.

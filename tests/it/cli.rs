@@ -244,6 +244,77 @@ async fn something_else_on_the_port_is_recognised() {
 }
 
 #[tokio::test]
+async fn a_right_configuration_is_summed_up() {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(
+        file.path(),
+        "mode = \"dry-run\"\n[services.shop.health]\nport = 8080\npath = \"/healthz\"\n",
+    )
+    .unwrap();
+    let config = file.path().to_str().unwrap();
+    let args = ["check-config", "--config", config, "--set", "defaults.trial=7m"];
+    let text = succeeded(&backstop(&args).output().await.unwrap());
+    assert!(text.starts_with("The configuration is right.\n\nfiles       /"), "{text}");
+    for line in [
+        "watches     containers labelled `backstop.enable=true`; and by name: shop",
+        "mode        dry-run: decides and announces, and never touches a service",
+        "operators   switched off: no `api.token_file`",
+        "defaults.trial = \"7m\"",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+    let json = backstop(&["--json", "check-config", "--config", config]).output().await.unwrap();
+    let json: Value = serde_json::from_str(&succeeded(&json)).unwrap();
+    assert_eq!((&json["ok"], &json["services"][0]), (&true.into(), &"shop".into()));
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_64_with_every_problem() {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(file.path(), "[api]\nlisten = \"nonsense\"\n[defaults]\ntrail = \"5m\"\n").unwrap();
+    let config = file.path().to_str().unwrap();
+    for command in ["check-config", "run"] {
+        let output = backstop(&[command, "--config", config]).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(64), "{command}");
+        let said = err(&output);
+        assert!(said.starts_with("error: the configuration is wrong in 2 places:\n"), "{said}");
+        assert!(
+            said.contains(&format!("{config}:2:10: api.listen: ")) && said.contains("defaults.trial"),
+            "{said}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+    let output = backstop(&["--json", "check-config", "--config", config]).output().await.unwrap();
+    let json: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!((&json["ok"], &json["problems"][1]["key"]), (&false.into(), &"defaults.trail".into()));
+}
+
+#[tokio::test]
+async fn the_daemon_waits_for_its_engine_says_so_and_stops_in_order() {
+    let state = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let set = |key: &str, value: String| format!("--set={key}={value}");
+    let mut daemon = backstop(&[
+        "run",
+        &set("state_dir", state.path().display().to_string()),
+        &set("api.listen", address.to_string()),
+        &set("engine.host", format!("unix://{}/no.sock", state.path().display())),
+    ])
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut log = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(daemon.stderr.take().unwrap()));
+    // It listens before it says that it starts.
+    assert!(log.next_line().await.unwrap().unwrap().contains("starts"));
+    let status = backstop(&["status", "--endpoint", &url]).output().await.unwrap();
+    assert!(succeeded(&status).contains("\nready    no"), "{}", out(&status));
+    let pid = daemon.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(daemon.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn help_documents_the_exit_codes() {
     let text = succeeded(&backstop(&["--help"]).output().await.unwrap());
     for code in ["0 ", "1 ", "2 ", "64", "69"] {

@@ -239,6 +239,7 @@ pub(crate) fn fleet(at: Timestamp) -> FleetSnapshot {
         at,
         settings: FleetSettings::default(),
         engine: Some(EngineState::Reachable { restarted: false }),
+        looked: true,
         store_error: None,
         flags: Flags::default(),
         services: vec![billing, search, suspect(at), web],
