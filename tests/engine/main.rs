@@ -21,3 +21,4 @@ mod releases;
 mod steps;
 mod surface;
 mod symptoms;
+mod watching;

@@ -21,7 +21,7 @@ use crate::support::{Bed, Image, eventually, seconds};
 
 /// Enrolled by label, with the shipped settings.
 #[derive(Debug)]
-struct ByLabel;
+pub(crate) struct ByLabel;
 
 impl Enrolment for ByLabel {
     fn enrolled(&self, _: &ServiceName, labels: &BTreeMap<String, String>) -> bool {

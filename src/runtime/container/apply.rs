@@ -31,6 +31,9 @@ const REMOVAL: Duration = Duration::from_secs(20);
 /// How often is asked while waiting for the engine: there is no event for it that could not be missed.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Attempts to change the restart policy of a container that is crashing: between its runs it succeeds.
+const UPDATES: u32 = 10;
+
 type Done<'a> = &'a [Option<StepOutput>];
 
 impl ContainerRuntime {
@@ -233,10 +236,18 @@ impl ContainerRuntime {
     async fn set_policy(&self, container: &ReplicaId, policy: &Value) -> Result<(), RuntimeError> {
         let body = json!({ "RestartPolicy": policy });
         let path = format!("/containers/{container}/update");
-        match self.engine.post(&path, Some(&body)).await {
-            Err(error) if error.class != ErrorClass::NotFound => Err(error),
-            Ok(_) | Err(_) => Ok(()),
+        for attempt in 1.. {
+            match self.engine.post(&path, Some(&body)).await {
+                Err(error) if error.class == ErrorClass::NotFound => break,
+                // The main process ended in the middle of it, as those of a crash loop do: it was not changed.
+                Err(error) if error.class == ErrorClass::Permanent && attempt < UPDATES => {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => return Err(error),
+                Ok(_) => break,
+            }
         }
+        Ok(())
     }
 
     async fn stop(
@@ -267,11 +278,15 @@ impl ContainerRuntime {
         if !was_running {
             return Ok(());
         }
+        // First its restart policy: one that crashes at once would stay down without it.
+        self.rearm(container, None, old).await?;
         let removed = matches!(old, Some(StepOutput::Old { auto_remove: true, .. }));
         match verbs::start(&self.engine, container.as_str()).await {
             Err(error) if error.class == ErrorClass::NotFound => {}
             // It is being removed right now.
             Err(error) if error.class == ErrorClass::Conflict && removed => {}
+            // It is paused, so it was never stopped: whoever paused it had a reason.
+            Err(error) if error.class == ErrorClass::Conflict && self.runs(container).await? => return Ok(()),
             other => return other.map_err(|e| said(&format!("starting the old {name} again"), e)),
         }
         // The engine removed it, as `--rm` asks for: the same again is as near as it gets.
@@ -289,6 +304,11 @@ impl ContainerRuntime {
             return Err(permanent(format!("{name} was not created")));
         };
         verbs::start(&self.engine, container.as_str()).await
+    }
+
+    async fn runs(&self, container: &ReplicaId) -> Result<bool, RuntimeError> {
+        let inspect = verbs::inspect(&self.engine, container.as_str()).await?;
+        Ok(inspect.is_some_and(|i| i["State"]["Running"] == true))
     }
 
     async fn set_aside(

@@ -384,8 +384,8 @@ fn endpoint(snapshot: &Snapshot, name: &str, recorded: &Value, is_main: bool) ->
         .into_iter()
         .filter(|a| a != own && a != hostname)
         .collect();
-    kept.remove("Aliases");
-    if !aliases.is_empty() {
+    let none = kept.remove("Aliases").is_some_and(|a| a.as_array().is_some_and(Vec::is_empty));
+    if none || !aliases.is_empty() {
         kept.insert("Aliases".into(), aliases.into());
     }
     kept
