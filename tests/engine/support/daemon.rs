@@ -63,8 +63,11 @@ impl Daemon {
         let address = free_address();
         fs::write(home.path().join("token"), TOKEN).unwrap();
         fs::set_permissions(home.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
-        let configuration = configuration(&home, &address, socket, webhook) + more;
+        let configuration = configuration(&home, &address, socket, webhook);
         fs::write(home.path().join("backstop.toml"), configuration).unwrap();
+        // A layer of its own, so that it may say again what is said above.
+        fs::create_dir(home.path().join("conf.d")).unwrap();
+        fs::write(home.path().join("conf.d/test.toml"), more).unwrap();
         let process = spawn(&home, &[]);
         Self { home, address, environment: Vec::new(), process }
     }
