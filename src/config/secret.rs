@@ -1,6 +1,7 @@
 //! Secrets: given in place or in a file of their own, and never shown. A file's name without a directory is a
 //! systemd credential; everything else is an absolute path.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::layers::read_text;
@@ -40,7 +41,8 @@ fn locate(name: &str, credentials: Option<&Path>) -> Result<PathBuf, Wrong> {
         ));
     };
     let path = directory.join(path);
-    if path.exists() {
+    // One that is there and cannot be read says so when it is read.
+    if !matches!(path.metadata(), Err(error) if error.kind() == ErrorKind::NotFound) {
         return Ok(path);
     }
     Err(Wrong::new(

@@ -124,8 +124,11 @@ impl Settings {
         let node = labels::layer(labels, &mut findings);
         let mut places = self.places.clone();
         places.add_labels(service.as_str(), &node);
-        // The layer is in its types, and the table has no other keys: nothing is left to fail.
-        let from_labels = Service::deserialize(config::Value::from(node)).unwrap_or_default();
+        // The walk left only what deserializes. Were that untrue, the service is refused: half its labels would
+        // be other settings than those that were asked for.
+        let from_labels = Service::deserialize(config::Value::from(node)).map_err(|error| {
+            vec![format!("the labels cannot be read, which is a mistake in Backstop: {error}")]
+        })?;
         let mut layers = vec![&self.defaults, &from_labels];
         layers.extend(self.services.get(service.as_str()));
         let (mut settings, clashes) = super::resolve::resolve(&layers);
