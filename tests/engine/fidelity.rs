@@ -48,7 +48,7 @@ const CASES: [(&str, &[&str]); 48] = [
     ("link", &["--link", "neighbour:db"]),
     ("anonymous-volume", &["-v", "/data", "-v", "/more"]),
     ("named-volume", &["-v", "shop-data:/data", "-v", "shop-logs:/logs:ro,nocopy"]),
-    ("bind", &["-v", "/etc/hostname:/etc/host-name:ro", "-v", "/tmp:/host-tmp:rslave"]),
+    ("bind", &["-v", "/etc/hostname:/etc/host-name:ro", "-v", "/tmp:/host-tmp:rprivate"]),
     (
         "mounts",
         &[
@@ -81,15 +81,7 @@ const CASES: [(&str, &[&str]); 48] = [
     ("logs", &["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]),
     ("terminal", &["-t", "-i"]),
     ("stop", &["--stop-signal", "SIGINT", "--stop-timeout", "7"]),
-    (
-        "healthcheck",
-        &[
-            "--health-cmd",
-            "/backstop demo-app --probe http://127.0.0.1:8080/healthz",
-            "--health-interval",
-            "7s",
-        ],
-    ),
+    ("healthcheck", &["--health-interval", "7s", "--health-retries", "4"]),
     ("no-healthcheck", &["--no-healthcheck"]),
     ("namespaces", &["--ipc", "shareable", "--pid", "host", "--uts", "host"]),
     ("device", &["--device", "/dev/null:/dev/nothing:r", "--device-cgroup-rule", "c 1:3 r"]),
@@ -117,8 +109,10 @@ fn containers_come_back_as_they_were() {
     let daemon = Daemon::start(&bed, None, more);
     for (name, arguments) in CASES {
         deploy(&bed, name, "web:v1", arguments);
+        if name == "two-networks" {
+            bed.docker(&["network", "connect", "--alias", "second", "fixed", name]);
+        }
     }
-    bed.docker(&["network", "connect", "--alias", "second", "fixed", "two-networks"]);
     for (name, _) in CASES {
         daemon.proved(name);
     }

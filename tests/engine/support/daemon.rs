@@ -22,7 +22,7 @@ engine_settle = "2s"
 one_at_a_time = "0s"
 breaker_rollbacks = 1000
 [defaults]
-trial = "3s"
+trial = "5s"
 grace = "1s"
 verify = "2s"
 verify_timeout = "20s"
