@@ -46,7 +46,7 @@ const CASES: [(&str, &[&str]); 48] = [
         ],
     ),
     ("link", &["--link", "neighbour:db"]),
-    ("anonymous-volume", &["-v", "/data", "-v", "/more:ro"]),
+    ("anonymous-volume", &["-v", "/data", "-v", "/more"]),
     ("named-volume", &["-v", "shop-data:/data", "-v", "shop-logs:/logs:ro,nocopy"]),
     ("bind", &["-v", "/etc/hostname:/etc/host-name:ro", "-v", "/tmp:/host-tmp:rslave"]),
     (
