@@ -7,7 +7,7 @@ use crate::support::inspect::differences;
 use crate::support::story::{nothing_is_left, rollback_over};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
-/// Name and arguments of `docker run`; `=` before a word gives it to the app, after the image.
+/// Name and arguments of `docker run`; `HERE` is a loopback address of this run's own, and `=` before a word gives it to the app, after the image.
 const CASES: [(&str, &[&str]); 48] = [
     ("plain", &[]),
     ("env", &["-e", "A=1", "-e", "EMPTY=", "-e", "SPACES=a  b", "-e", "LINES=a\nb"]),
@@ -25,11 +25,11 @@ const CASES: [(&str, &[&str]); 48] = [
     ("mac-address", &["--mac-address", "02:11:22:33:44:55"]),
     ("network-driver-options", &["--network", "name=other,alias=x,driver-opt=com.example.key=value"]),
     ("two-networks", &["--network", "other"]),
-    ("port", &["-p", "127.0.0.1:28080:8080"]),
-    ("ports", &["-p", "28081-28083:9001-9003/udp", "-p", "127.0.0.2:28084:8080", "--expose", "7000"]),
-    ("random-port", &["-p", "127.0.0.1::8080"]),
+    ("port", &["-p", "HERE:28080:8080"]),
+    ("ports", &["-p", "HERE:28081-28083:9001-9003/udp", "-p", "HERE:28084:8080", "--expose", "7000"]),
+    ("random-port", &["-p", "HERE::8080"]),
     ("all-ports", &["-P"]),
-    ("host-network", &["--network", "host", "-e", "DEMO_LISTEN=127.0.0.1:28999"]),
+    ("host-network", &["--network", "host", "-e", "DEMO_LISTEN=HERE:28999"]),
     ("no-network", &["--network", "none"]),
     ("other-containers-network", &["--network", "container:neighbour", "-e", "DEMO_LISTEN=0.0.0.0:8081"]),
     (
@@ -165,7 +165,10 @@ fn deploy(bed: &Bed, name: &str, image: &str, arguments: &[&str]) {
     words.extend(of_docker);
     words.push(image);
     words.extend(of_the_app.iter().map(|word| word.trim_start_matches('=')));
-    bed.docker(&words);
+    let [.., a, b, c] = std::process::id().to_be_bytes();
+    let here = format!("127.{a}.{b}.{c}");
+    let words: Vec<String> = words.iter().map(|word| word.replace("HERE", &here)).collect();
+    bed.docker(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// By an operator's command: what is looked at here is the way back, not the judgement.
