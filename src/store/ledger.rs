@@ -183,7 +183,7 @@ fn load(c: &mut Connection) -> rusqlite::Result<Remembered> {
             None => remembered.ledgers.push((service, vec![entry])),
         }
     }
-    let mut rows = c.prepare("SELECT service, detail FROM flags")?;
+    let mut rows = c.prepare("SELECT service, detail FROM flags ORDER BY service")?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         let service: String = row.get(0)?;

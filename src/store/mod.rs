@@ -5,19 +5,17 @@
 //! the `sqlite3` shell while the daemon runs; `rollback_log`, `decision_log`, `release_ledger` and `announcements` are
 //! the views to begin with.
 
+mod file;
 mod journal;
 mod lane;
 mod ledger;
 mod outbox;
 mod schema;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
 use self::lane::Lane;
 pub use self::outbox::Outgoing;
@@ -26,8 +24,6 @@ pub use self::outbox::Outgoing;
 const FILE: &str = "backstop.sqlite3";
 /// The lock's name: a second daemon on the same directory would act on the same services.
 const LOCK: &str = "backstop.lock";
-/// How long a writer waits for somebody with a `sqlite3` shell.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// A handle on the store; cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,18 +31,19 @@ pub struct Store {
     writer: Lane,
     /// History is read on a connection of its own, so that a long list does not make a decision wait.
     reader: Lane,
-    /// Held as long as any handle lives.
-    _lock: Arc<File>,
 }
 
 /// What is wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the directory.
-    #[error("another backstop uses {}: stop it first (`systemctl status backstop`), or set another `state_dir`", path.display())]
+    #[error("another backstop uses {}{}: stop it first (`systemctl status backstop`), or set another `state_dir`",
+        path.display(), holder.map_or_else(String::new, |pid| format!(" (process {pid})")))]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// The process that holds it, if it said so.
+        holder: Option<u32>,
     },
     /// The file is not a database, or not a sound one. It is left as it is.
     #[error("{} is damaged ({why}); it was not touched: move it away to start afresh, or restore a copy; to look at it: sqlite3 {} 'PRAGMA integrity_check'", path.display(), path.display())]
@@ -80,6 +77,32 @@ pub enum StoreError {
         /// The version this program writes.
         known: i64,
     },
+    /// It is a database, and not one of ours.
+    #[error("{} is another program's database; it was not touched: set a `state_dir` of our own", path.display())]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Another program holds a lock on it.
+    #[error("another program keeps {0} locked: end the `sqlite3` shells that write (`fuser -v {0}`)", path.display())]
+    Busy {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file was moved, removed or replaced while we used it.
+    #[error("{} was moved, removed or replaced: move it back, or restart backstop to use what is there now", path.display())]
+    Gone {
+        /// The database.
+        path: PathBuf,
+    },
+    /// No answer in time: what was asked may have been done or not.
+    #[error("{} did not answer within {secs}s: is the disk overloaded or failing? (`dmesg | tail`)", path.display())]
+    Slow {
+        /// The database.
+        path: PathBuf,
+        /// The limit, in seconds.
+        secs: u64,
+    },
     /// Any other failure.
     #[error("{}: {why}", path.display())]
     Io {
@@ -102,6 +125,11 @@ impl StoreError {
                 Self::ReadOnly { path, why }
             }
             Some(ErrorCode::DiskFull) => Self::Full { path },
+            // On a full disk the log's index may fail before the log does.
+            _ if e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+                Self::Full { path }
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },
             _ => Self::Io { path, why },
         }
     }
@@ -112,7 +140,7 @@ impl StoreError {
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 Self::ReadOnly { path, why }
             }
-            std::io::ErrorKind::StorageFull => Self::Full { path },
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full { path },
             _ => Self::Io { path, why },
         }
     }
@@ -134,77 +162,25 @@ impl Store {
     /// # Errors
     /// What is wrong with it.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.writer
-            .call(|c| {
-                c.execute("INSERT OR REPLACE INTO pulse (id, at_ms) VALUES (1, unixepoch() * 1000)", [])
-                    .map(drop)
-            })
-            .await
+        self.writer.call(|c| pulse(c)).await
     }
 }
 
 fn open(dir: &Path) -> Result<Store, StoreError> {
-    if !dir.is_dir() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|e| StoreError::from_io(dir, &e))?;
-    }
-    let lock = lock(&dir.join(LOCK))?;
+    file::make_dir(dir)?;
+    let lock = Arc::new(file::lock(&dir.join(LOCK))?);
     let path = dir.join(FILE);
-    // Made by us first, so that nobody can read it even for a moment.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| StoreError::from_io(&path, &e))?;
-    let writer = writer(&path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let reader = Connection::open_with_flags(&path, flags)
-        .and_then(|c| c.busy_timeout(BUSY).map(|()| c))
-        .map_err(|e| StoreError::from_sqlite(&path, &e))?;
+    let writer = file::writer(&path)?;
+    let reader = file::reader(&path)?;
     Ok(Store {
-        writer: Lane::start("writer", &path, writer)?,
-        reader: Lane::start("reader", &path, reader)?,
-        _lock: Arc::new(lock),
+        writer: Lane::start("writer", &path, writer, Arc::clone(&lock))?,
+        reader: Lane::start("reader", &path, reader, lock)?,
     })
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| StoreError::from_io(path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.into() }),
-        Err(std::fs::TryLockError::Error(e)) => Err(StoreError::from_io(path, &e)),
-    }
-}
-
-fn writer(path: &Path) -> Result<Connection, StoreError> {
-    let wrong = |e: rusqlite::Error| StoreError::from_sqlite(path, &e);
-    let mut c = Connection::open(path).map_err(wrong)?;
-    c.busy_timeout(BUSY).map_err(wrong)?;
-    c.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
-    // FULL: a commit survives a power cut, not only a crash of the process.
-    c.pragma_update(None, "synchronous", "FULL").map_err(wrong)?;
-    let found: i64 = c.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
-    if found > schema::VERSION {
-        return Err(StoreError::Newer { path: path.into(), found, known: schema::VERSION });
-    }
-    let sound: String = c.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(wrong)?;
-    if sound != "ok" {
-        return Err(StoreError::Damaged { path: path.into(), why: sound });
-    }
-    schema::migrate(&mut c, found).map_err(wrong)?;
-    journal::prune(&c).map_err(wrong)?;
-    Ok(c)
+/// Writes the row that is there to be written.
+fn pulse(c: &Connection) -> rusqlite::Result<()> {
+    c.execute("INSERT OR REPLACE INTO pulse (id, at_ms) VALUES (1, unixepoch() * 1000)", []).map(drop)
 }
 
 /// A value that was written as JSON by us; one that cannot be read is an error of the row, not a panic.

@@ -1,8 +1,8 @@
 //! The outbox: announcements that wait for delivery, and those that were delivered or given up.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, StoreError, at, from_json, ms, to_json};
+use super::{Store, StoreError, at, ms, to_json};
 use crate::core::Timestamp;
 use crate::core::announcement::Announcement;
 
@@ -10,6 +10,12 @@ use crate::core::announcement::Announcement;
 const DONE_MAX: i64 = 5_000;
 /// Announcements that may wait; with more than this, the oldest are given up so that the newest are heard.
 const WAITING_MAX: i64 = 1_000;
+
+/// What may be delivered: it waits, and nothing older of the same rollback does.
+const HEAD: &str = "delivered_ms IS NULL AND abandoned_ms IS NULL AND NOT EXISTS (
+    SELECT 1 FROM outbox AS older
+    WHERE older.delivered_ms IS NULL AND older.abandoned_ms IS NULL AND older.id < mine.id
+      AND json_extract(older.announcement, '$.rollback') = json_extract(mine.announcement, '$.rollback'))";
 
 /// An announcement that is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,28 +65,22 @@ impl Store {
     /// # Errors
     /// If they cannot be read.
     pub async fn due(&self, now: Timestamp, limit: u32) -> Result<Vec<Outgoing>, StoreError> {
-        self.writer
-            .call(move |c| {
-                let mut rows = c.prepare(
-                    "SELECT id, announcement, attempts FROM outbox AS mine
-                     WHERE delivered_ms IS NULL AND abandoned_ms IS NULL AND next_ms <= ?1 AND NOT EXISTS (
-                         SELECT 1 FROM outbox AS older
-                         WHERE older.delivered_ms IS NULL AND older.abandoned_ms IS NULL AND older.id < mine.id
-                           AND json_extract(older.announcement, '$.rollback') = json_extract(mine.announcement, '$.rollback'))
-                     ORDER BY id LIMIT ?2",
-                )?;
-                let mut rows = rows.query(params![ms(now), limit])?;
-                let mut found = Vec::new();
-                while let Some(row) = rows.next()? {
-                    let announcement = from_json(&row.get::<_, String>(1)?)?;
-                    found.push(Outgoing { id: row.get(0)?, announcement, attempts: row.get(2)? });
+        let rows = self.writer.call(move |c| heads(c, now, limit)).await?;
+        let mut due = Vec::new();
+        for (id, text, attempts) in rows {
+            match serde_json::from_str(&text) {
+                Ok(announcement) => due.push(Outgoing { id, announcement, attempts }),
+                Err(e) => {
+                    // It would be due for ever, and hold up what follows it.
+                    tracing::error!(id, "an announcement cannot be read and is given up: {e}");
+                    self.abandoned(id, now, &format!("cannot be read: {e}")).await?;
                 }
-                Ok(found)
-            })
-            .await
+            }
+        }
+        Ok(due)
     }
 
-    /// When the next one is due; none if nothing waits.
+    /// When the next one is due; none if nothing waits. One that waits for an older one does not count.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -88,11 +88,9 @@ impl Store {
         self.writer
             .call(|c| {
                 let next: Option<Option<i64>> = c
-                    .query_row(
-                        "SELECT min(next_ms) FROM outbox WHERE delivered_ms IS NULL AND abandoned_ms IS NULL",
-                        [],
-                        |row| row.get(0),
-                    )
+                    .query_row(&format!("SELECT min(next_ms) FROM outbox AS mine WHERE {HEAD}"), [], |row| {
+                        row.get(0)
+                    })
                     .optional()?;
                 Ok(next.flatten().map(at))
             })
@@ -148,4 +146,12 @@ impl Store {
             })
             .await
     }
+}
+
+fn heads(c: &Connection, now: Timestamp, limit: u32) -> rusqlite::Result<Vec<(i64, String, u32)>> {
+    let mut rows = c.prepare(&format!(
+        "SELECT id, announcement, attempts FROM outbox AS mine WHERE next_ms <= ?1 AND {HEAD} ORDER BY id LIMIT ?2"
+    ))?;
+    let rows = rows.query_map(params![ms(now), limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
 }

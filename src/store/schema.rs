@@ -89,8 +89,9 @@ CREATE VIEW announcements AS SELECT
 FROM outbox ORDER BY id DESC;
 "];
 
-/// Brings the schema to [`VERSION`], each step in a transaction of its own. The version found must not be newer.
-pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+/// Brings the schema to [`VERSION`], each step in a transaction of its own.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (version, migration) in (1..).zip(MIGRATIONS) {
         if version > found {
             let step = connection.transaction()?;

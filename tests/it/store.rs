@@ -1,0 +1,575 @@
+//! The store on real disks: what it acknowledged is there after `kill -9`, and every broken disk is one clear error.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use backstop::clock::Clock;
+use backstop::core::Timestamp;
+use backstop::core::announcement::{Announcement, AnnouncementKind};
+use backstop::core::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
+use backstop::core::io::RollbackRequest;
+use backstop::core::ledger::{
+    Flags, LedgerChange, LedgerEntry, Pause, RollbackOutcome, RollbackRecord, Standing,
+};
+use backstop::core::release::{ImageId, Release, ReleaseId, RollbackId, ServiceName};
+use backstop::core::settings::Severity;
+use backstop::runtime::Snapshot;
+use backstop::store::{Store, StoreError};
+use rusqlite::Connection;
+use serde_json::json;
+
+/// The database in a state directory.
+const FILE: &str = "backstop.sqlite3";
+
+/// A disk of one megabyte; it goes away with the value. None if this process may not mount.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|o| o.status.success());
+        if !mounted {
+            // Not a failure of ours; `tests/run` is run as root and gets here never.
+            std::io::stderr().write_all(b"skipped: mounting a small disk takes root\n").unwrap();
+        }
+        mounted.then_some(Self(dir))
+    }
+
+    fn remount(&self, how: &str) {
+        let done = Command::new("mount")
+            .args(["-o", &format!("remount,{how}")])
+            .arg(self.0.path())
+            .status()
+            .unwrap();
+        assert!(done.success(), "remount {how}");
+    }
+
+    fn fill(&self) -> std::path::PathBuf {
+        let path = self.0.path().join("ballast");
+        let mut ballast = std::fs::File::create(&path).unwrap();
+        while ballast.write_all(&[0; 512]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a thread of the store may still be closing its file.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::new(name)
+}
+
+fn release(id: &str) -> Release {
+    Release {
+        id: ReleaseId::new(id),
+        image: ImageId::new(format!("sha256:{id}")),
+        reference: format!("shop:{id}"),
+        digests: vec![format!("registry/shop@sha256:{id}")],
+        fingerprint: "f".into(),
+        version: Some("1.2.3".into()),
+    }
+}
+
+fn entry(id: &str, deployed: u64, standing: Standing) -> LedgerEntry {
+    LedgerEntry { release: release(id), first_seen: at(deployed), deployed: at(deployed), standing }
+}
+
+fn decision(name: &str, when: Timestamp) -> Decision {
+    Decision {
+        at: when,
+        service: service(name),
+        verdict: Verdict::Rollback,
+        reason: Reason::MemoryHigh {
+            used: 95,
+            limit: 100,
+            threshold: 0.9,
+            over: Duration::from_secs(60),
+            samples: 12,
+        },
+        severity: Severity::Critical,
+        from: Some(release("bad")),
+        to: Some(release("good")),
+        gates: vec![GateAnswer { gate: Gate::Cooldown, allow: true, why: "no rollback before".into() }],
+        dry_run: false,
+    }
+}
+
+fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) -> RollbackRecord {
+    RollbackRecord {
+        id: RollbackId::new(id),
+        service: service(name),
+        environment: "production".into(),
+        from: Some(release("bad")),
+        to: release("good"),
+        decision: decision(name, started),
+        decided_by: "backstop".into(),
+        onset: Some(started.before(Duration::from_secs(10))),
+        started,
+        applied: Some(started + Duration::from_secs(2)),
+        ended: outcome.is_over().then(|| started + Duration::from_millis(32_500)),
+        outcome,
+        request: RollbackRequest {
+            id: RollbackId::new(id),
+            service: service(name),
+            from: Some(ReleaseId::new("bad")),
+            to: release("good"),
+            stop_grace: Duration::from_secs(3),
+            decided: Some(started),
+        },
+    }
+}
+
+fn announcement(key: &str, rollback: Option<&str>, when: u64) -> Announcement {
+    Announcement {
+        key: key.into(),
+        at: at(when),
+        kind: AnnouncementKind::RollbackInProgress,
+        service: Some(service("shop")),
+        rollback: rollback.map(RollbackId::new),
+        environment: "production".into(),
+        title: format!("ROLLBACK IN PROGRESS: {key}"),
+        fields: vec![("Reason".into(), "it's down; \"quoted\" ünï\n<b>".into())],
+        next: None,
+    }
+}
+
+/// What the `sqlite3` shell says: an operator's view, from another process.
+fn shell(dir: &Path, sql: &str) -> String {
+    let said = Command::new("sqlite3").arg("-readonly").arg(dir.join(FILE)).arg(sql).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+fn integrity(dir: &Path) -> String {
+    let c = Connection::open(dir.join(FILE)).unwrap();
+    c.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap()
+}
+
+async fn refused(dir: &Path) -> StoreError {
+    Store::open(dir).await.expect_err("this must not open")
+}
+
+#[tokio::test]
+async fn what_the_core_remembers_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Clock::start().now();
+    let old = now.before(Duration::from_secs(48 * 3600));
+    let good = entry("good", 5, Standing::KnownGood { since: at(7) });
+    let bad = entry("bad", 9, Standing::Quarantined { since: at(9), why: "it failed".into() });
+    let paused = Flags {
+        paused: Some(Pause { by: "ann".into(), why: "freeze".into(), since: at(1), until: Some(at(99)) }),
+        stuck: None,
+    };
+    let stuck = Flags { paused: None, stuck: Some("breaker".into()) };
+    let over = RollbackOutcome::Verified("30 samples".into());
+    let entry_of =
+        |entry: &LedgerEntry| LedgerChange::Entry { service: service("shop"), entry: entry.clone() };
+    {
+        let store = Store::open(dir.path()).await.unwrap();
+        let changes = vec![
+            entry_of(&good),
+            entry_of(&entry("gone", 1, Standing::Trial)),
+            LedgerChange::Forget { service: service("shop"), release: ReleaseId::new("gone") },
+            entry_of(&bad),
+            LedgerChange::Flags { service: Some(service("shop")), flags: paused.clone() },
+            LedgerChange::Flags { service: None, flags: stuck.clone() },
+            LedgerChange::Decided(decision("shop", now)),
+            LedgerChange::Decided(decision("blog", now)),
+            LedgerChange::RollbackOpened(Box::new(record(
+                "01-open",
+                "shop",
+                old,
+                RollbackOutcome::Executing,
+            ))),
+            LedgerChange::RollbackOpened(Box::new(record("02-over", "shop", old, over.clone()))),
+            LedgerChange::RollbackOpened(Box::new(record("03-now", "blog", now, RollbackOutcome::Executing))),
+            LedgerChange::RollbackUpdated(Box::new(record("03-now", "blog", now, over.clone()))),
+        ];
+        store.remember(changes).await.unwrap();
+    }
+    let store = Store::open(dir.path()).await.unwrap();
+    let remembered = store.load().await.unwrap();
+    assert_eq!(remembered.ledgers, [(service("shop"), vec![bad, good])]);
+    assert_eq!(remembered.flags, [(None, stuck), (Some(service("shop")), paused)]);
+    let ids = |records: &[RollbackRecord]| {
+        records.iter().map(|r| r.id.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ids(&remembered.rollbacks), "01-open 03-now", "open ones and those of the last day");
+    assert_eq!(remembered.rollbacks[1], record("03-now", "blog", now, over));
+    assert_eq!(ids(&store.rollbacks(None, None, 2).await.unwrap()), "03-now 02-over");
+    let before = RollbackId::new("02-over");
+    assert_eq!(ids(&store.rollbacks(Some(&service("shop")), Some(&before), 9).await.unwrap()), "01-open");
+    assert_eq!(store.rollback(&before).await.unwrap().unwrap().service, service("shop"));
+    assert_eq!(store.rollback(&RollbackId::new("none")).await.unwrap(), None);
+    assert_eq!(store.decisions(Some(&service("blog")), 9).await.unwrap(), [decision("blog", now)]);
+    assert_eq!(store.decisions(None, 1).await.unwrap(), [decision("blog", now)]);
+}
+
+#[tokio::test]
+async fn specifications_and_journals_come_back_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = |name: &str| Snapshot {
+        name: name.into(),
+        inspect: json!({"Zulu": 1, "Alpha": {"NanoCpus": 9_007_199_254_740_993_i64, "Env": ["A=\u{1f512}"]}}),
+        image: json!({"Id": "sha256:1"}),
+        context: json!(null),
+    };
+    let (shop, good, open, closed) =
+        (service("shop"), ReleaseId::new("good"), RollbackId::new("1"), RollbackId::new("0"));
+    {
+        let store = Store::open(dir.path()).await.unwrap();
+        store.save_snapshots(&shop, &good, &[snapshot("old")]).await.unwrap();
+        store.save_snapshots(&shop, &good, &[snapshot("a"), snapshot("b")]).await.unwrap();
+        for n in 0..3 {
+            store.append_journal(&open, &json!({"event": "started", "step": n}), false).await.unwrap();
+        }
+        store.append_journal(&closed, &json!("planned"), false).await.unwrap();
+        store.append_journal(&closed, &json!("closed"), true).await.unwrap();
+    }
+    let store = Store::open(dir.path()).await.unwrap();
+    let saved = store.snapshots(&shop, &good).await.unwrap();
+    assert_eq!(saved, [snapshot("a"), snapshot("b")]);
+    assert_eq!(saved[0].inspect.to_string(), snapshot("a").inspect.to_string(), "the order of keys too");
+    store.drop_snapshots(&shop, &good).await.unwrap();
+    assert_eq!(store.snapshots(&shop, &good).await.unwrap(), []);
+    let events: Vec<_> = (0..3).map(|n| json!({"event": "started", "step": n})).collect();
+    assert_eq!(store.unfinished_journals().await.unwrap(), [(open, events)]);
+    let told = store.journal(&closed).await.unwrap();
+    assert_eq!(told.iter().map(|(_, event)| event.clone()).collect::<Vec<_>>(), ["planned", "closed"]);
+    assert!(told[0].0 <= told[1].0 && Clock::start().now().since(told[0].0) < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let keys = async |now| {
+        let due = store.due(at(now), 9).await.unwrap();
+        due.iter().map(|o| (o.announcement.key.clone(), o.attempts)).collect::<Vec<_>>()
+    };
+    for (key, rollback) in [("began", Some("r1")), ("ended", Some("r1")), ("other", None)] {
+        store.enqueue(&announcement(key, rollback, 10)).await.unwrap();
+    }
+    let mut reworded = announcement("began", Some("r1"), 10);
+    reworded.title = "other words".into();
+    store.enqueue(&reworded).await.unwrap();
+    assert_eq!(keys(10).await, [("began".to_owned(), 0), ("other".to_owned(), 0)]);
+    let due = store.due(at(10), 9).await.unwrap();
+    assert_eq!(due[0].announcement, announcement("began", Some("r1"), 10));
+
+    store.postponed(due[0].id, at(60), "503").await.unwrap();
+    store.delivered(due[1].id, at(11)).await.unwrap();
+    assert_eq!(keys(59).await, [], "the end waits for the beginning");
+    assert_eq!(store.next_due().await.unwrap(), Some(at(60)), "nothing can be done before");
+    assert_eq!(keys(60).await, [("began".to_owned(), 1)]);
+    store.abandoned(due[0].id, at(61), "410").await.unwrap();
+    assert_eq!(keys(61).await, [("ended".to_owned(), 0)]);
+    store.enqueue(&announcement("other", None, 10)).await.unwrap();
+    assert_eq!(keys(61).await.len(), 1, "what was delivered is not said again");
+}
+
+#[tokio::test]
+async fn an_announcement_that_cannot_be_read_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    store.enqueue(&announcement("one", None, 10)).await.unwrap();
+    store.enqueue(&announcement("two", None, 10)).await.unwrap();
+    let c = Connection::open(dir.path().join(FILE)).unwrap();
+    c.execute("UPDATE outbox SET announcement = '{\"kind\":\"of another version\"}' WHERE key = 'one'", [])
+        .unwrap();
+    let due = store.due(at(10), 9).await.unwrap();
+    assert_eq!(due.iter().map(|o| o.announcement.key.as_str()).collect::<Vec<_>>(), ["two"]);
+    assert_eq!(shell(dir.path(), "SELECT state FROM announcements"), "waiting\nabandoned");
+}
+
+/// Not a test of its own: the process that the next test kills.
+#[tokio::test]
+#[ignore = "it is the child of the test below"]
+async fn writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os("BACKSTOP_TEST_CRASH_DIR") else { return };
+    let store = Store::open(Path::new(&dir)).await.unwrap();
+    let mut stderr = std::io::stderr();
+    let first = store.rollbacks(None, None, 1).await.unwrap();
+    let first = first.first().map_or(0, |r| r.id.as_str().parse::<u64>().unwrap() + 1);
+    for n in first.. {
+        let id = format!("{n:08}");
+        let open = record(&id, "shop", Clock::start().now(), RollbackOutcome::Executing);
+        store
+            .remember(vec![
+                LedgerChange::Decided(decision("shop", at(n))),
+                LedgerChange::RollbackOpened(Box::new(open)),
+            ])
+            .await
+            .unwrap();
+        store.append_journal(&RollbackId::new(&id), &json!(n), false).await.unwrap();
+        store.enqueue(&announcement(&id, Some(&id), n)).await.unwrap();
+        writeln!(stderr, "acknowledged {n}").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_kill_9() {
+    const ROUNDS: u32 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = Vec::new();
+    for round in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::writes_until_it_is_killed", "--ignored", "--nocapture"])
+            .env("BACKSTOP_TEST_CRASH_DIR", dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let number = |line: String| line.strip_prefix("acknowledged ").expect(&line).to_owned();
+        // Another moment in every round, at any point of the four writes.
+        for _ in 0..=round * 3 {
+            acknowledged.push(number(lines.next().expect("the child ended by itself").unwrap()));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged.extend(lines.map_while(Result::ok).map(number));
+        assert_eq!(integrity(dir.path()), "ok", "round {round}");
+        for (table, column) in [
+            ("rollbacks", "id"),
+            ("journal", "event"),
+            ("outbox", "at_ms / 1000"),
+            ("decisions", "at_ms / 1000"),
+        ] {
+            let found = shell(dir.path(), &format!("SELECT CAST({column} AS INTEGER) FROM {table}"));
+            let found: std::collections::HashSet<&str> = found.lines().collect();
+            let lost: Vec<_> = acknowledged.iter().filter(|n| !found.contains(n.as_str())).collect();
+            assert!(lost.is_empty(), "round {round}: {table} lost {lost:?}");
+        }
+    }
+    assert!(acknowledged.len() > 500, "it wrote too little to mean anything: {}", acknowledged.len());
+    let store = Store::open(dir.path()).await.unwrap();
+    assert!(store.unfinished_journals().await.unwrap().len() >= acknowledged.len());
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_told_who_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let error = refused(dir.path()).await;
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    let me = format!("process {}", std::process::id());
+    assert!(error.to_string().contains(&me), "{error}");
+    drop(store);
+    Store::open(dir.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn secrets_are_readable_by_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("var/backstop");
+    let store = Store::open(&dir).await.unwrap();
+    store.probe().await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+/// Opens what `spoil` left of a store with content: it must be refused, and stay byte for byte as it was.
+async fn spoiled(spoil: impl FnOnce(&Path)) -> StoreError {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    let store = Store::open(dir.path()).await.unwrap();
+    for n in 0..50 {
+        store.enqueue(&announcement(&n.to_string(), None, 10)).await.unwrap();
+    }
+    drop(store);
+    let c = Connection::open(&path).unwrap();
+    c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(c);
+    spoil(&path);
+    let before = std::fs::read(&path).unwrap();
+    let error = refused(dir.path()).await;
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    assert!(std::fs::read(&path).unwrap() == before, "the file was changed: {error}");
+    error
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named_and_left_as_it_is() {
+    let garbage = spoiled(|path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[..100].fill(0x5a);
+        std::fs::write(path, bytes).unwrap();
+    });
+    let half = spoiled(|path| {
+        let length = std::fs::metadata(path).unwrap().len();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(length / 2 - 100).unwrap();
+    });
+    let page = spoiled(|path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let middle = bytes.len() / 2 / 4096 * 4096;
+        bytes[middle..middle + 4096].fill(0xff);
+        std::fs::write(path, bytes).unwrap();
+    });
+    let empty = spoiled(|path| std::fs::write(path, "").unwrap());
+    for (what, error) in
+        [("garbage", garbage.await), ("half", half.await), ("page", page.await), ("empty", empty.await)]
+    {
+        assert!(matches!(error, StoreError::Damaged { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("sqlite3 "), "{what}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_file_is_left_as_it_is() {
+    let newer =
+        spoiled(|path| Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap());
+    assert!(matches!(newer.await, StoreError::Newer { found: 99, .. }));
+    let foreign = spoiled(|path| {
+        std::fs::remove_file(path).unwrap();
+        Connection::open(path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    });
+    let error = foreign.await;
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_named() {
+    let Some(disk) = SmallDisk::new() else { return };
+    drop(Store::open(disk.0.path()).await.unwrap());
+    // The threads close their files in their own time; a disk with open files cannot become read-only.
+    for _ in 0..100 {
+        let done = Command::new("mount").args(["-o", "remount,ro"]).arg(disk.0.path()).output().unwrap();
+        if done.status.success() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let error = refused(disk.0.path()).await;
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    let empty = SmallDisk::new().unwrap();
+    empty.remount("ro");
+    let error = refused(empty.0.path()).await;
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    empty.remount("rw");
+    Store::open(empty.0.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_the_store_comes_back_by_itself() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let store = Store::open(disk.0.path()).await.unwrap();
+    let shop = service("shop");
+    store.enqueue(&announcement("before", None, 1)).await.unwrap();
+    let ballast = disk.fill();
+    let mut error = None;
+    for n in 0..1000 {
+        let change = LedgerChange::Decided(decision("shop", at(n)));
+        if let Err(e) = store.remember(vec![change]).await {
+            error = Some(e);
+            break;
+        }
+    }
+    let error = error.expect("a full disk took a thousand decisions");
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    assert!(error.to_string().contains("df -h"), "{error}");
+    assert!(matches!(store.probe().await, Err(StoreError::Full { .. })));
+    assert!(store.append_journal(&RollbackId::new("1"), &json!(1), false).await.is_err());
+    let known = store.decisions(Some(&shop), 1000).await.expect("reading needs no room").len();
+
+    std::fs::remove_file(ballast).unwrap();
+    store.probe().await.expect("there is room again");
+    store.remember(vec![LedgerChange::Decided(decision("shop", at(5000)))]).await.unwrap();
+    assert_eq!(store.decisions(Some(&shop), 1000).await.unwrap().len(), known + 1);
+    assert_eq!(integrity(disk.0.path()), "ok");
+    drop(store);
+    let nothing_written = SmallDisk::new().unwrap();
+    let ballast = nothing_written.fill();
+    let error = refused(nothing_written.0.path()).await;
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    std::fs::remove_file(ballast).unwrap();
+    Store::open(nothing_written.0.path()).await.expect("half a store must not stay behind");
+}
+
+#[tokio::test]
+async fn a_file_taken_away_is_noticed_before_anything_is_written_to_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let (path, aside) = (dir.path().join(FILE), dir.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    let error = store.probe().await.expect_err("it was moved away");
+    assert!(matches!(error, StoreError::Gone { .. }), "{error}");
+    assert!(store.append_journal(&RollbackId::new("1"), &json!(1), false).await.is_err());
+    std::fs::rename(&aside, &path).unwrap();
+    store.probe().await.expect("it is back");
+}
+
+#[tokio::test]
+async fn a_shell_that_holds_the_lock_is_an_error_and_no_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let c = Connection::open(dir.path().join(FILE)).unwrap();
+    c.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(20), store.probe()).await.unwrap();
+    let error = answered.expect_err("somebody else is writing");
+    assert!(matches!(error, StoreError::Busy { .. }), "{error}");
+    c.execute_batch("ROLLBACK").unwrap();
+    store.probe().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite3_shell_reads_the_views_while_the_daemon_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let started = at(1_700_000_000);
+    store
+        .remember(vec![
+            LedgerChange::RollbackOpened(Box::new(record(
+                "1",
+                "shop",
+                started,
+                RollbackOutcome::Verified("30 samples".into()),
+            ))),
+            LedgerChange::Entry { service: service("shop"), entry: entry("good", 5, Standing::Trial) },
+        ])
+        .await
+        .unwrap();
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for n in 0..u64::MAX {
+                let a = announcement(&n.to_string(), None, n);
+                store.enqueue(&a).await.unwrap();
+                store.remember(vec![LedgerChange::Decided(decision("shop", at(n)))]).await.unwrap();
+            }
+        }
+    });
+    for _ in 0..10 {
+        assert_eq!(
+            shell(dir.path(), "SELECT date, service, outcome, duration_s FROM rollback_log"),
+            "2023-11-14 22:13:20|shop|verified|32.5"
+        );
+        assert_eq!(shell(dir.path(), "SELECT reference, standing FROM release_ledger"), "shop:good|trial");
+        for view in ["decision_log", "announcements"] {
+            shell(dir.path(), &format!("SELECT count(*) FROM {view}"));
+        }
+    }
+    assert!(!writing.is_finished());
+    writing.abort();
+    let reason = shell(dir.path(), "SELECT reason FROM decision_log LIMIT 1");
+    assert!(reason.starts_with("memory has been above 90 % of its limit for 1m"), "{reason}");
+}
