@@ -384,12 +384,15 @@ impl Service {
         }
     }
 
-    /// Whether a line is crossed, and since when: what makes it a witness for others.
+    /// Whether a line is crossed, and since when: what makes it a witness for others. Memory is the container's own
+    /// (see `gate.rs`), so that it says as little about the surroundings as they say about it.
     pub(crate) fn degraded(&self, now: Timestamp) -> Option<Timestamp> {
         if self.replicas.is_empty() && self.evidence.down.is_empty() {
             return None;
         }
-        self.findings(now).iter().filter(|f| f.crossed()).filter_map(|f| f.row.since).min()
+        let own = |f: &&Finding| matches!(f.row.signal, Signal::Memory | Signal::OomKills);
+        let findings = self.findings(now);
+        findings.iter().filter(|f| f.crossed() && !own(f)).filter_map(|f| f.row.since).min()
     }
 
     /// When the core should look at this service again although nothing came in.
