@@ -441,6 +441,9 @@ impl Service {
     /// What is going on, in one sentence.
     fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
         let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
+            return "not judged: its replicas differ in image or configuration".into();
+        }
         let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
         match self.state {
             State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
