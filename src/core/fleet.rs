@@ -8,7 +8,7 @@ use super::decision::{Decision, Gate, Reason, Verdict};
 use super::gate::Surroundings;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
-use super::observation::{Look, Observation, Refusal};
+use super::observation::{Look, Observation, Phase, Refusal};
 use super::release::{Release, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
@@ -253,6 +253,10 @@ impl Fleet {
                         // The engine's restart ended them all; that is nobody's fault.
                         service.evidence = Evidence::default();
                         service.exits.crashed.clear();
+                        if *restarted {
+                            let ran = service.replicas.iter().filter(|r| r.phase == Phase::Running);
+                            service.exits.requested.extend(ran.map(|r| r.id.clone()));
+                        }
                     }
                 }
             }

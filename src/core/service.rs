@@ -384,12 +384,15 @@ impl Service {
         }
     }
 
-    /// Whether a line is crossed, and since when: what makes it a witness for others.
+    /// Whether a line is crossed, and since when: what makes it a witness for others. Memory is the container's own
+    /// (see `gate.rs`), so that it says as little about the surroundings as they say about it.
     pub(crate) fn degraded(&self, now: Timestamp) -> Option<Timestamp> {
         if self.replicas.is_empty() && self.evidence.down.is_empty() {
             return None;
         }
-        self.findings(now).iter().filter(|f| f.crossed()).filter_map(|f| f.row.since).min()
+        let own = |f: &&Finding| matches!(f.row.signal, Signal::Memory | Signal::OomKills);
+        let findings = self.findings(now);
+        findings.iter().filter(|f| f.crossed() && !own(f)).filter_map(|f| f.row.since).min()
     }
 
     /// When the core should look at this service again although nothing came in.
@@ -438,6 +441,9 @@ impl Service {
     /// What is going on, in one sentence.
     fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
         let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
+            return "not judged: its replicas differ in image or configuration".into();
+        }
         let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
         match self.state {
             State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
