@@ -236,6 +236,7 @@ impl Service {
         if requested && !oom {
             self.exits.requested.insert(replica.clone());
             self.exits.crashed.remove(replica);
+            self.evidence.forgive_the_stop(now);
             return;
         }
         self.evidence.exited(now, Some(code), oom);

@@ -20,6 +20,8 @@ const EXITS_MAX: usize = 64;
 const BEFORE_HEALTH: Duration = Duration::from_secs(5 * 60);
 /// ... and for memory.
 const BEFORE_MEMORY: Duration = Duration::from_secs(10 * 60);
+/// A container that is stopped may fail its checks for this long before it ends: Docker waits 10 s.
+const STOPPING: Duration = Duration::from_secs(15);
 /// Without a sample for this long, a level is not "sustained": nobody looked.
 const LEVEL_GAP: Duration = Duration::from_secs(30);
 
@@ -146,6 +148,13 @@ impl Evidence {
         }
         if oom || code != Some(0) {
             bounded(&mut self.exits, (now, code), EXITS_MAX);
+        }
+    }
+
+    /// Somebody is stopping a replica: what failed just now failed because of that, and is not held against it later.
+    pub(crate) fn forgive_the_stop(&mut self, now: Timestamp) {
+        while self.recent.back().is_some_and(|(at, ok)| !ok && now.since(*at) <= STOPPING) {
+            self.recent.pop_back();
         }
     }
 
