@@ -9,6 +9,8 @@ use crate::core::release::RollbackId;
 
 /// Journals of rollbacks that are over are kept this long: a post-mortem is held within days.
 const CLOSED_KEPT_DAYS: u32 = 90;
+/// ... and no more than this many of them, however fast they come: as many as there are rollbacks in the log.
+const CLOSED_MAX: u32 = 10_000;
 
 impl Store {
     /// Appends an event. When this returns, it survives a power cut. `closes` ends the journal.
@@ -36,6 +38,8 @@ impl Store {
                         "INSERT OR IGNORE INTO journals_closed (rollback, at_ms) VALUES (?1, unixepoch() * 1000)",
                         [&rollback],
                     )?;
+                    // Not only at the start: a daemon may run for years.
+                    prune(&t)?;
                 }
                 t.commit()
             })
@@ -91,7 +95,10 @@ impl Store {
 
 /// Forgets journals that were closed long ago.
 pub(super) fn prune(c: &Connection) -> rusqlite::Result<()> {
-    let old = "SELECT rollback FROM journals_closed WHERE at_ms < (unixepoch() - ?1 * 86400) * 1000";
-    c.execute(&format!("DELETE FROM journal WHERE rollback IN ({old})"), [CLOSED_KEPT_DAYS])?;
-    c.execute(&format!("DELETE FROM journals_closed WHERE rollback IN ({old})"), [CLOSED_KEPT_DAYS]).map(drop)
+    let old = "SELECT rollback FROM journals_closed WHERE at_ms < (unixepoch() - ?1 * 86400) * 1000
+               UNION SELECT rollback FROM (SELECT rollback FROM journals_closed
+                                           ORDER BY at_ms DESC, rollback DESC LIMIT -1 OFFSET ?2)";
+    let kept = [CLOSED_KEPT_DAYS, CLOSED_MAX];
+    c.execute(&format!("DELETE FROM journal WHERE rollback IN ({old})"), kept)?;
+    c.execute(&format!("DELETE FROM journals_closed WHERE rollback IN ({old})"), kept).map(drop)
 }

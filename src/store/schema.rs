@@ -5,6 +5,9 @@ use rusqlite::Connection;
 /// The version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = 1;
 
+/// `Bstp`, kept in `application_id`: tells our file from any other program's.
+pub(super) const APPLICATION: i64 = 0x4273_7470;
+
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
 /// Columns are what people ask for with the `sqlite3` shell; `detail` holds the whole as JSON, and that is what is
@@ -57,12 +60,14 @@ CREATE TABLE journals_closed (rollback TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)
 
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, service TEXT, title TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, service TEXT, rollback TEXT,
+    title TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL,
     delivered_ms INTEGER, abandoned_ms INTEGER, last_error TEXT,
     announcement TEXT NOT NULL
 ) STRICT;
 CREATE INDEX outbox_waiting ON outbox (next_ms) WHERE delivered_ms IS NULL AND abandoned_ms IS NULL;
+CREATE INDEX outbox_in_order ON outbox (rollback, id) WHERE delivered_ms IS NULL AND abandoned_ms IS NULL;
 
 -- A row that is written to find out whether one can be written.
 CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), at_ms INTEGER NOT NULL) STRICT;
@@ -95,6 +100,7 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
         if version > found {
             let step = connection.transaction()?;
             step.execute_batch(migration)?;
+            step.pragma_update(None, "application_id", APPLICATION)?;
             step.pragma_update(None, "user_version", version)?;
             step.commit()?;
         }

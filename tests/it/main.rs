@@ -9,3 +9,5 @@ mod config;
 mod api;
 mod cli;
 mod picture;
+mod store;
+mod notify;
