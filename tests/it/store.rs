@@ -202,7 +202,7 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
         store.remember(changes).await.unwrap();
     }
     let store = Store::open(dir.path()).await.unwrap();
-    let remembered = store.load(Timestamp::from_secs(0)).await.unwrap();
+    let remembered = store.load(now).await.unwrap();
     assert_eq!(remembered.ledgers, [(service("shop"), vec![bad, good])]);
     assert_eq!(remembered.flags, [(None, stuck), (Some(service("shop")), paused)]);
     let ids = |records: &[RollbackRecord]| {
