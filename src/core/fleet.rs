@@ -241,6 +241,20 @@ impl Fleet {
             let name = seen.service.clone();
             self.with(now, &name, effects, |s, turn| s.observe(turn, seen, look.after_gap));
         }
+        self.let_go(now, effects);
+    }
+
+    /// Lets go of services that are gone for good: what is remembered has a bound.
+    fn let_go(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for service in self.services.values_mut().filter(|s| !s.seen) {
+            // Known from an earlier process only.
+            service.gone.get_or_insert(now);
+        }
+        let past = self.services.values().filter(|s| s.is_past(now)).map(|s| s.name.clone());
+        for name in past.collect::<Vec<_>>() {
+            self.with(now, &name, effects, |s, turn| s.let_go(turn));
+            self.services.remove(&name);
+        }
     }
 
     fn engine_is(&mut self, now: Timestamp, state: EngineState) {

@@ -33,6 +33,7 @@ impl Service {
         self.settings = seen.settings;
         let gone: Vec<ReplicaId> = self.replicas.iter().map(|r| r.id.clone()).collect();
         self.replicas = seen.replicas;
+        self.gone = if self.replicas.is_empty() { self.gone.or(Some(turn.now)) } else { None };
         if self.state == State::RollingBack {
             // The executor owns the service: what comes and goes now is its own doing.
             return;
