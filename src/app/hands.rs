@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::core::Input;
 use crate::core::io::RollbackRequest;
@@ -93,7 +93,8 @@ async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::U
             }
             Job::Close(rollback) => {
                 for note in executor.close(&rollback).await {
-                    info!(%rollback, "{note}");
+                    // It may print secrets: whoever needs it reads it in the journal of the rollback.
+                    debug!(%rollback, "last log lines: {note}");
                 }
             }
         }

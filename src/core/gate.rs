@@ -13,6 +13,8 @@ use super::window::Before;
 
 /// A service deployed this shortly before the onset is no witness: it may be bad by itself (decision.md, 4.3).
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
+/// Who has suffered for longer than this before the onset suffers from something else.
+const CHRONIC: Duration = Duration::from_secs(60 * 60);
 /// Health was bad before when this share of its checks failed ...
 const BEFORE_SHARE: f64 = 0.30;
 /// ... of at least so many.
@@ -198,7 +200,9 @@ fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
     let suffering: Vec<&str> = around
         .degraded
         .iter()
-        .filter(|(name, deployed, _)| name != q.service && *deployed <= settled_by)
+        .filter(|(name, deployed, since)| {
+            name != q.service && *deployed <= settled_by && onset.since(*since) <= CHRONIC
+        })
         .map(|(name, ..)| name.as_str())
         .collect();
     if suffering.len() >= 2 && suffering.len() * 2 >= witnesses {

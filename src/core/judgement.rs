@@ -48,7 +48,11 @@ impl Service {
                 self.go(turn, Event::Helpless);
                 return;
             }
-            State::Paused => self.go_watching(turn),
+            State::Paused => {
+                // Whoever paused may have repaired something: what was seen meanwhile is not held against the release.
+                self.evidence.void(turn.now);
+                self.go_watching(turn);
+            }
             State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
         }
         if self.current.is_none() || self.mixed.is_some() || self.awaits_look {

@@ -120,7 +120,11 @@ impl Service {
             let condemned = !matches!(record.decision.reason, Reason::TargetFailed { .. });
             if condemned {
                 let why = record.decision.reason.to_string();
+                let kept = self.current_is_known_good();
                 self.enter(turn, &from, |entry| entry.standing = Standing::Quarantined { since: now, why });
+                if kept {
+                    turn.effect(Effect::Unprotect { service: self.name.clone(), release: from });
+                }
             }
         }
         self.evidence = Evidence::default();

@@ -28,6 +28,10 @@ impl Service {
     /// Takes in what runs now.
     pub(crate) fn observe(&mut self, turn: &mut Turn<'_>, seen: Observation, after_gap: bool) {
         let first = !self.seen;
+        if self.is_stale(&seen) {
+            turn.effect(Effect::Look);
+            return;
+        }
         self.seen = true;
         self.awaits_look = false;
         self.settings = seen.settings;
@@ -56,6 +60,7 @@ impl Service {
         } else if first {
             // Its settings are known only now.
             self.trial_ends = self.trial_end(turn.now);
+            self.refuse_if_quarantined();
         }
         if self.mixed.is_some() {
             self.say_mixed(turn);
@@ -145,7 +150,8 @@ impl Service {
     /// Says what there is to say about a release that just appeared.
     fn greet(&mut self, turn: &mut Turn<'_>, release: &Release, replaced: bool) {
         if let Some(Standing::Quarantined { since, why }) = self.current_entry().map(|e| e.standing.clone()) {
-            let refuse = self.settings.redeploy == Redeploy::Refuse;
+            self.refuse_if_quarantined();
+            let refuse = self.refused.is_some();
             let then = if refuse { "It is rolled back at once" } else { "It is judged again" };
             let mut a =
                 self.announcement(turn, AnnouncementKind::QuarantinedAgain, "ROLLED-BACK RELEASE IS BACK");
@@ -154,7 +160,6 @@ impl Service {
             a.fields.push(("Policy".into(), then.into()));
             a.next = Some(format!("backstop explain {}", self.name));
             turn.effect(Effect::Announce(a));
-            self.refused = refuse.then_some(why);
         }
         if replaced && self.target().is_err() {
             let mut a = self.announcement(turn, AnnouncementKind::NoRollbackTarget, "NO ROLLBACK TARGET");
@@ -163,6 +168,27 @@ impl Service {
             a.next = Some(format!("backstop explain {}", self.name));
             turn.effect(Effect::Announce(a));
         }
+    }
+
+    /// Under the policy `refuse`, a release that was rolled back once is not judged again.
+    fn refuse_if_quarantined(&mut self) {
+        if let Some(Standing::Quarantined { why, .. }) = self.current_entry().map(|e| &e.standing)
+            && self.settings.redeploy == Redeploy::Refuse
+        {
+            self.refused = Some(why.clone());
+        }
+    }
+
+    /// A look that began before the target was started may come in late. It shows what was just replaced, and that is
+    /// no deployment.
+    fn is_stale(&self, seen: &Observation) -> bool {
+        let Some((record, applied)) = self.rollback.as_ref().and_then(|r| Some((r, r.applied?))) else {
+            return false;
+        };
+        let replaced = |r: &Replica| record.from.as_ref().is_some_and(|from| from.id == r.release.id);
+        self.state == State::Verifying
+            && !seen.replicas.is_empty()
+            && seen.replicas.iter().all(|r| replaced(r) && r.created < applied)
     }
 
     /// Somebody deployed while a rollback was being verified: the newer decision wins and is judged afresh.
