@@ -362,8 +362,8 @@ impl Driver {
 /// What an operator is told whose command could not be recorded: no success may be claimed that a restart forgets.
 fn unrecorded(answer: String) -> Result<String, String> {
     Err(format!(
-        "it could not be recorded, so a rollback does not begin, and a pause is forgotten by a restart; \
-         what was to be said: {answer}; next: backstop status"
+        "it could not be recorded yet, so a rollback does not begin, and a pause or its end holds only until \
+         backstop restarts, unless the store is back by then; without that: {answer}; next: backstop status"
     ))
 }
 
