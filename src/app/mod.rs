@@ -186,7 +186,7 @@ impl Program {
         settings: &Settings,
     ) -> anyhow::Result<(Option<Store>, Remembered, Option<String>)> {
         let opened = match Store::open(&settings.state_dir).await {
-            Ok(store) => store.load().await.map(|remembered| (store, remembered)),
+            Ok(store) => store.load(self.clock.now()).await.map(|remembered| (store, remembered)),
             Err(e) => Err(e),
         };
         match opened {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Client, Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -17,8 +17,12 @@ const FIELD_MAX: usize = 2000;
 const TEXT_MAX: usize = 3000;
 /// Slack takes ten fields a section.
 const FIELDS_MAX: usize = 10;
-/// Of an error's body, this much is shown.
+/// Of an error's body, this many characters are shown ...
 const BODY_SHOWN: usize = 200;
+/// ... of this many bytes read.
+const BODY_READ: usize = 8 * 1024;
+/// A part of the URL that is as long as this may be a secret: Slack's have 9 characters and more.
+const SECRET_MIN: usize = 8;
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(super) struct Webhook {
 impl Webhook {
     pub(super) fn new(target: Option<&WebhookTarget>) -> Option<Self> {
         let target = target?;
+        // Without a provider reqwest panics; that somebody installed one before is just as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .timeout(target.timeout)
             // A redirected POST would carry the message to where nobody configured it.
@@ -56,27 +62,70 @@ impl Webhook {
         let again = |why: String| Failure { why, permanent: false, retry_after: None };
         let client = self.client.as_ref().map_err(|why| again(why.clone()))?;
         let sent = client.post(self.url.expose_secret()).json(&body(a)).send().await;
-        let mut response = sent.map_err(|e| again(describe(e)))?;
+        let response = sent.map_err(|e| again(self.without_secrets(describe(e))))?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
         }
         let asked =
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| after(v, now));
-        let said = match response.chunk().await {
-            Ok(Some(chunk)) => {
-                cut(&String::from_utf8_lossy(&chunk[..chunk.len().min(BODY_SHOWN * 4)]), BODY_SHOWN)
-            }
-            Ok(None) | Err(_) => String::new(),
+        let said = if status.is_redirection() {
+            "redirects are not followed, the final URL is wanted".to_owned()
+        } else {
+            self.said(response).await
         };
         let retried = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
         Err(Failure {
-            why: format!("the webhook answered {status}: {said}"),
+            why: format!("the webhook answered {status}{}{said}", if said.is_empty() { "" } else { ": " }),
             permanent: !retried,
             retry_after: asked,
         })
     }
+
+    /// The beginning of an answer's body, on one line. Many servers quote the path that was asked for.
+    async fn said(&self, mut response: Response) -> String {
+        let mut body = Vec::new();
+        let whole = loop {
+            if body.len() >= BODY_READ {
+                break false;
+            }
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_READ - body.len())]),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        if !whole {
+            // The end may be half of a secret, which nobody would recognise.
+            body.truncate(body.len().saturating_sub(self.url.expose_secret().len()));
+        }
+        let said = self.without_secrets(String::from_utf8_lossy(&body).into_owned());
+        cut(&said.split_whitespace().collect::<Vec<_>>().join(" "), BODY_SHOWN)
+    }
+
+    /// The text without the URL and without any part of it that could be a token.
+    fn without_secrets(&self, mut text: String) -> String {
+        for secret in secrets(self.url.expose_secret()) {
+            text = text.replace(&secret, "[...]");
+        }
+        text
+    }
+}
+
+/// What of a URL must not be shown, the longest first: all of it, all that follows the host, and each long part of
+/// that and of the credentials.
+fn secrets(url: &str) -> Vec<String> {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
+    let (authority, rest) = after_scheme.split_at(end);
+    let credentials = authority.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+    let parts = rest.split(['/', '?', '&', '=', '#']).chain(credentials.split(':'));
+    let whole = [url, after_scheme, rest, rest.trim_start_matches('/'), credentials];
+    let mut found: Vec<String> =
+        parts.chain(whole).filter(|s| s.len() >= SECRET_MIN).map(Into::into).collect();
+    found.sort_by_key(|s| std::cmp::Reverse(s.len()));
+    found
 }
 
 /// The error without the URL in it.
@@ -167,6 +216,30 @@ mod tests {
         assert!(field.ends_with('…'));
         assert!(body["text"].as_str().unwrap().starts_with("ROLLBACK IN PROGRESS: shop\nReason: &lt;"));
         assert!(body["text"].as_str().unwrap().chars().count() <= TEXT_MAX);
+    }
+
+    #[test]
+    fn no_part_of_the_url_that_could_be_a_token_is_shown() {
+        let target = WebhookTarget {
+            url: "https://robot:hunter2hunter2@hooks.example.com/services/T0AAAAAAA/B0BBBBBBB/s3cr3ts3cr3t?key=0123456789".into(),
+            timeout: Duration::from_secs(1),
+        };
+        let webhook = Webhook::new(Some(&target)).unwrap();
+        for said in [
+            "Cannot POST /services/T0AAAAAAA/B0BBBBBBB/s3cr3ts3cr3t?key=0123456789",
+            "no route for \\/services\\/T0AAAAAAA\\/B0BBBBBBB\\/s3cr3ts3cr3t",
+            "https://robot:hunter2hunter2@hooks.example.com/services/T0AAAAAAA is unknown",
+            "wrong key 0123456789",
+        ] {
+            let shown = webhook.without_secrets(said.to_owned());
+            for secret in ["hunter2", "T0AAAAAAA", "B0BBBBBBB", "s3cr3t", "0123456789"] {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+        }
+        assert_eq!(
+            webhook.without_secrets("no_service at hooks.example.com".into()),
+            "no_service at hooks.example.com"
+        );
     }
 
     #[test]

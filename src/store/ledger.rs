@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, from_json, ms, to_json};
+use crate::core::Timestamp;
 use crate::core::decision::Decision;
 use crate::core::ledger::{Flags, LedgerChange, LedgerEntry, Remembered, RollbackRecord};
 use crate::core::release::{ReleaseId, RollbackId, ServiceName};
@@ -18,12 +19,12 @@ const RECENT_MS: i64 = 24 * 60 * 60 * 1000;
 const PAGE_MAX: u32 = 1000;
 
 impl Store {
-    /// What an earlier process knew.
+    /// What an earlier process knew: of rollbacks, those that are open and those of the day before `now`.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub async fn load(&self) -> Result<Remembered, StoreError> {
-        self.writer.call(load).await
+    pub async fn load(&self, now: Timestamp) -> Result<Remembered, StoreError> {
+        self.writer.call(move |c| load(c, now)).await
     }
 
     /// Makes changes durable: all of them, or none.
@@ -171,7 +172,7 @@ impl Store {
     }
 }
 
-fn load(c: &mut Connection) -> rusqlite::Result<Remembered> {
+fn load(c: &Connection, now: Timestamp) -> rusqlite::Result<Remembered> {
     let mut remembered = Remembered::default();
     let mut rows = c.prepare("SELECT service, detail FROM releases ORDER BY service, deployed_ms DESC")?;
     let mut rows = rows.query([])?;
@@ -192,10 +193,10 @@ fn load(c: &mut Connection) -> rusqlite::Result<Remembered> {
     }
     let mut rows = c.prepare(
         "SELECT detail FROM rollbacks
-         WHERE outcome IN ('executing', 'verifying') OR started_ms > (SELECT max(started_ms) FROM rollbacks) - ?1
-         ORDER BY id",
+         WHERE outcome IN ('executing', 'verifying') OR max(started_ms, coalesce(ended_ms, 0)) > ?1
+         ORDER BY started_ms, id",
     )?;
-    remembered.rollbacks = details(rows.query([RECENT_MS])?)?;
+    remembered.rollbacks = details(rows.query([ms(now).saturating_sub(RECENT_MS)])?)?;
     Ok(remembered)
 }
 
@@ -212,6 +213,13 @@ fn apply(t: &Transaction<'_>, change: &LedgerChange) -> rusqlite::Result<()> {
         LedgerChange::RollbackOpened(record) | LedgerChange::RollbackUpdated(record) => {
             put_rollback(t, record)
         }
+        // No flag is no row: services come and go, and their names would stay for ever.
+        LedgerChange::Flags { service, flags } if *flags == Flags::default() => t
+            .execute(
+                "DELETE FROM flags WHERE service = ?1",
+                [service.as_ref().map_or("", ServiceName::as_str)],
+            )
+            .map(drop),
         LedgerChange::Flags { service, flags } => t
             .execute(
                 "INSERT OR REPLACE INTO flags (service, paused_by, stuck, detail) VALUES (?1, ?2, ?3, ?4)",
@@ -286,7 +294,8 @@ fn put_rollback(t: &Transaction<'_>, record: &RollbackRecord) -> rusqlite::Resul
         ],
     )?;
     t.execute(
-        "DELETE FROM rollbacks WHERE id IN (SELECT id FROM rollbacks ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+        "DELETE FROM rollbacks WHERE outcome NOT IN ('executing', 'verifying')
+         AND id IN (SELECT id FROM rollbacks ORDER BY id DESC LIMIT -1 OFFSET ?1)",
         [ROLLBACKS_MAX],
     )
     .map(drop)

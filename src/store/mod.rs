@@ -14,11 +14,12 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rusqlite::{Connection, ErrorCode};
 
 use self::lane::Lane;
-pub use self::outbox::Outgoing;
+pub use self::outbox::{Outgoing, Unrecorded};
 
 /// The database's name in the state directory.
 const FILE: &str = "backstop.sqlite3";
@@ -31,6 +32,8 @@ pub struct Store {
     writer: Lane,
     /// History is read on a connection of its own, so that a long list does not make a decision wait.
     reader: Lane,
+    /// Announcements that were given up and not counted yet.
+    given_up: Arc<AtomicU64>,
 }
 
 /// What is wrong with the store.
@@ -175,6 +178,7 @@ fn open(dir: &Path) -> Result<Store, StoreError> {
     Ok(Store {
         writer: Lane::start("writer", &path, writer, Arc::clone(&lock))?,
         reader: Lane::start("reader", &path, reader, lock)?,
+        given_up: Arc::default(),
     })
 }
 

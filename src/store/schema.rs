@@ -57,12 +57,14 @@ CREATE TABLE journals_closed (rollback TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)
 
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, service TEXT, title TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, service TEXT, rollback TEXT,
+    title TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL,
     delivered_ms INTEGER, abandoned_ms INTEGER, last_error TEXT,
     announcement TEXT NOT NULL
 ) STRICT;
 CREATE INDEX outbox_waiting ON outbox (next_ms) WHERE delivered_ms IS NULL AND abandoned_ms IS NULL;
+CREATE INDEX outbox_in_order ON outbox (rollback, id) WHERE delivered_ms IS NULL AND abandoned_ms IS NULL;
 
 -- A row that is written to find out whether one can be written.
 CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), at_ms INTEGER NOT NULL) STRICT;

@@ -16,7 +16,7 @@ use backstop::core::ledger::{
 use backstop::core::release::{ImageId, Release, ReleaseId, RollbackId, ServiceName};
 use backstop::core::settings::Severity;
 use backstop::runtime::Snapshot;
-use backstop::store::{Store, StoreError};
+use backstop::store::{Store, StoreError, Unrecorded};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -202,7 +202,7 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
         store.remember(changes).await.unwrap();
     }
     let store = Store::open(dir.path()).await.unwrap();
-    let remembered = store.load().await.unwrap();
+    let remembered = store.load(now).await.unwrap();
     assert_eq!(remembered.ledgers, [(service("shop"), vec![bad, good])]);
     assert_eq!(remembered.flags, [(None, stuck), (Some(service("shop")), paused)]);
     let ids = |records: &[RollbackRecord]| {
@@ -258,7 +258,7 @@ async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
     let keys = async |now| {
-        let due = store.due(at(now), 9).await.unwrap();
+        let due = store.due(at(now), 9, &Unrecorded::default()).await.unwrap();
         due.iter().map(|o| (o.announcement.key.clone(), o.attempts)).collect::<Vec<_>>()
     };
     for (key, rollback) in [("began", Some("r1")), ("ended", Some("r1")), ("other", None)] {
@@ -268,13 +268,17 @@ async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
     reworded.title = "other words".into();
     store.enqueue(&reworded).await.unwrap();
     assert_eq!(keys(10).await, [("began".to_owned(), 0), ("other".to_owned(), 0)]);
-    let due = store.due(at(10), 9).await.unwrap();
+    let due = store.due(at(10), 9, &Unrecorded::default()).await.unwrap();
     assert_eq!(due[0].announcement, announcement("began", Some("r1"), 10));
 
     store.postponed(due[0].id, at(60), "503").await.unwrap();
     store.delivered(due[1].id, at(11)).await.unwrap();
     assert_eq!(keys(59).await, [], "the end waits for the beginning");
-    assert_eq!(store.next_due().await.unwrap(), Some(at(60)), "nothing can be done before");
+    assert_eq!(
+        store.next_due(&Unrecorded::default()).await.unwrap(),
+        Some(at(60)),
+        "nothing can be done before"
+    );
     assert_eq!(keys(60).await, [("began".to_owned(), 1)]);
     store.abandoned(due[0].id, at(61), "410").await.unwrap();
     assert_eq!(keys(61).await, [("ended".to_owned(), 0)]);
@@ -291,7 +295,7 @@ async fn an_announcement_that_cannot_be_read_holds_up_no_other() {
     let c = Connection::open(dir.path().join(FILE)).unwrap();
     c.execute("UPDATE outbox SET announcement = '{\"kind\":\"of another version\"}' WHERE key = 'one'", [])
         .unwrap();
-    let due = store.due(at(10), 9).await.unwrap();
+    let due = store.due(at(10), 9, &Unrecorded::default()).await.unwrap();
     assert_eq!(due.iter().map(|o| o.announcement.key.as_str()).collect::<Vec<_>>(), ["two"]);
     assert_eq!(shell(dir.path(), "SELECT state FROM announcements"), "waiting\nabandoned");
 }
