@@ -4,8 +4,10 @@
 //! prefix; everything else gets plain lines, or JSON when asked. Standard output is left to data.
 
 use std::fmt;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -63,6 +65,14 @@ pub fn init(format: LogFormat, level: &str, environment: &LogEnvironment) -> Res
         Look::Json => log.json().flatten_event(true).try_init(),
     };
     set.map_err(|_| TelemetryError::Twice)
+}
+
+/// Sets the log up for the whole process, once, as plain lines into a file: standard error belongs to somebody else.
+pub fn init_file(file: File, level: &str) -> Result<(), TelemetryError> {
+    let filter = filter(level, &LogEnvironment::default())?;
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
+    log.try_init().map_err(|_| TelemetryError::Twice)
 }
 
 /// Where the log goes, and so how it looks.
@@ -138,7 +148,7 @@ fn syslog(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
 

@@ -242,9 +242,8 @@ impl Driver {
             // It could not be opened at the start: what it remembers has to be read before anything else.
             return Store::open(&self.state_dir).await.is_ok().then_some(Ended::StoreIsBack);
         };
-        if store.probe().await.is_ok()
-            && store.remember(std::mem::take(&mut self.books.unsaved)).await.is_ok()
-        {
+        if store.probe().await.is_ok() && store.remember(self.books.unsaved.clone()).await.is_ok() {
+            self.books.unsaved.clear();
             info!("the store works again");
             self.books.store_failed = None;
             self.send(Input::Store(Ok(())));

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use self::bridges::{EngineMemory, Enrolled, Operators, Records};
 use self::driver::{Books, Driver, Ended};
-use self::hands::Hands;
+use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
 use crate::config::{Settings, Sources};
@@ -279,6 +279,9 @@ impl Program {
         notifier: &NotifierHandle,
     ) {
         self.systemd.stopping(DRAIN + LAST_WORDS);
+        for rollback in driver.fleet.prepared() {
+            driver.hands.give_owner(&rollback, Job::Discard(rollback.clone()));
+        }
         driver.hands.close();
         jobs.close();
         if tokio::time::timeout(DRAIN, jobs.wait()).await.is_err() {

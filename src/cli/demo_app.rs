@@ -83,7 +83,7 @@ pub(crate) struct DemoAppArgs {
           default_value = "0s")]
     memory_after: Duration,
 
-    /// Go on running when SIGTERM comes
+    /// As PID 1, go on running when SIGTERM comes
     #[arg(long, env = "DEMO_IGNORE_SIGTERM", value_parser = FalseyValueParser::new())]
     ignore_sigterm: bool,
 
@@ -102,16 +102,18 @@ pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
         return probe(url).await;
     }
     // A process that runs as PID 1 has no default handlers: without this, SIGTERM would be ignored.
-    let mut terminate = signal(SignalKind::terminate())?;
+    // And that is how most programs in containers that ignore it do: nobody told them that they are PID 1.
+    let mut terminate = if args.ignore_sigterm { None } else { Some(signal(SignalKind::terminate())?) };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stopped = async {
-        while terminate.recv().await.is_some() && args.ignore_sigterm {
-            say("SIGTERM ignored");
+        match &mut terminate {
+            Some(terminate) => terminate.recv().await,
+            None => std::future::pending().await,
         }
     };
     spawn_misbehaviour(&args);
     tokio::select! {
-        () = stopped => say("SIGTERM, bye"),
+        _ = stopped => say("SIGTERM, bye"),
         _ = interrupt.recv() => say("interrupted, bye"),
         served = serve(&args) => return served,
     }

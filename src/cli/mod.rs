@@ -4,6 +4,7 @@
 
 mod check_config;
 mod client;
+mod demo;
 mod demo_app;
 mod explain;
 mod failure;
@@ -83,6 +84,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
+    /// Show Backstop at work on this host's Docker Engine: a bad version is deployed, and the good one comes back
+    Demo(demo::DemoArgs),
     /// A small web service that misbehaves on demand, for the demo and the tests
     #[command(hide = true)]
     DemoApp(Box<demo_app::DemoAppArgs>),
@@ -136,6 +139,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::DemoApp(args) => demo_app::run(*args).await,
     }
 }

@@ -33,14 +33,17 @@ pub(super) fn resolve(layers: &[&Service]) -> (ServiceSettings, Vec<Clash>) {
     let typed = layers.iter().fold(Service::default(), |lower, layer| lower.under((*layer).clone()));
     clashes.extend(half_an_endpoint(&typed, layers));
     let base = ServiceSettings::default();
+    let trial = typed.trial.map_or(base.trial, |span| span.0);
+    // Whoever makes the trial longer wants it watched: what is on trial can always be rolled back.
+    let watch = typed.watch.map_or(base.watch, |span| span.0).max(trial);
     let settings = ServiceSettings {
         mode: typed.mode.unwrap_or(base.mode),
         health: typed.health.as_ref().and_then(health),
         memory_interval: typed.memory_interval.map_or(base.memory_interval, |span| span.0),
         host_memory: typed.host_memory.unwrap_or(base.host_memory),
-        trial: typed.trial.map_or(base.trial, |span| span.0),
-        watch: typed.watch.map_or(base.watch, |span| span.0),
-        watch_slow: typed.watch_slow.map_or(base.watch_slow, |span| span.0),
+        trial,
+        watch,
+        watch_slow: typed.watch_slow.map_or(base.watch_slow, |span| span.0).max(watch),
         grace: typed.grace.map_or(base.grace, |span| span.0),
         cooldown: typed.cooldown.map_or(base.cooldown, |span| span.0),
         attempts: typed.attempts.map_or(base.attempts, |count| count.0),
@@ -158,10 +161,6 @@ fn times(settings: &ServiceSettings, health: Option<&Health>, clashes: &mut Vec<
     at_least("health.interval", interval, "health.timeout", timeout, why);
     let why = "so no rollback could ever be proved";
     at_least("verify_timeout", settings.verify_timeout, "verify", settings.verify, why);
-    let why = "so a release still on trial could not be rolled back";
-    at_least("watch", settings.watch, "trial", settings.trial, why);
-    let why = "so memory would be watched for less time than the rest";
-    at_least("watch_slow", settings.watch_slow, "watch", settings.watch, why);
 }
 
 fn thresholds(row: &Rule, typed: &Service, clashes: &mut Vec<Clash>) {

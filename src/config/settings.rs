@@ -100,13 +100,16 @@ impl Settings {
         if self.services.contains_key(service.as_str()) {
             return true;
         }
+        if self.enroll == Enroll::Named {
+            return false;
+        }
         match labels::wish(labels, labels::ENABLE) {
             // What cannot be understood is refused by `service`, with its reason, instead of passed over.
             Wish::Watched | Wish::Unclear => true,
             Wish::Unwatched => false,
             Wish::None => match self.enroll {
                 Enroll::All => true,
-                Enroll::Labelled => false,
+                Enroll::Labelled | Enroll::Named => false,
             },
         }
     }

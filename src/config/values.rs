@@ -479,7 +479,7 @@ words! {
     Redeploy { "watch" => Watch, "refuse" => Refuse }
     Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
     Action { "rollback" => Rollback, "evaluate" => Evaluate, "off" => Off }
-    Enroll { "labelled" => Labelled, "all" => All }
+    Enroll { "labelled" => Labelled, "all" => All, "named" => Named }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
 }
 
@@ -499,6 +499,8 @@ pub(super) enum Enroll {
     Labelled,
     /// All, except those that refuse by label.
     All,
+    /// Those that the configuration names, and no other.
+    Named,
 }
 
 /// A duration as people write it.

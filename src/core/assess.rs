@@ -195,8 +195,11 @@ fn memory(rule: &Rule, scene: Scene<'_>) -> Finding {
         Some((l, used, limit)) => rule
             .finding(RowAnswer::Ok, format!("{:.1} %", super::decision::percent(used, limit)))
             .samples(count(l.samples.len())),
-        None => match levels.values().find_map(|l| l.unavailable.as_ref()) {
-            Some(why) => rule.finding(RowAnswer::CannotMeasure, why),
+        None => match levels.values().find_map(|l| l.unavailable.as_ref().or(l.not_applicable.as_ref())) {
+            Some(why) if levels.values().any(|l| l.unavailable.is_some()) => {
+                rule.finding(RowAnswer::CannotMeasure, why)
+            }
+            Some(why) => rule.finding(RowAnswer::Off, why),
             None => rule.finding(RowAnswer::NoData, "not measured yet"),
         },
     }

@@ -9,7 +9,7 @@ use super::gate::Surroundings;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Refusal};
-use super::release::{Release, ReplicaId, ServiceName};
+use super::release::{Release, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
 use super::settings::{FleetSettings, Severity};
@@ -79,6 +79,12 @@ impl Fleet {
     pub fn executing(&self) -> Vec<&RollbackRecord> {
         let executing = self.services.values().filter(|s| s.state == State::RollingBack);
         executing.filter_map(|s| s.rollback.as_ref()).collect()
+    }
+
+    /// Replacements that were made on suspicion and are not needed if we stop now.
+    pub fn prepared(&self) -> Vec<RollbackId> {
+        let undecided = self.services.values().filter(|s| s.state != State::RollingBack);
+        undecided.filter_map(|s| s.prepared.as_ref()).map(|p| p.request.id.clone()).collect()
     }
 
     /// Takes in one input and returns what is to be done, in order. Never fails.

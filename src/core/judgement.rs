@@ -53,7 +53,9 @@ impl Service {
         if self.blind(turn, around, &findings) {
             return;
         }
-        let crossed: Vec<&Finding> = findings.iter().filter(|f| f.crossed()).collect();
+        // What somebody removed is not judged by what it did before.
+        let removed = self.replicas.is_empty() && self.evidence.down.is_empty();
+        let crossed: Vec<&Finding> = findings.iter().filter(|f| f.crossed() && !removed).collect();
         if crossed.is_empty() && self.refused.is_none() {
             self.all_clear(turn);
             return;
@@ -64,7 +66,7 @@ impl Service {
         if let Some(suspect) = crossed.iter().find(|f| f.row.action == Action::Rollback) {
             self.prepare(turn, around, (suspect.row.signal, suspect.row.since));
         }
-        if let Some(breach) = self.worst_breach(&findings) {
+        if let Some(breach) = self.worst_breach(&findings).filter(|_| !removed) {
             self.decide(turn, around, breach);
         }
     }
@@ -156,11 +158,14 @@ impl Service {
             return;
         };
         // A rollback or a breach that came in between has the last word.
-        if result.is_err() || self.current_is_known_good() || self.state != State::Trial {
+        if result.is_err() || self.state != State::Trial {
             return;
         }
-        let now = turn.now;
-        self.enter(turn, &release, |entry| entry.standing = Standing::KnownGood { since: now });
+        // One that was known-good before and came back has proved itself again; it is so since the first time.
+        if !self.current_is_known_good() {
+            let now = turn.now;
+            self.enter(turn, &release, |entry| entry.standing = Standing::KnownGood { since: now });
+        }
         self.go(turn, Event::Promoted);
     }
 

@@ -4,7 +4,7 @@ use super::announcement::AnnouncementKind;
 use super::assess::Finding;
 use super::decision::{Decision, Reason};
 use super::gate::Surroundings;
-use super::io::{Effect, Executed, RollbackRequest};
+use super::io::{Effect, EngineState, Executed, RollbackRequest};
 use super::ledger::{LedgerChange, RollbackOutcome, RollbackRecord, Standing};
 use super::release::{Release, RollbackId};
 use super::service::{BACKSTOP, Exits, Service, Turn};
@@ -163,7 +163,14 @@ impl Service {
             return;
         }
         let identical = !self.replicas.is_empty() && self.replicas.iter().all(|r| r.release.id == to.id);
-        let proof = if identical { self.proof() } else { Err(format!("{to} is not seen running yet")) };
+        let answers = matches!(around.engine, Some(EngineState::Reachable { .. }));
+        let proof = if !answers {
+            Err("the engine does not answer, so nobody knows what runs".into())
+        } else if identical {
+            self.proof()
+        } else {
+            Err(format!("{to} is not seen running yet"))
+        };
         let crossed = findings.iter().any(Finding::crossed);
         if proof.is_ok() && !crossed && turn.now.since(from) >= self.settings.verify {
             self.verified(turn, &findings);

@@ -64,6 +64,11 @@ pub enum Measurement {
         /// The most that may be used.
         limit: u64,
     },
+    /// There is nothing to measure: the signal does not apply.
+    NotApplicable {
+        /// Why not, for people.
+        why: String,
+    },
     /// It could not be measured: neither good nor bad.
     Unavailable {
         /// Why not, for people.

@@ -17,8 +17,9 @@ use super::window::{Before, Evidence};
 const MIXED_MAX: Duration = Duration::from_secs(10 * 60);
 /// Restarts found after a gap count up to this: the row needs no more, and the rest is history.
 const EXITS_AFTER_GAP_MAX: u64 = 16;
-/// Exit codes of a container that somebody stopped, as far as one can tell without having seen it.
-const STOPPED_BY_HAND: [i64; 3] = [0, 137, 143];
+/// Exit codes of a container that somebody stopped, or that ended with its engine (255), as far as one can tell
+/// without having seen it.
+const STOPPED_BY_HAND: [i64; 4] = [0, 137, 143, 255];
 
 impl Service {
     /// Takes in what runs now.
@@ -49,7 +50,8 @@ impl Service {
         if self.current.as_ref().is_none_or(|c| c.id != release.id) {
             self.deploy(turn, release, created, first);
         } else if first {
-            self.trial_ends = self.deployed + self.settings.trial;
+            // Its settings are known only now.
+            self.trial_ends = self.trial_end(turn.now);
         }
         self.look_at_replicas(turn.now, after_gap);
     }

@@ -66,6 +66,8 @@ pub(crate) struct Levels {
     pub(crate) samples: VecDeque<(Timestamp, u64, u64)>,
     /// Why the last attempt measured nothing.
     pub(crate) unavailable: Option<String>,
+    /// Why there is nothing to measure.
+    pub(crate) not_applicable: Option<String>,
 }
 
 /// How bad each signal was when the current release appeared: what it cannot be blamed for.
@@ -112,7 +114,7 @@ impl Evidence {
                     return SampleCounts::default();
                 };
                 let levels = self.levels.entry(replica).or_default();
-                levels.unavailable = None;
+                (levels.unavailable, levels.not_applicable) = (None, None);
                 bounded(&mut levels.samples, (now, used, limit), SAMPLES_MAX);
                 good
             }
@@ -123,8 +125,13 @@ impl Evidence {
                 self.levels.entry(replica).or_default().unavailable = Some(why);
                 error
             }
+            (Signal::Memory, Measurement::NotApplicable { why }) => {
+                let Some(replica) = replica else { return SampleCounts::default() };
+                self.levels.insert(replica, Levels { not_applicable: Some(why), ..Levels::default() });
+                SampleCounts::default()
+            }
             // A measurement that does not fit its signal says nothing about the service.
-            (Signal::Health, Measurement::Level { .. })
+            (Signal::Health, Measurement::Level { .. } | Measurement::NotApplicable { .. })
             | (Signal::Memory, Measurement::Check { .. })
             | (Signal::ContainerHealth | Signal::Exits | Signal::OomKills, _) => SampleCounts::default(),
         }

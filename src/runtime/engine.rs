@@ -28,6 +28,8 @@ const API_CEILING: u32 = 51;
 pub(crate) const CALL: Duration = Duration::from_secs(15);
 /// Asking for the version tells whether the engine is there: nobody waits longer for that.
 const HELLO: Duration = Duration::from_secs(5);
+/// An import writes some megabytes to a disk that may be busy.
+const IMPORT: Duration = Duration::from_secs(120);
 /// No answer that we ask for is larger: a list of thousands of containers is a tenth of it.
 const BODY_MAX: usize = 64 << 20;
 /// What an error message of the engine is cut to.
@@ -271,6 +273,36 @@ impl Engine {
         tokio::time::timeout(limit, read).await.map_err(|_| {
             self.away(&format!("pull of {reference}: not finished within {} s", limit.as_secs()))
         })?
+    }
+
+    /// Makes an image of a root file system, as `docker import` does; `changes` are lines of a Dockerfile. The answer is
+    /// read to its end: a 200 can carry an error.
+    pub(crate) async fn import(
+        &self,
+        tar: Vec<u8>,
+        reference: (&str, &str),
+        changes: &[&str],
+    ) -> Result<(), RuntimeError> {
+        let session = self.session().await?;
+        let what = format!("import of {}:{}", reference.0, reference.1);
+        let mut query = vec![("fromSrc", "-"), ("repo", reference.0), ("tag", reference.1)];
+        query.extend(changes.iter().map(|change| ("changes", *change)));
+        let request = self
+            .http
+            .post(self.url(&format!("/v1.{}/images/create", session.minor)))
+            .query(&query)
+            .header("content-type", "application/x-tar")
+            .body(tar);
+        let answer = tokio::time::timeout(IMPORT, receive(request)).await;
+        let (status, bytes) = answer
+            .map_err(|_| self.away(&format!("{what}: not finished within {} s", IMPORT.as_secs())))?
+            .map_err(|why| self.away(&format!("{what}: {why}")))?;
+        sort(&what, status, &bytes)?;
+        let lines = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
+        match lines.flatten().find_map(|line| line["error"].as_str().map(str::to_owned)) {
+            Some(why) => Err(permanent(format!("{what}: {}", cut(&why, MESSAGE_MAX)))),
+            None => Ok(()),
+        }
     }
 
     async fn session(&self) -> Result<Session, RuntimeError> {

@@ -55,7 +55,9 @@ impl Probe for MemoryProbe {
         match tokio::time::timeout(TIMEOUT, self.source.memory(&self.replica)).await {
             Err(_) => unavailable("the engine did not say within 10s how much memory it uses"),
             Ok(Err(why)) => unavailable(&why),
-            Ok(Ok(memory)) if !memory.limited && !self.host_memory => unavailable("no memory limit set"),
+            Ok(Ok(memory)) if !memory.limited && !self.host_memory => {
+                Measurement::NotApplicable { why: "no memory limit set".into() }
+            }
             Ok(Ok(memory)) if memory.limit == 0 => {
                 unavailable("the engine does not say what its memory limit is")
             }
@@ -107,7 +109,7 @@ mod tests {
     async fn the_hosts_memory_counts_only_if_somebody_wants_that() {
         assert!(matches!(
             measure(says(90, 100, false), false).await,
-            Measurement::Unavailable { why } if why == "no memory limit set"
+            Measurement::NotApplicable { why } if why == "no memory limit set"
         ));
         assert!(matches!(measure(says(90, 100, false), true).await, Measurement::Level { .. }));
         assert!(matches!(measure(says(90, 0, true), true).await, Measurement::Unavailable { .. }));

@@ -9,8 +9,8 @@ use crate::core::release::RollbackId;
 
 /// Journals of rollbacks that are over are kept this long: a post-mortem is held within days.
 const CLOSED_KEPT_DAYS: u32 = 90;
-/// ... and no more than this many of them, however fast they come: as many as there are rollbacks in the log.
-const CLOSED_MAX: u32 = 10_000;
+/// And no more than these: each holds a plan with whole specifications.
+const CLOSED_MAX: u32 = 500;
 
 impl Store {
     /// Appends an event. When this returns, it survives a power cut. `closes` ends the journal.
@@ -38,7 +38,6 @@ impl Store {
                         "INSERT OR IGNORE INTO journals_closed (rollback, at_ms) VALUES (?1, unixepoch() * 1000)",
                         [&rollback],
                     )?;
-                    // Not only at the start: a daemon may run for years.
                     prune(&t)?;
                 }
                 t.commit()
@@ -93,12 +92,58 @@ impl Store {
     }
 }
 
-/// Forgets journals that were closed long ago.
+/// Forgets journals that were closed long ago, or before too many others. Those that are open stay.
 pub(super) fn prune(c: &Connection) -> rusqlite::Result<()> {
     let old = "SELECT rollback FROM journals_closed WHERE at_ms < (unixepoch() - ?1 * 86400) * 1000
-               UNION SELECT rollback FROM (SELECT rollback FROM journals_closed
-                                           ORDER BY at_ms DESC, rollback DESC LIMIT -1 OFFSET ?2)";
-    let kept = [CLOSED_KEPT_DAYS, CLOSED_MAX];
-    c.execute(&format!("DELETE FROM journal WHERE rollback IN ({old})"), kept)?;
-    c.execute(&format!("DELETE FROM journals_closed WHERE rollback IN ({old})"), kept).map(drop)
+               UNION SELECT rollback FROM
+               (SELECT rollback FROM journals_closed ORDER BY at_ms DESC, rollback DESC LIMIT -1 OFFSET ?2)";
+    // The events first: events of a journal that is not known to be closed would be taken up at the next start.
+    for table in ["journal", "journals_closed"] {
+        c.execute(
+            &format!("DELETE FROM {table} WHERE rollback IN ({old})"),
+            params![CLOSED_KEPT_DAYS, CLOSED_MAX],
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn closed_journals_are_bounded_and_open_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let id = |n: u32| RollbackId::new(format!("{n:06}"));
+        store.append_journal(&id(0), &Value::Null, false).await.unwrap();
+        let fill = |n: u32| {
+            store.writer.call(move |c| {
+                c.execute_batch(&format!(
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
+                     INSERT INTO journal SELECT printf('%06d', i), 1, 0, 'null' FROM n;
+                     INSERT INTO journals_closed SELECT DISTINCT rollback, unixepoch() * 1000 FROM journal
+                     WHERE rollback > '000000'; UPDATE journals_closed SET at_ms = 5 WHERE rollback = '000700';"
+                ))
+            })
+        };
+        fill(700).await.unwrap();
+        store.append_journal(&id(701), &Value::Null, true).await.unwrap();
+        for table in ["journal", "journals_closed"] {
+            let left = store
+                .writer
+                .call(move |c| {
+                    c.query_row(
+                        &format!("SELECT count(*), min(rollback), max(rollback) FROM {table} WHERE rollback > '000000'"),
+                        [],
+                        |row| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)),
+                    )
+                })
+                .await
+                .unwrap();
+            // 000700 is of 1970, so 200 of the others are too many.
+            assert_eq!(left, (500, "000201".into(), "000701".into()), "{table}");
+        }
+        assert_eq!(store.unfinished_journals().await.unwrap(), [(id(0), vec![Value::Null])]);
+    }
 }

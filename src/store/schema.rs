@@ -5,9 +5,6 @@ use rusqlite::Connection;
 /// The version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = 1;
 
-/// `Bstp`, kept in `application_id`: tells our file from any other program's.
-pub(super) const APPLICATION: i64 = 0x4273_7470;
-
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
 /// Columns are what people ask for with the `sqlite3` shell; `detail` holds the whole as JSON, and that is what is
@@ -94,13 +91,13 @@ CREATE VIEW announcements AS SELECT
 FROM outbox ORDER BY id DESC;
 "];
 
-/// Brings the schema to [`VERSION`], each step in a transaction of its own. The version found must not be newer.
-pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+/// Brings the schema to [`VERSION`], each step in a transaction of its own.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (version, migration) in (1..).zip(MIGRATIONS) {
         if version > found {
             let step = connection.transaction()?;
             step.execute_batch(migration)?;
-            step.pragma_update(None, "application_id", APPLICATION)?;
             step.pragma_update(None, "user_version", version)?;
             step.commit()?;
         }

@@ -16,7 +16,11 @@ fn killed_at_every_journal_step() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let mut daemon = Daemon::start(&bed, None, "");
-    let good = good_release(&bed, &daemon, &[&WATCHED[..], &["--restart", "always", "-v", "/data"]].concat());
+    let good = good_release(
+        &bed,
+        &daemon,
+        &[&WATCHED[..], &["--restart", "always", "-v", "web-data:/data"]].concat(),
+    );
 
     for event in 1..=EVENTS_MAX {
         if !survives_a_crash_after(event, &bed, &mut daemon, &good) {
@@ -36,7 +40,7 @@ fn survives_a_crash_after(event: u32, bed: &Bed, daemon: &mut Daemon, good: &Val
     daemon.ready(seconds(20));
     let before = newest_rollback(daemon, "web").map_or(Value::Null, |record| record["id"].clone());
 
-    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--restart", "always", "-v", "/data"]].concat());
+    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--restart", "always", "-v", "web-data:/data"]].concat());
     let crashed = eventually(seconds(60), &format!("a crash after event {event}, or the end"), || {
         if daemon.has_ended() {
             return Ok(true);
@@ -173,7 +177,7 @@ fn damaged_store_stops_actions_but_not_the_watch() {
     daemon.kill();
     let state = daemon.state();
     for file in std::fs::read_dir(&state).unwrap().flatten() {
-        if file.file_name().to_string_lossy().contains(".db") {
+        if file.file_name().to_string_lossy().contains(".sqlite3") {
             std::fs::write(
                 file.path(),
                 "this is no database, and it is long enough to be looked at as one ".repeat(99),
@@ -206,7 +210,7 @@ fn store_is_readable_with_the_sqlite3_shell() {
         .unwrap()
         .flatten()
         .map(|file| file.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "db"))
+        .find(|path| path.extension().is_some_and(|extension| extension == "sqlite3"))
         .unwrap();
     let dump = Command::new("sqlite3").arg("-readonly").arg(database).arg(".dump").output().unwrap();
     assert!(dump.status.success());

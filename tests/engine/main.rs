@@ -16,6 +16,7 @@ mod support;
 mod bad_input;
 mod bed_itself;
 mod crashes;
+mod demo;
 mod fidelity;
 mod releases;
 mod steps;

@@ -13,7 +13,7 @@ fn no_known_good_release() {
 
     let only = bed.deploy("web", "web:v2", &WATCHED);
 
-    webhook.announced(seconds(20), &["web", "known-good"]);
+    webhook.announced(seconds(20), &["NO ROLLBACK TARGET", "web"]);
     let service = daemon.service("web").unwrap();
     assert!(service["target"].is_null(), "{service:#}");
     assert_eq!(bed.inspect("web")["Id"], only.as_str(), "what runs stays: something serving beats nothing");
@@ -139,7 +139,7 @@ fn dry_run_decides_and_leaves_the_service_alone() {
         if decision["dry_run"] == true { Ok(decision) } else { Err(decision.to_string()) }
     });
     assert_eq!(decided["verdict"], "rollback");
-    webhook.announced(seconds(10), &["web:v1", "dry"]);
+    webhook.announced(seconds(10), &["DRY RUN", "web:v1"]);
     assert_eq!(bed.inspect("web")["Id"], bad.as_str());
     assert_eq!(bed.docker(&["ps", "-aq"]).lines().count(), 1, "not even a replacement is prepared");
 }

@@ -61,7 +61,7 @@ fn operator_rolls_back_pauses_and_resumes() {
         let current = daemon.service("web")?["current"]["reference"].clone();
         if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
     });
-    let (code, text) = daemon.command(&["rollback", "web"]);
+    let (code, text) = daemon.command(&["rollback", "web", "--yes"]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(is_back(&bed, &daemon, &good)["reason"], "operator");
 }

@@ -303,6 +303,7 @@ fn a_label_can_move_the_health_check_that_the_defaults_place() {
 fn who_is_watched() {
     let labelled = Case::new("[services.named]\n").good();
     let all = Case::new("enroll = \"all\"\n[services.named]\n").good();
+    let by_name = Case::new("enroll = \"named\"\n[services.named]\n").good();
     for (pairs, by_label, by_all, named) in [
         (labels([]), false, true, true),
         (labels([("backstop.enable", "true")]), true, true, true),
@@ -315,6 +316,8 @@ fn who_is_watched() {
         assert_eq!(all.enrolled(&name("web"), &pairs), by_all, "{pairs:?}");
         assert_eq!(labelled.enrolled(&name("named"), &pairs), named, "{pairs:?}");
         assert_eq!(all.enrolled(&name("named"), &pairs), named, "{pairs:?}");
+        assert!(!by_name.enrolled(&name("web"), &pairs), "{pairs:?}");
+        assert_eq!(by_name.enrolled(&name("named"), &pairs), named, "{pairs:?}");
     }
 }
 

@@ -175,7 +175,7 @@ impl ContainerRuntime {
             message: format!("{name} ({id}) is gone: look again (`backstop status`)"),
         })?;
         let auto_remove = inspect["HostConfig"]["AutoRemove"] == true;
-        let reacts = stop::reacts(&self.engine, &inspect, self.clock.now()).await;
+        let reacts = stop::will_react(&self.engine, &inspect, self.clock.now()).await;
         let (mut specification, mut log) = (None, Vec::new());
         if auto_remove {
             let snapshot = super::snapshot::of(&self.engine, inspect.clone(), &self.version().await?).await?;
@@ -261,6 +261,14 @@ impl ContainerRuntime {
         let (timeout, reacts) = match old {
             Some(StepOutput::Old { stop_timeout, reacts, .. }) => (*stop_timeout, *reacts),
             _ => (None, None),
+        };
+        let reacts = match (timeout, reacts) {
+            // When it was prepared, it had only just been started.
+            (None, None) => match verbs::inspect(&self.engine, container.as_str()).await {
+                Ok(Some(inspect)) => stop::reacts(&self.engine, &inspect).await,
+                Ok(None) | Err(_) => None,
+            },
+            (_, known) => known,
         };
         let how = stop::stop(&self.engine, container.as_str(), timeout, grace, reacts).await;
         how.map(|how| StepOutput::Stopped { how }).map_err(|e| said(&format!("stopping {name}"), e))

@@ -134,7 +134,7 @@ fn notes(surplus: &[&Replica], replicas: usize) -> Vec<String> {
         return Vec::new();
     }
     let names: Vec<&str> = surplus.iter().map(|r| r.name.as_str()).collect();
-    vec![format!("{replicas} replicas were recorded; beyond them, {} is removed", names.join(", "))]
+    vec![format!("beyond the {replicas} recorded, {} is removed", names.join(", "))]
 }
 
 /// Whether a recorded specification is that of the release: a record that does not fit must not be replayed.
@@ -148,4 +148,132 @@ pub(super) fn fits(good: &Snapshot, request: &RollbackRequest) -> Result<(), Run
         "the record of {} is not that of {}: choose another release (`backstop explain {}`)",
         good.name, request.to, request.service
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::release::{ImageId, Release, ReleaseId, ServiceName};
+    use crate::runtime::container::observe;
+    use serde_json::{Value, json};
+
+    fn inspect(name: &str, image: &str) -> Value {
+        json!({
+            "Id": format!("id-{name}-{image}"), "Name": format!("/{name}"), "Image": image,
+            "Created": "2026-11-20T21:20:11Z", "RestartCount": 0,
+            "State": {"Status": "running", "Running": true, "StartedAt": "2026-11-20T21:20:11Z"},
+            "Config": {"Image": "shop:v1", "Labels": {}}, "HostConfig": {"RestartPolicy": {"Name": "no"}},
+        })
+    }
+
+    fn good(names: &[&str]) -> Vec<Snapshot> {
+        let one = |name: &&str| Snapshot {
+            name: (*name).to_owned(),
+            inspect: inspect(name, "sha256:v1"),
+            image: Value::Null,
+            context: Value::Null,
+        };
+        names.iter().map(one).collect()
+    }
+
+    fn now(names: &[&str]) -> Observation {
+        let replicas = names.iter().map(|n| observe::replica(&inspect(n, "sha256:v2"), Vec::new())).collect();
+        Observation { service: ServiceName::new("shop"), settings: std::sync::Arc::default(), replicas }
+    }
+
+    fn request() -> RollbackRequest {
+        let to = Release {
+            id: ReleaseId::new("0123456789ab"),
+            image: ImageId::new("sha256:v1"),
+            reference: "shop:v1".into(),
+            digests: Vec::new(),
+            fingerprint: fingerprint::fingerprint(&inspect("shop", "sha256:v1")),
+            version: None,
+        };
+        RollbackRequest {
+            id: RollbackId::new("20261120T212011Z/7"),
+            service: ServiceName::new("shop"),
+            from: None,
+            to,
+            stop_grace: Duration::from_secs(3),
+            decided: None,
+        }
+    }
+
+    fn names(steps: &[Step]) -> Vec<&'static str> {
+        steps.iter().map(Step::name).collect()
+    }
+
+    #[test]
+    fn one_replica_is_prepared_replaced_and_cleaned_up() {
+        let plan = plan(&now(&["shop"]), &good(&["shop"]), &request()).unwrap();
+        let act = &plan.steps[plan.prepare..plan.pivot];
+        assert_eq!(names(&plan.steps[..plan.prepare]), ["ensure_image", "probe_old", "create_replacement"]);
+        let acts = ["disarm_old", "stop_old", "set_aside_old", "take_name", "start_new", "await_running"];
+        assert_eq!(names(act), acts);
+        assert_eq!(names(&plan.steps[plan.close..]), ["save_evidence", "remove_old"]);
+        let temporary = plan.steps.iter().find_map(|s| match s {
+            Step::CreateReplacement { temp_name, .. } => Some(temp_name.as_str()),
+            _ => None,
+        });
+        assert_eq!(temporary, Some("shop.rbnew-20261120T212011Z-7"), "a name that engines take");
+    }
+
+    #[test]
+    fn replicas_are_replaced_one_after_the_other_by_name() {
+        let plan = plan(&now(&["shop-2", "shop-1"]), &good(&["shop-1", "shop-2"]), &request()).unwrap();
+        let starts: Vec<(usize, &str)> = plan
+            .steps
+            .iter()
+            .filter_map(|s| match s {
+                Step::StartNew { created, name } => Some((*created, name.as_str())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(starts, [(3, "shop-1"), (4, "shop-2")]);
+        let first_stop = names(&plan.steps).iter().position(|n| *n == "stop_old").unwrap();
+        let first_wait = names(&plan.steps).iter().position(|n| *n == "await_running").unwrap();
+        let stops_before = names(&plan.steps[..first_wait]).iter().filter(|n| **n == "stop_old").count();
+        assert!(first_stop < first_wait && stops_before == 1, "the second is stopped when the first runs");
+        for (created, name) in starts {
+            assert!(matches!(&plan.steps[created], Step::CreateReplacement { name: n, .. } if n == name));
+        }
+    }
+
+    #[test]
+    fn a_service_of_which_nothing_is_left_is_only_created_and_started() {
+        let plan = plan(&now(&[]), &good(&["shop"]), &request()).unwrap();
+        let all = ["ensure_image", "create_replacement", "take_name", "start_new", "await_running"];
+        assert_eq!(names(&plan.steps), all);
+        assert_eq!((plan.prepare, plan.pivot, plan.close), (2, 5, 5));
+        assert_eq!(plan.from, None);
+    }
+
+    #[test]
+    fn replicas_beyond_the_record_are_removed_and_that_is_said() {
+        let plan = plan(&now(&["shop", "extra"]), &good(&["shop"]), &request()).unwrap();
+        assert_eq!(names(&plan.steps).iter().filter(|n| **n == "remove_old").count(), 2);
+        assert_eq!(plan.notes, ["beyond the 1 recorded, extra is removed"]);
+    }
+
+    #[test]
+    fn a_tag_that_compose_deploys_by_is_pointed_at_the_good_image_after_the_proof() {
+        let mut composed = good(&["shop"]);
+        composed[0].inspect["Config"]["Labels"] =
+            json!({"com.docker.compose.project": "p", "com.docker.compose.service": "shop"});
+        let plan = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        assert_eq!(names(&plan.steps[plan.close..]), ["save_evidence", "remove_old", "point_tag"]);
+    }
+
+    #[test]
+    fn nothing_recorded_and_a_record_of_something_else_are_refused() {
+        assert!(
+            plan(&now(&["shop"]), &[], &request()).unwrap_err().message.contains("backstop explain shop")
+        );
+        let good = good(&["shop"]);
+        assert!(fits(&good[0], &request()).is_ok());
+        let mut other = good[0].clone();
+        other.inspect["Config"]["Env"] = json!(["A=2"]);
+        assert!(fits(&other, &request()).is_err());
+    }
 }

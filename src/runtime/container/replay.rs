@@ -443,3 +443,158 @@ fn string(value: &Value) -> &str {
 fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "cb5ee1b6243ccce45c635e935596165b5a652fcf5b54aa3f39733593c475997d";
+    const OTHER: &str = "6f965b7749e4857d50171b4bdf43c649c3ba14bc0a500cc10895277719fd76fd";
+    const VOLUME: &str = "0000e1b6243ccce45c635e935596165b5a652fcf5b54aa3f39733593c4750000";
+
+    /// As Docker 26.1 (API 1.45) inspects it, shortened to what a replay looks at.
+    fn snapshot() -> Snapshot {
+        let inspect = json!({
+            "Id": ID, "Name": "/shop", "Image": "sha256:6d0f",
+            "Config": {"Hostname": "cb5ee1b6243c", "Env": ["A=1"], "Cmd": ["serve"], "Entrypoint": null,
+                       "Image": "shop:v1", "Volumes": {"/data": {}}, "MacAddress": "92:d0:c6:0a:29:33",
+                       "OnBuild": null, "SomethingNew": [1, null]},
+            "HostConfig": {"Binds": ["named:/n:ro"], "NetworkMode": "front", "ContainerIDFile": "/x",
+                           "MaskedPaths": [], "Links": ["/db:/shop/database"], "AutoRemove": false},
+            "Mounts": [{"Type": "volume", "Name": VOLUME, "Destination": "/data", "RW": true},
+                       {"Type": "volume", "Name": "named", "Destination": "/n", "RW": false}],
+            "NetworkSettings": {"Networks": {
+                "front": {"IPAMConfig": {"IPv4Address": "10.2.0.9"}, "Aliases": ["shop", "cb5ee1b6243c"],
+                          "MacAddress": "92:d0:c6:0a:29:33", "IPAddress": "10.2.0.9", "NetworkID": OTHER,
+                          "DNSNames": ["shop"], "Gateway": "10.2.0.1"},
+                "back": {"IPAMConfig": null, "Aliases": ["b"], "MacAddress": "02:42:0a:01:00:02", "IPAddress": "10.1.0.2"},
+            }},
+        });
+        let context = json!({"engine": "26.1.5", "api": 45, "containers": {}});
+        let image = json!({"Config": {"Entrypoint": ["/run"]}, "Os": "linux", "Architecture": "arm64", "Variant": "v8"});
+        Snapshot { name: "shop".into(), inspect, image, context }
+    }
+
+    fn facts(minor: u32) -> Facts {
+        let carried = Carried { destination: "/data".into(), name: VOLUME.into(), writable: true };
+        Facts { minor, arch: "arm64".into(), volumes: vec![carried], ..Facts::default() }
+    }
+
+    #[test]
+    fn what_was_recorded_is_sent_but_for_what_the_engine_takes_in_another_form() {
+        let body = request(&snapshot(), &facts(45)).body;
+        assert_eq!(body["SomethingNew"], json!([1, null]), "unknown fields are replayed");
+        assert_eq!(body["HostConfig"]["MaskedPaths"], json!([]), "an empty list is no null");
+        assert_eq!(body["Entrypoint"], json!([""]), "cleared over the image's own");
+        assert_eq!(body["HostConfig"]["Links"], json!(["db:database"]));
+        assert_eq!(body["HostConfig"]["Binds"], json!(["named:/n:ro", format!("{VOLUME}:/data")]));
+        for gone in ["Hostname", "OnBuild", "MacAddress"] {
+            assert!(body.get(gone).is_none(), "{gone}");
+        }
+        assert!(body["HostConfig"].get("ContainerIDFile").is_none());
+    }
+
+    #[test]
+    fn newer_engines_get_all_networks_at_create() {
+        let request = request(&snapshot(), &facts(45));
+        let endpoints = &request.body["NetworkingConfig"]["EndpointsConfig"];
+        let front = json!({"IPAMConfig": {"IPv4Address": "10.2.0.9"}, "Aliases": ["shop"], "MacAddress": "92:d0:c6:0a:29:33"});
+        assert_eq!(endpoints["front"], front);
+        assert_eq!(endpoints["back"], json!({"Aliases": ["b"]}), "a derived MAC address is not replayed");
+        assert!(request.connect.is_empty());
+    }
+
+    #[test]
+    fn older_engines_get_one_network_and_are_connected_to_the_rest() {
+        let request = request(&snapshot(), &facts(41));
+        assert_eq!(request.body["MacAddress"], "92:d0:c6:0a:29:33");
+        let endpoints = request.body["NetworkingConfig"]["EndpointsConfig"].as_object().unwrap();
+        assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["front"]);
+        assert_eq!(request.connect, [("back".to_owned(), json!({"Aliases": ["b"]}))]);
+    }
+
+    #[test]
+    fn a_network_that_was_left_is_left_again() {
+        let mut left = snapshot();
+        left.inspect["NetworkSettings"]["Networks"].as_object_mut().unwrap().remove("front");
+        assert_eq!(request(&left, &facts(41)).disconnect.as_deref(), Some("front"));
+        assert_eq!(request(&left, &facts(45)).disconnect, None, "it is not attached in the first place");
+    }
+
+    #[test]
+    fn mac_addresses_of_further_networks_are_kept_if_somebody_chose_them() {
+        let mac = |engine: &str, mac: &str| {
+            let mut snapshot = snapshot();
+            snapshot.context["engine"] = engine.into();
+            snapshot.inspect["NetworkSettings"]["Networks"]["back"]["MacAddress"] = mac.into();
+            let endpoints =
+                request(&snapshot, &facts(45)).body["NetworkingConfig"]["EndpointsConfig"].clone();
+            endpoints["back"]["MacAddress"].as_str().map(str::to_owned)
+        };
+        assert_eq!(mac("26.1.5", "02:42:0a:01:00:02"), None, "made from the address");
+        assert_eq!(mac("26.1.5", "02:42:ac:11:65:43").as_deref(), Some("02:42:ac:11:65:43"));
+        assert_eq!(mac("28.5.2", "8a:00:11:22:33:44"), None, "drawn at random");
+        assert_eq!(mac("28.5.2", "00:16:3e:22:33:44").as_deref(), Some("00:16:3e:22:33:44"));
+    }
+
+    #[test]
+    fn shared_namespaces_follow_the_container_and_not_its_old_id() {
+        let mut shared = snapshot();
+        shared.inspect["HostConfig"]["NetworkMode"] = format!("container:{OTHER}").into();
+        shared.inspect["HostConfig"]["VolumesFrom"] = json!(["store:ro"]);
+        shared.inspect["HostConfig"]["PortBindings"] = json!({});
+        shared.inspect["Config"]["ExposedPorts"] = json!({"80/tcp": {}});
+        shared.context["containers"] = json!({ OTHER: "proxy" });
+        let mut now = facts(45);
+        now.containers = [("proxy".to_owned(), ID.to_owned())].into();
+        let body = request(&shared, &now).body;
+        assert_eq!(body["HostConfig"]["NetworkMode"], format!("container:{ID}"));
+        assert_eq!(body["HostConfig"]["VolumesFrom"], json!(["store:ro"]), "a name stays a name");
+        assert!(body.get("ExposedPorts").is_none() && body.get("NetworkingConfig").is_none());
+        assert_eq!(needs(&shared).containers, ["db", "proxy", "store"]);
+    }
+
+    #[test]
+    fn a_volume_that_is_gone_is_said() {
+        let mut now = facts(45);
+        now.volumes.clear();
+        let request = request(&snapshot(), &now);
+        assert_eq!(request.notes, ["the anonymous volume at /data is gone: it begins empty"]);
+    }
+
+    #[test]
+    fn an_anonymous_volume_of_a_mount_is_its_source() {
+        let mut mounted = snapshot();
+        mounted.inspect["HostConfig"]["Mounts"] = json!([{"Type": "volume", "Target": "/data/"}]);
+        let body = request(&mounted, &facts(45)).body;
+        assert_eq!(body["HostConfig"]["Mounts"][0]["Source"], VOLUME);
+        assert_eq!(body["HostConfig"]["Binds"], json!(["named:/n:ro"]));
+    }
+
+    #[test]
+    fn sysctls_of_an_interface_move_to_its_endpoint_where_the_engine_wants_them() {
+        let mut tuned = snapshot();
+        tuned.inspect["HostConfig"]["Sysctls"] =
+            json!({"net.ipv4.conf.eth0.log_martians": "1", "net.core.somaxconn": "9"});
+        let body = request(&tuned, &facts(51)).body;
+        assert_eq!(body["HostConfig"]["Sysctls"], json!({"net.core.somaxconn": "9"}));
+        let options = &body["NetworkingConfig"]["EndpointsConfig"]["front"]["DriverOpts"];
+        assert_eq!(options["com.docker.network.endpoint.sysctls"], "net.ipv4.conf.IFNAME.log_martians=1");
+    }
+
+    #[test]
+    fn a_foreign_platform_is_named() {
+        assert_eq!(request(&snapshot(), &facts(45)).platform, None);
+        let mut other = facts(45);
+        other.arch = "amd64".into();
+        assert_eq!(request(&snapshot(), &other).platform.as_deref(), Some("linux/arm64/v8"));
+    }
+
+    #[test]
+    fn what_must_be_there_is_known_beforehand() {
+        let needs = needs(&snapshot());
+        assert_eq!(needs.networks, ["front", "back"]);
+        assert_eq!(needs.volumes, ["named"]);
+        assert_eq!(needs.addresses, [("front".to_owned(), "10.2.0.9".to_owned())]);
+    }
+}

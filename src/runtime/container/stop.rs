@@ -21,12 +21,19 @@ const ENGINE_DEFAULT: u64 = 10;
 /// `ps -o` as `docker top` runs it on the engine's host: masks of signals, in hexadecimal.
 const TOP: &str = "top?ps_args=-o%20pid,ignored,caught,blocked";
 
-/// Whether the main process of an inspected container can react to its stop signal; none if that is not known.
-pub(super) async fn reacts(engine: &Engine, inspect: &Value, now: Timestamp) -> Option<bool> {
+/// Whether the main process of an inspected container will be able to react to its stop signal when a decision falls;
+/// none if that is not known yet.
+pub(super) async fn will_react(engine: &Engine, inspect: &Value, now: Timestamp) -> Option<bool> {
     let young = observe::moment(&inspect["State"]["StartedAt"]).is_none_or(|at| now.since(at) < STARTED_UP);
+    if young { None } else { reacts(engine, inspect).await }
+}
+
+/// Whether the main process of an inspected container can react to its stop signal now; none if nobody can tell. A
+/// signal that comes before its handler is there is lost: whoever cannot react now never will to this one.
+pub(super) async fn reacts(engine: &Engine, inspect: &Value) -> Option<bool> {
     // In somebody else's process namespace it is not the first process, and an uncaught signal ends it.
     let shares = inspect["HostConfig"]["PidMode"].as_str().is_some_and(|mode| !mode.is_empty());
-    if young || shares || inspect["State"]["Status"] != "running" {
+    if shares || inspect["State"]["Status"] != "running" {
         return None;
     }
     let id = inspect["Id"].as_str()?;
@@ -42,13 +49,14 @@ pub(super) async fn stop(
     grace: Duration,
     reacts: Option<bool>,
 ) -> Result<String, RuntimeError> {
+    if let Some(timeout) = timeout {
+        // Its deployer chose it, and knows what for.
+        verbs::stop(engine, container, None, timeout.max(ENGINE_DEFAULT)).await?;
+        return Ok(format!("stopped with its own stop timeout of {timeout} s"));
+    }
     if reacts == Some(false) {
         verbs::kill(engine, container).await?;
         return Ok("killed at once: its main process does not react to its stop signal".into());
-    }
-    if let Some(timeout) = timeout {
-        verbs::stop(engine, container, None, timeout.max(ENGINE_DEFAULT)).await?;
-        return Ok(format!("stopped with its own stop timeout of {timeout} s"));
     }
     verbs::stop(engine, container, Some(seconds(grace)), ENGINE_DEFAULT).await?;
     Ok(format!("stopped, with {} at most to end by itself", human(grace)))

@@ -15,17 +15,19 @@ use super::{Bed, eventually, handed_over, seconds};
 
 /// Settings that let a test see in seconds what takes minutes in production; a test's own come after them.
 const QUICK: &str = r#"
+[log]
+level = "debug"
 [fleet]
 engine_settle = "2s"
 one_at_a_time = "0s"
-breaker_rollbacks = 50
+breaker_rollbacks = 1000
 [defaults]
-trial = "3s"
+trial = "5s"
 grace = "1s"
 verify = "2s"
 verify_timeout = "20s"
 cooldown = "0s"
-attempts = 20
+attempts = 100
 memory_interval = "1s"
 stop_grace = "1s"
 [defaults.rules.health]
@@ -63,8 +65,11 @@ impl Daemon {
         let address = free_address();
         fs::write(home.path().join("token"), TOKEN).unwrap();
         fs::set_permissions(home.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
-        let configuration = configuration(&home, &address, socket, webhook) + more;
+        let configuration = configuration(&home, &address, socket, webhook);
         fs::write(home.path().join("backstop.toml"), configuration).unwrap();
+        // A layer of its own, so that it may say again what is said above.
+        fs::create_dir(home.path().join("conf.d")).unwrap();
+        fs::write(home.path().join("conf.d/test.toml"), more).unwrap();
         let process = spawn(&home, &[]);
         Self { home, address, environment: Vec::new(), process }
     }
@@ -190,7 +195,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let status = self.get("/api/v1/status").map_or_else(|e| e, |answer| answer.body);
-            eprintln!("---- status\n{status}\n---- log of the daemon\n{}", self.log());
+            let web = self.get("/api/v1/services/web").map_or_else(|e| e, |answer| answer.body);
+            eprintln!(
+                "---- status\n{status}\n---- service `web`\n{web}\n---- log of the daemon\n{}",
+                self.log()
+            );
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -219,7 +228,6 @@ fn spawn(home: &TempDir, environment: &[(String, String)]) -> Child {
         .args(["run", "--config"])
         .arg(home.path().join("backstop.toml"))
         .envs(environment.iter().map(|(name, value)| (name, value)))
-        .env("RUST_LOG", "info,backstop=debug")
         .env_remove("DOCKER_HOST")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

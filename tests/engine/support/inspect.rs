@@ -23,8 +23,9 @@ const OWN: [&str; 16] = [
 ];
 
 /// The same of each network that it is in. A configured address stays in `IPAMConfig`, which is compared.
-const OWN_OF_A_NETWORK: [&str; 5] =
-    ["EndpointID", "IPAddress", "MacAddress", "DNSNames", "GlobalIPv6Address"];
+/// A network has a new id after each start of the engine; which one it is says its name.
+const OWN_OF_A_NETWORK: [&str; 6] =
+    ["NetworkID", "EndpointID", "IPAddress", "MacAddress", "DNSNames", "GlobalIPv6Address"];
 
 /// One line for each difference; empty if the two are the same container but for what must differ.
 pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
@@ -56,15 +57,39 @@ fn specification(inspect: &Value) -> Value {
             }
         }
     }
-    sort_mounts(&mut inspect);
+    name_no_anonymous_volume(&mut inspect);
     inspect
 }
 
-/// The engine lists mounts in no particular order.
-fn sort_mounts(inspect: &mut Value) {
+/// An anonymous volume is carried over by its name: what was "a volume of its own" is told as a bind of that volume,
+/// with the same contents at the same place. That there is such a volume, where, and whether writable, is compared.
+fn name_no_anonymous_volume(inspect: &mut Value) {
+    if let Some(Value::Array(binds)) = inspect.pointer_mut("/HostConfig/Binds") {
+        binds.retain(|bind| {
+            !bind.as_str().is_some_and(|bind| is_anonymous(bind.split(':').next().unwrap_or_default()))
+        });
+        if binds.is_empty() {
+            inspect["HostConfig"]["Binds"] = Value::Null;
+        }
+    }
+    if let Some(Value::Array(mounts)) = inspect.pointer_mut("/HostConfig/Mounts") {
+        for mount in mounts.iter_mut().filter_map(Value::as_object_mut) {
+            mount.retain(|key, value| key != "Source" || !value.as_str().is_some_and(is_anonymous));
+        }
+    }
     if let Some(Value::Array(mounts)) = inspect.get_mut("Mounts") {
+        for mount in mounts.iter_mut().filter_map(Value::as_object_mut) {
+            if mount.get("Name").and_then(Value::as_str).is_some_and(is_anonymous) {
+                mount.retain(|key, _| !["Name", "Source", "Mode"].contains(&key.as_str()));
+            }
+        }
+        // The engine lists them in no particular order.
         mounts.sort_by_key(|mount| mount["Destination"].to_string());
     }
+}
+
+fn is_anonymous(volume: &str) -> bool {
+    volume.len() == 64 && volume.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
