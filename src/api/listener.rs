@@ -6,15 +6,21 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
 
 /// Most connections at once. A scrape, a CLI and a few dashboards are a dozen; descriptors usually end at 1024.
 const CONNECTIONS_MAX: usize = 128;
+
+/// A connection that has not been answered for this long is closed: longer than any request may take, and short enough
+/// that whoever holds all places and says nothing does not lock out the on-call engineer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Accepts at most [`CONNECTIONS_MAX`] connections at once; further ones wait in the kernel's bounded queue.
 #[derive(Debug)]
@@ -37,7 +43,7 @@ impl Listener for Bounded {
         let permit = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
         // axum's own implementation for TcpListener waits and goes on after an error.
         let (stream, peer) = Listener::accept(&mut self.inner).await;
-        let io = Counted { stream, _permit: permit };
+        let io = Counted { stream, patience: Box::pin(sleep(PATIENCE)), _permit: permit };
         (io, peer)
     }
 
@@ -60,7 +66,18 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 #[derive(Debug)]
 pub(super) struct Counted {
     stream: TcpStream,
+    /// Starts anew with what is answered, not with what is asked: asking byte by byte keeps no place.
+    patience: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    fn answered(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.patience = Box::pin(sleep(PATIENCE));
+        }
+        written
+    }
 }
 
 impl AsyncRead for Counted {
@@ -69,13 +86,18 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && self.patience.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.answered(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -91,10 +113,33 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.answered(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_loses_its_place() {
+        let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = inner.local_addr().unwrap();
+        let mut bounded = Bounded::new(inner);
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let (mut io, _) = bounded.accept().await;
+        assert_eq!(bounded.room.available_permits(), CONNECTIONS_MAX - 1);
+        let ended = io.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        io.write_all(b"x").await.unwrap();
+        assert!(!io.patience.is_elapsed(), "an answer starts it anew");
+        drop(io);
+        assert_eq!(bounded.room.available_permits(), CONNECTIONS_MAX);
     }
 }

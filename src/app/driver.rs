@@ -164,6 +164,7 @@ impl Driver {
             }
             Effect::Announce(announcement) => self.announce(announcement).await,
             Effect::Reply { request, answer } => {
+                let answer = if remembered { answer } else { answer.and_then(unrecorded) };
                 if let Some(waiting) = self.books.waiting.remove(&request) {
                     // Whoever asked may have gone away meanwhile.
                     let _ = waiting.send(answer);
@@ -242,9 +243,10 @@ impl Driver {
             // It could not be opened at the start: what it remembers has to be read before anything else.
             return Store::open(&self.state_dir).await.is_ok().then_some(Ended::StoreIsBack);
         };
+        // Kept until they are durable: a disk may have room for the probe and not for them.
         if store.probe().await.is_ok() && store.remember(self.books.unsaved.clone()).await.is_ok() {
-            self.books.unsaved.clear();
             info!("the store works again");
+            self.books.unsaved.clear();
             self.books.store_failed = None;
             self.send(Input::Store(Ok(())));
         }
@@ -355,6 +357,14 @@ impl Driver {
         self.systemd.status(&snapshot);
         self.published.send_replace(snapshot);
     }
+}
+
+/// What an operator is told whose command could not be recorded: no success may be claimed that a restart forgets.
+fn unrecorded(answer: String) -> Result<String, String> {
+    Err(format!(
+        "it could not be recorded, so a rollback does not begin, and a pause is forgotten by a restart; \
+         what was to be said: {answer}; next: backstop status"
+    ))
 }
 
 /// Records the specification of what runs, if that is still the release meant, and protects its image and those of

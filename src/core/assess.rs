@@ -8,10 +8,8 @@ use super::sample::Signal;
 use super::settings::{Action, Rule, ServiceSettings};
 use super::snapshot::{RowAnswer, RowSnapshot};
 use super::time::{Timestamp, human};
-use super::window::{Evidence, Streak, count};
+use super::window::{ERRORS_IN_A_ROW, Evidence, Streak, count};
 
-/// Attempts in a row that measure nothing before a check counts as not measurable (as in Argo Rollouts).
-const ERRORS_IN_A_ROW: u32 = 4;
 /// How far back a kill for want of memory looks for a level over the line (decision.md, 4.2).
 const PEAK_WITHIN: Duration = Duration::from_secs(5 * 60);
 

@@ -8,7 +8,7 @@ use super::decision::{Decision, Gate, Reason, Verdict};
 use super::gate::Surroundings;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
-use super::observation::{Look, Observation, Refusal};
+use super::observation::{Look, Observation, Phase, Refusal};
 use super::release::{Release, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
@@ -241,6 +241,20 @@ impl Fleet {
             let name = seen.service.clone();
             self.with(now, &name, effects, |s, turn| s.observe(turn, seen, look.after_gap));
         }
+        self.let_go(now, effects);
+    }
+
+    /// Lets go of services that are gone for good: what is remembered has a bound.
+    fn let_go(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for service in self.services.values_mut().filter(|s| !s.seen) {
+            // Known from an earlier process only.
+            service.gone.get_or_insert(now);
+        }
+        let past = self.services.values().filter(|s| s.is_past(now)).map(|s| s.name.clone());
+        for name in past.collect::<Vec<_>>() {
+            self.with(now, &name, effects, |s, turn| s.let_go(turn));
+            self.services.remove(&name);
+        }
     }
 
     fn engine_is(&mut self, now: Timestamp, state: EngineState) {
@@ -253,6 +267,10 @@ impl Fleet {
                         // The engine's restart ended them all; that is nobody's fault.
                         service.evidence = Evidence::default();
                         service.exits.crashed.clear();
+                        if *restarted {
+                            let ran = service.replicas.iter().filter(|r| r.phase == Phase::Running);
+                            service.exits.requested.extend(ran.map(|r| r.id.clone()));
+                        }
                     }
                 }
             }

@@ -43,6 +43,11 @@ impl Service {
         }
         match self.state {
             State::Stuck | State::RollingBack | State::Verifying => return,
+            State::Paused if self.flags.stuck.is_some() => {
+                // The end of a pause is not the help that was called for.
+                self.go(turn, Event::Helpless);
+                return;
+            }
             State::Paused => self.go_watching(turn),
             State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
         }

@@ -55,6 +55,8 @@ impl Service {
             self.attempts.retain(|at| turn.now.since(*at) < window);
             self.attempts.push(turn.now);
         }
+        // Only a person begins one for a service that is stuck: that is the help that was called for.
+        self.flag(turn, |flags| flags.stuck = None);
         turn.remember(LedgerChange::RollbackOpened(Box::new(record.clone())));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");
         a.key = format!("{}/in-progress", record.id);
@@ -236,7 +238,10 @@ impl Service {
         self.last_ended = None;
         let reason = Reason::TargetFailed { target: record.to.to_string(), why };
         let gates = self.ask(turn.now, None, around);
-        let denied = gates.iter().find(|a| !a.allow).cloned();
+        // Whoever switched it to dry-run meanwhile wants nothing more to be touched.
+        let dry_run = "it is in dry-run mode".to_owned();
+        let denied =
+            gates.iter().find(|a| !a.allow).map(|a| a.why.clone()).or((!self.acts()).then_some(dry_run));
         let decision = Decision {
             at: turn.now,
             service: self.name.clone(),
@@ -256,7 +261,7 @@ impl Service {
             Some(denial) => {
                 let said = format!(
                     "{}; it keeps running, since something is better than nothing; {}",
-                    decision.reason, denial.why
+                    decision.reason, denial
                 );
                 self.stuck(turn, Some(&record.to), said);
             }

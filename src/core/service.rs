@@ -29,6 +29,12 @@ const PROOF_SUCCESSES: u32 = 2;
 /// Releases remembered besides the known-good ones: enough to recognise a bad release that comes back.
 const LEDGER_MAX: usize = 24;
 
+/// A service of which nothing is left is remembered for so long if no release of it proved itself: with
+/// `enroll = "all"`, every job that runs once is one ...
+const KEPT_UNPROVED: Duration = Duration::from_secs(60 * 60);
+/// ... and for so long if one did.
+const KEPT_PROVED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// One service.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
@@ -67,6 +73,8 @@ pub(crate) struct Service {
     pub(crate) refused: Option<String>,
     /// When the last [`Effect::Protect`] was asked for, and whether its answer is awaited.
     pub(crate) protect: Option<(Timestamp, bool)>,
+    /// Looks find nothing of it since then.
+    pub(crate) gone: Option<Timestamp>,
     /// The executor changed the world: nothing is concluded before the next look at it.
     pub(crate) awaits_look: bool,
 }
@@ -145,6 +153,7 @@ impl Service {
             held_by_surroundings: false,
             refused: None,
             protect: None,
+            gone: None,
             awaits_look: false,
         }
     }
@@ -262,13 +271,36 @@ impl Service {
         });
         self.ledger = kept;
         for entry in gone {
-            turn.remember(LedgerChange::Forget {
-                service: self.name.clone(),
-                release: entry.release.id.clone(),
-            });
-            if matches!(entry.standing, Standing::KnownGood { .. }) {
-                turn.effect(Effect::Unprotect { service: self.name.clone(), release: entry.release });
-            }
+            self.forget(turn, entry);
+        }
+    }
+
+    /// Whether it has been gone for so long that nobody will ask for it again. What proved itself is kept for whoever
+    /// removed it for a while, and what a person has to see until that person has seen it.
+    pub(crate) fn is_past(&self, now: Timestamp) -> bool {
+        let proved = self.ledger.iter().any(|e| matches!(e.standing, Standing::KnownGood { .. }));
+        let kept = if proved { KEPT_PROVED } else { KEPT_UNPROVED };
+        self.gone.is_some_and(|since| now.since(since) >= kept)
+            && self.replicas.is_empty()
+            && self.evidence.down.is_empty()
+            && !self.state.in_flight()
+            && self.flags == Flags::default()
+    }
+
+    /// Lets go of everything that is kept of it.
+    pub(crate) fn let_go(&mut self, turn: &mut Turn<'_>) {
+        self.drop_prepared(turn);
+        self.current = None;
+        for entry in std::mem::take(&mut self.ledger) {
+            self.forget(turn, entry);
+        }
+    }
+
+    fn forget(&self, turn: &mut Turn<'_>, entry: LedgerEntry) {
+        let (service, release) = (self.name.clone(), entry.release.id.clone());
+        turn.remember(LedgerChange::Forget { service: service.clone(), release });
+        if matches!(entry.standing, Standing::KnownGood { .. }) {
+            turn.effect(Effect::Unprotect { service, release: entry.release });
         }
     }
 
@@ -384,12 +416,15 @@ impl Service {
         }
     }
 
-    /// Whether a line is crossed, and since when: what makes it a witness for others.
+    /// Whether a line is crossed, and since when: what makes it a witness for others. Memory is the container's own
+    /// (see `gate.rs`), so that it says as little about the surroundings as they say about it.
     pub(crate) fn degraded(&self, now: Timestamp) -> Option<Timestamp> {
         if self.replicas.is_empty() && self.evidence.down.is_empty() {
             return None;
         }
-        self.findings(now).iter().filter(|f| f.crossed()).filter_map(|f| f.row.since).min()
+        let own = |f: &&Finding| matches!(f.row.signal, Signal::Memory | Signal::OomKills);
+        let findings = self.findings(now);
+        findings.iter().filter(|f| f.crossed() && !own(f)).filter_map(|f| f.row.since).min()
     }
 
     /// When the core should look at this service again although nothing came in.
@@ -438,6 +473,9 @@ impl Service {
     /// What is going on, in one sentence.
     fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
         let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
+            return "not judged: its replicas differ in image or configuration".into();
+        }
         let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
         match self.state {
             State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),

@@ -1,5 +1,6 @@
 //! Sightings: what a service makes of a look at the engine: a deployment, a restart, an exit, nothing new.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
@@ -13,8 +14,10 @@ use super::state::{Event, State};
 use super::time::{Timestamp, human};
 use super::window::{Before, Evidence};
 
-/// Replicas of several releases may run side by side for this long; then the newest release is what is judged.
+/// Replicas of several releases may run side by side for this long; then it is said that they cannot be judged.
 const MIXED_MAX: Duration = Duration::from_secs(10 * 60);
+/// So many differing replicas are named.
+const MIXED_SAID: usize = 4;
 /// Restarts found after a gap count up to this: the row needs no more, and the rest is history.
 const EXITS_AFTER_GAP_MAX: u64 = 16;
 /// Exit codes of a container that somebody stopped, or that ended with its engine (255), as far as one can tell
@@ -30,6 +33,7 @@ impl Service {
         self.settings = seen.settings;
         let gone: Vec<ReplicaId> = self.replicas.iter().map(|r| r.id.clone()).collect();
         self.replicas = seen.replicas;
+        self.gone = if self.replicas.is_empty() { self.gone.or(Some(turn.now)) } else { None };
         if self.state == State::RollingBack {
             // The executor owns the service: what comes and goes now is its own doing.
             return;
@@ -53,7 +57,28 @@ impl Service {
             // Its settings are known only now.
             self.trial_ends = self.trial_end(turn.now);
         }
+        if self.mixed.is_some() {
+            self.say_mixed(turn);
+        }
         self.look_at_replicas(turn.now, after_gap);
+    }
+
+    /// Replicas that differ for good are never judged, since a rollback would replace all of them: that is said once.
+    fn say_mixed(&mut self, turn: &mut Turn<'_>) {
+        if !self.told.insert("mixed".into()) {
+            return;
+        }
+        let runs: BTreeSet<String> =
+            self.replicas.iter().map(|r| format!("{} runs {}", r.name, r.release)).collect();
+        let runs = runs.into_iter().take(MIXED_SAID).collect::<Vec<_>>().join(", ");
+        let mut a = self.announcement(turn, AnnouncementKind::Blind, "REPLICAS DIFFER");
+        a.fields.push(("Reason".into(), format!("they have differed for {}: {runs}", human(MIXED_MAX))));
+        a.fields.push((
+            "Meaning".into(),
+            "nothing is judged nor rolled back while image or configuration of its replicas differ".into(),
+        ));
+        a.next = Some("give each its own `backstop.service`, or deploy them alike".into());
+        turn.effect(Effect::Announce(a));
     }
 
     /// Nothing runs. If it ended by itself it is down; else somebody removed it, and that is their decision.
@@ -79,7 +104,7 @@ impl Service {
         }
         self.drop_prepared(turn);
         let replaced = self.current.is_some();
-        self.before = if replaced && !first { self.evidence.sum_up(turn.now) } else { Before::default() };
+        self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
         self.evidence = Evidence::default();
         self.exits = Exits::default();
         self.told.clear();
@@ -96,6 +121,18 @@ impl Service {
         self.flag(turn, |flags| flags.stuck = None);
         self.go(turn, Event::Deployed);
         self.greet(turn, &release, replaced);
+    }
+
+    /// How bad it was before the deployment that was seen just now. A release that came and went without having proved
+    /// itself is no measure for the next one, or two bad ones in a row would excuse each other: what counts then is
+    /// what it was measured by itself. One that nobody would have blamed any more has become the normal state.
+    fn baseline(&self, now: Timestamp) -> Before {
+        if !self.current_is_known_good() && now.since(self.deployed) <= self.settings.watch {
+            return self.before.clone();
+        }
+        let within = |name: &str| self.settings.rules.iter().find(|r| r.name == name).map(|r| r.within);
+        let (exits, kills) = (within("crash_loop"), within("oom"));
+        self.evidence.sum_up(now, exits.unwrap_or_default(), kills.unwrap_or_default())
     }
 
     /// When the trial is over. Who has run that long already, or was known-good before, needs one verification only.
@@ -200,6 +237,7 @@ impl Service {
         if requested && !oom {
             self.exits.requested.insert(replica.clone());
             self.exits.crashed.remove(replica);
+            self.evidence.forgive_the_stop(now);
             return;
         }
         self.evidence.exited(now, Some(code), oom);

@@ -164,6 +164,7 @@ pub const TRANSITIONS: &[(State, Event, State)] = {
         (S::Paused, E::ClearedOnTrial, S::Trial),
         (S::Paused, E::Deployed, S::Paused),
         (S::Paused, E::Decided, S::RollingBack),
+        (S::Paused, E::Helpless, S::Stuck),
         (S::Stuck, E::Deployed, S::Trial),
         (S::Stuck, E::Cleared, S::Steady),
         (S::Stuck, E::ClearedOnTrial, S::Trial),

@@ -10,6 +10,8 @@ use super::sample::{Measurement, Signal};
 use super::snapshot::SampleCounts;
 use super::time::Timestamp;
 
+/// Attempts in a row that measure nothing before a check counts as not measurable (as in Argo Rollouts).
+pub(crate) const ERRORS_IN_A_ROW: u32 = 4;
 /// Longest window any shipped row asks for is 15 min; memory is sampled every 5 s: 180 samples, with room.
 const SAMPLES_MAX: usize = 512;
 /// A crash loop backs off to one exit a minute; more than this within a window changes no verdict.
@@ -18,6 +20,8 @@ const EXITS_MAX: usize = 64;
 const BEFORE_HEALTH: Duration = Duration::from_secs(5 * 60);
 /// ... and for memory.
 const BEFORE_MEMORY: Duration = Duration::from_secs(10 * 60);
+/// A container that is stopped may fail its checks for this long before it ends: Docker waits 10 s.
+const STOPPING: Duration = Duration::from_secs(15);
 /// Without a sample for this long, a level is not "sustained": nobody looked.
 const LEVEL_GAP: Duration = Duration::from_secs(30);
 
@@ -79,7 +83,7 @@ pub(crate) struct Before {
     pub(crate) unhealthy: bool,
     /// Exits within the crash-loop row's window.
     pub(crate) exits: u32,
-    /// Kills for want of memory.
+    /// Kills for want of memory within the `oom` row's window.
     pub(crate) oom_kills: u32,
     /// Median share of the limit over the ten minutes before.
     pub(crate) memory: Option<f64>,
@@ -147,6 +151,13 @@ impl Evidence {
         }
     }
 
+    /// Somebody is stopping a replica: what failed just now failed because of that, and is not held against it later.
+    pub(crate) fn forgive_the_stop(&mut self, now: Timestamp) {
+        while self.recent.back().is_some_and(|(at, ok)| !ok && now.since(*at) <= STOPPING) {
+            self.recent.pop_back();
+        }
+    }
+
     /// Starts the windows anew: what was seen until now says nothing. What is still so counts from now on.
     pub(crate) fn void(&mut self, now: Timestamp) {
         let old = std::mem::take(self);
@@ -171,8 +182,9 @@ impl Evidence {
         self.exits.iter().filter(move |(at, _)| now.since(*at) <= within)
     }
 
-    /// Sums up what the release that is leaving now was like.
-    pub(crate) fn sum_up(&self, now: Timestamp) -> Before {
+    /// Sums up what the release that is leaving now was like. Exits count within `exits` before `now`, kills for want
+    /// of memory within `kills`: what happened weeks ago excuses nothing.
+    pub(crate) fn sum_up(&self, now: Timestamp, exits: Duration, kills: Duration) -> Before {
         let recent = self.recent.iter().filter(|(at, _)| now.since(*at) <= BEFORE_HEALTH);
         let (mut failed, mut all) = (0, 0);
         for (_, ok) in recent {
@@ -190,8 +202,8 @@ impl Evidence {
         Before {
             health: (failed, all),
             unhealthy: !self.unhealthy.is_empty(),
-            exits: count(self.exits.len()),
-            oom_kills: count(self.oom_kills.len()),
+            exits: count(self.exits_within(now, exits).count()),
+            oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),
             memory: shares.get(shares.len() / 2).copied(),
         }
     }
@@ -199,7 +211,10 @@ impl Evidence {
 
 impl Streak {
     fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
-        self.unavailable = None;
+        if self.unavailable.take().is_some_and(|(attempts, ..)| attempts >= ERRORS_IN_A_ROW) {
+            // Nobody knows how it was meanwhile: what was seen before is not "in a row" with what is seen now.
+            (self.failures, self.failing, self.successes) = (0, None, 0);
+        }
         self.samples = self.samples.saturating_add(1);
         self.last = detail;
         if ok {

@@ -80,16 +80,30 @@ impl ContainerRuntime {
             Step::SaveEvidence { container, .. } => {
                 Ok(StepOutput::Evidence { log: self.evidence(container).await? })
             }
-            Step::PointTag { reference, image } => {
-                verbs::tag(&self.engine, image.as_str(), reference).await?;
-                Ok(StepOutput::Done)
-            }
+            Step::PointTag { reference, image } => self.point_tag(plan, reference, image).await,
             Step::RemoveOld { container, .. } => {
                 self.remove(container.as_str()).await?;
                 self.ours.unmark(container.as_str());
                 Ok(StepOutput::Done)
             }
         }
+    }
+
+    /// Moves a tag from the image that was rolled back, or makes one that is missing. One that shows something else by
+    /// now was moved by a person who builds or deploys the next release: that is not ours to undo.
+    async fn point_tag(
+        &self,
+        plan: &Plan,
+        reference: &str,
+        image: &ImageId,
+    ) -> Result<StepOutput, RuntimeError> {
+        let _moving = self.tagging.lock().await;
+        let bad = plan.from.as_ref().map(|from| &from.image);
+        match verbs::image_id(&self.engine, reference).await? {
+            Some(shown) if shown != *image && Some(&shown) != bad => {}
+            Some(_) | None => verbs::tag(&self.engine, image.as_str(), reference).await?,
+        }
+        Ok(StepOutput::Done)
     }
 
     pub(super) async fn take_back(

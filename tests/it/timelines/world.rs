@@ -133,6 +133,7 @@ impl World {
             ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
             ["container", service, state] => self.container(service, state),
+            ["found", service, code] => self.found(service, code.parse().unwrap()),
             ["engine", "lost"] => {
                 self.input(Input::Engine(EngineState::Unreachable { why: "no such socket".into() }))
             }
@@ -288,6 +289,13 @@ impl World {
     /// The engine says so many restarts more than events told.
     fn gap(&mut self, service: &str, restarts: u64) {
         self.services.get_mut(service).unwrap().replicas[0].restart_count += restarts;
+        self.look();
+    }
+
+    /// A look finds it ended, and no event told of it.
+    fn found(&mut self, service: &str, code: i64) {
+        let replica = &mut self.services.get_mut(service).unwrap().replicas[0];
+        (replica.phase, replica.exit_code) = (Phase::Exited, Some(code));
         self.look();
     }
 
