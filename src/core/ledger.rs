@@ -202,6 +202,6 @@ pub struct Remembered {
     pub ledgers: Vec<(ServiceName, Vec<LedgerEntry>)>,
     /// Flags of services, and of the fleet (none).
     pub flags: Vec<(Option<ServiceName>, Flags)>,
-    /// Rollbacks of the last day, oldest first: attempts, cooldowns, and those still open.
+    /// Rollbacks of the last 30 days, oldest first: attempts, cooldowns, and those still open.
     pub rollbacks: Vec<RollbackRecord>,
 }

@@ -5,8 +5,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -68,6 +68,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => create(path)?,
         Err(e) => return Err(StoreError::from_io(path, &e)),
     }
+    keep_private(path);
     let opened = || {
         let mut c = Connection::open_with_flags(
             path,
@@ -85,6 +86,20 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         Ok(c)
     };
     opened().map_err(|e| StoreError::from_sqlite(path, &e))
+}
+
+/// Takes from others what a restored copy may have given them. SQLite gives new files the database's mode.
+fn keep_private(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let file = PathBuf::from(name);
+        let open = std::fs::metadata(&file).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
+        if open && let Err(e) = std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)) {
+            let file = file.display();
+            tracing::warn!("{file} holds secrets and may be read by others: {e}; next: chmod 600 {file}");
+        }
+    }
 }
 
 /// A connection that cannot write.

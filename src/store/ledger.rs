@@ -13,13 +13,14 @@ use crate::runtime::Snapshot;
 const DECISIONS_MAX: i64 = 20_000;
 /// Rollbacks kept.
 const ROLLBACKS_MAX: i64 = 10_000;
-/// Rollbacks this recent count for attempts, cooldowns and the breaker, whose longest window is a day.
-const RECENT_MS: i64 = 24 * 60 * 60 * 1000;
+/// Rollbacks this recent may count for attempts, cooldowns and the breaker: `cooldown`, `attempts_window` and
+/// `breaker_window` can be set to 30 days, and the core looks no further back than they say.
+const RECENT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 /// The most rows that one question is answered with.
 const PAGE_MAX: u32 = 1000;
 
 impl Store {
-    /// What an earlier process knew: of rollbacks, those that are open and those of the day before `now`.
+    /// What an earlier process knew: of rollbacks, those that are open and those of the 30 days before `now`.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -49,7 +49,7 @@ pub enum StoreError {
         holder: Option<u32>,
     },
     /// The file is not a database, or not a sound one. It is left as it is.
-    #[error("{} is damaged ({why}); it was not touched: move it away to start afresh, or restore a copy; to look at it: sqlite3 {} 'PRAGMA integrity_check'", path.display(), path.display())]
+    #[error("{} is damaged ({why}); nothing in it is repaired or deleted: restore a copy, or move it away together with its -wal and -shm files to start afresh; to look at it: sqlite3 {} 'PRAGMA integrity_check'", path.display(), path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -107,7 +107,7 @@ pub enum StoreError {
         secs: u64,
     },
     /// Any other failure.
-    #[error("{}: {why}", path.display())]
+    #[error("{0}: {why}; check `state_dir` and the disk below it (`ls -ld {0}`, `dmesg | tail`)", path.display())]
     Io {
         /// The database or its directory.
         path: PathBuf,
@@ -115,13 +115,16 @@ pub enum StoreError {
         why: String,
     },
     /// The store was closed.
-    #[error("the store is closed")]
+    #[error("the store is closed; next: systemctl restart backstop")]
     Stopped,
 }
 
 impl StoreError {
     fn from_sqlite(path: &Path, e: &rusqlite::Error) -> Self {
         let (path, why) = (path.to_path_buf(), e.to_string());
+        if let rusqlite::Error::FromSqlConversionFailure(_, _, inner) = e {
+            return Self::Damaged { path, why: format!("a row cannot be read: {inner}") };
+        }
         match e.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged { path, why },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {

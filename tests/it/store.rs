@@ -167,7 +167,7 @@ async fn refused(dir: &Path) -> StoreError {
 async fn what_the_core_remembers_comes_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let now = Clock::start().now();
-    let old = now.before(Duration::from_secs(48 * 3600));
+    let old = now.before(Duration::from_secs(31 * 24 * 3600));
     let good = entry("good", 5, Standing::KnownGood { since: at(7) });
     let bad = entry("bad", 9, Standing::Quarantined { since: at(9), why: "it failed".into() });
     let paused = Flags {
@@ -208,7 +208,7 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
     let ids = |records: &[RollbackRecord]| {
         records.iter().map(|r| r.id.as_str().to_owned()).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(ids(&remembered.rollbacks), "01-open 03-now", "open ones and those of the last day");
+    assert_eq!(ids(&remembered.rollbacks), "01-open 03-now", "open ones and those of the last 30 days");
     assert_eq!(remembered.rollbacks[1], record("03-now", "blog", now, over));
     assert_eq!(ids(&store.rollbacks(None, None, 2).await.unwrap()), "03-now 02-over");
     let before = RollbackId::new("02-over");
@@ -257,8 +257,9 @@ async fn specifications_and_journals_come_back_in_order() {
 async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
+    let none = Unrecorded::default();
     let keys = async |now| {
-        let due = store.due(at(now), 9, &Unrecorded::default()).await.unwrap();
+        let due = store.due(at(now), 9, &none).await.unwrap();
         due.iter().map(|o| (o.announcement.key.clone(), o.attempts)).collect::<Vec<_>>()
     };
     for (key, rollback) in [("began", Some("r1")), ("ended", Some("r1")), ("other", None)] {
@@ -268,17 +269,13 @@ async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
     reworded.title = "other words".into();
     store.enqueue(&reworded).await.unwrap();
     assert_eq!(keys(10).await, [("began".to_owned(), 0), ("other".to_owned(), 0)]);
-    let due = store.due(at(10), 9, &Unrecorded::default()).await.unwrap();
+    let due = store.due(at(10), 9, &none).await.unwrap();
     assert_eq!(due[0].announcement, announcement("began", Some("r1"), 10));
 
     store.postponed(due[0].id, at(60), "503").await.unwrap();
     store.delivered(due[1].id, at(11)).await.unwrap();
     assert_eq!(keys(59).await, [], "the end waits for the beginning");
-    assert_eq!(
-        store.next_due(&Unrecorded::default()).await.unwrap(),
-        Some(at(60)),
-        "nothing can be done before"
-    );
+    assert_eq!(store.next_due(&none).await.unwrap(), Some(at(60)), "nothing can be done before");
     assert_eq!(keys(60).await, [("began".to_owned(), 1)]);
     store.abandoned(due[0].id, at(61), "410").await.unwrap();
     assert_eq!(keys(61).await, [("ended".to_owned(), 0)]);
@@ -296,6 +293,7 @@ async fn an_announcement_that_cannot_be_read_holds_up_no_other() {
     c.execute("UPDATE outbox SET announcement = '{\"kind\":\"of another version\"}' WHERE key = 'one'", [])
         .unwrap();
     let due = store.due(at(10), 9, &Unrecorded::default()).await.unwrap();
+    assert_eq!(store.take_given_up(), 1);
     assert_eq!(due.iter().map(|o| o.announcement.key.as_str()).collect::<Vec<_>>(), ["two"]);
     assert_eq!(shell(dir.path(), "SELECT state FROM announcements"), "waiting\nabandoned");
 }
@@ -576,4 +574,228 @@ async fn the_sqlite3_shell_reads_the_views_while_the_daemon_writes() {
     writing.abort();
     let reason = shell(dir.path(), "SELECT reason FROM decision_log LIMIT 1");
     assert!(reason.starts_with("memory has been above 90 % of its limit for 1m"), "{reason}");
+}
+
+fn raw(dir: &Path) -> Connection {
+    Connection::open(dir.join(FILE)).unwrap()
+}
+
+fn count(dir: &Path, what: &str) -> i64 {
+    raw(dir).query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn open_rollbacks_are_always_loaded_and_closed_ones_as_long_as_they_may_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let now = at(1_800_000_000);
+    let days = |days: u64| now.before(Duration::from_secs(days * 24 * 3600));
+    let over = || RollbackOutcome::Void(String::new());
+    let ended_late = RollbackRecord { ended: Some(days(29)), ..record("5", "e", days(32), over()) };
+    let records = [
+        record("1", "a", days(300), RollbackOutcome::Executing),
+        record("2", "b", days(70), RollbackOutcome::Verifying),
+        record("3", "c", days(31), over()),
+        record("4", "d", days(29), RollbackOutcome::Stuck("both failed".into())),
+        ended_late,
+    ];
+    store.remember(records.map(|r| LedgerChange::RollbackOpened(Box::new(r))).into()).await.unwrap();
+    let loaded = async |now| -> Vec<String> {
+        store.load(now).await.unwrap().rollbacks.iter().map(|r| r.id.to_string()).collect()
+    };
+    assert_eq!(loaded(now).await, ["1", "2", "5", "4"], "oldest first");
+    let later = now + Duration::from_secs(365 * 24 * 3600);
+    assert_eq!(loaded(later).await, ["1", "2"], "it is the time now that counts, not the newest row");
+    assert_eq!(loaded(at(0)).await.len(), 5, "with a clock that is wrong, none is passed over");
+}
+
+#[tokio::test]
+async fn a_flag_that_is_taken_back_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    for of in [None, Some(service("shop"))] {
+        let stuck = Flags { paused: None, stuck: Some("look".into()) };
+        store.remember(vec![LedgerChange::Flags { service: of.clone(), flags: stuck }]).await.unwrap();
+        assert_eq!(count(dir.path(), "flags"), 1);
+        store.remember(vec![LedgerChange::Flags { service: of, flags: Flags::default() }]).await.unwrap();
+        assert_eq!(store.load(at(1)).await.unwrap().flags, []);
+        assert_eq!(count(dir.path(), "flags"), 0);
+    }
+}
+
+#[tokio::test]
+async fn snapshots_are_replaced_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let (shop, good) = (service("shop"), ReleaseId::new("good"));
+    let snapshot =
+        |v: &str| Snapshot { name: "a".into(), inspect: json!(v), image: json!(1), context: json!({}) };
+    store.save_snapshots(&shop, &good, &[snapshot("old")]).await.unwrap();
+    // Two of one name break the rule of the table.
+    assert!(store.save_snapshots(&shop, &good, &[snapshot("x"), snapshot("y")]).await.is_err());
+    assert_eq!(store.snapshots(&shop, &good).await.unwrap(), [snapshot("old")]);
+}
+
+#[tokio::test]
+async fn the_outbox_believes_what_could_not_be_written_into_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    for (key, rollback) in [("began", Some("r")), ("ended", Some("r")), ("other", None)] {
+        store.enqueue(&announcement(key, rollback, 10)).await.unwrap();
+    }
+    let due = async |settled: &[i64], held: &[i64]| -> Vec<String> {
+        let but = Unrecorded { settled: settled.into(), held: held.into() };
+        store.due(at(10), 9, &but).await.unwrap().into_iter().map(|o| o.announcement.key).collect()
+    };
+    assert_eq!(due(&[], &[]).await, ["began", "other"]);
+    assert_eq!(due(&[1], &[]).await, ["ended", "other"], "the beginning was delivered");
+    assert_eq!(due(&[], &[1]).await, ["other"], "the end waits for the beginning, which was postponed");
+    assert_eq!(due(&[1, 2], &[3]).await, [""; 0]);
+    let (r, but) = (RollbackId::new("r"), Unrecorded { settled: vec![1, 2], held: vec![] });
+    assert!(store.waits(&r, &Unrecorded::default()).await.unwrap());
+    assert!(!store.waits(&r, &but).await.unwrap());
+    for id in 1..=3 {
+        store.postponed(id, at(3600), "503").await.unwrap();
+    }
+    assert_eq!(store.next_due(&but).await.unwrap(), Some(at(3600)));
+    store.hasten(at(10)).await.unwrap();
+    assert_eq!(due(&[], &[]).await, ["began", "other"]);
+    let but = Unrecorded { settled: vec![1, 2, 3], held: vec![] };
+    assert_eq!(store.next_due(&but).await.unwrap(), None);
+}
+
+/// A store as a power cut leaves it: the log beside it is not empty.
+async fn image_of_a_crash(into: &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    for n in 0..50 {
+        store.remember(vec![LedgerChange::Decided(decision("shop", at(n)))]).await.unwrap();
+    }
+    raw(dir.path()).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    store.remember(vec![LedgerChange::Decided(decision("last", at(1)))]).await.unwrap();
+    for name in [FILE.to_owned(), format!("{FILE}-wal")] {
+        std::fs::copy(dir.path().join(&name), into.join(&name)).unwrap();
+    }
+    assert!(std::fs::metadata(into.join(format!("{FILE}-wal"))).unwrap().len() > 0);
+}
+
+#[tokio::test]
+async fn a_damaged_file_keeps_its_log_too() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 6] = [
+        ("garbage for a header", |b| b[..100].fill(0xAA)),
+        ("not a database at all", |b| *b = b"[notify]\nwebhook = 1\n".repeat(50)),
+        ("a page of zeros", |b| b[4096 * 2..4096 * 3].fill(0)),
+        ("a page of garbage", |b| b[4096 * 5..4096 * 6].fill(0xFF)),
+        ("cut in the middle of a page", |b| b.truncate(b.len() / 2 + 100)),
+        ("cut to nothing", Vec::clear),
+    ];
+    for (name, damage) in damages {
+        let dir = tempfile::tempdir().unwrap();
+        image_of_a_crash(dir.path()).await;
+        let mut spoiled = std::fs::read(dir.path().join(FILE)).unwrap();
+        damage(&mut spoiled);
+        std::fs::write(dir.path().join(FILE), spoiled).unwrap();
+        let bytes =
+            || [FILE.to_owned(), format!("{FILE}-wal")].map(|n| std::fs::read(dir.path().join(n)).unwrap());
+        let before = bytes();
+        for _ in 0..2 {
+            let e = refused(dir.path()).await;
+            assert!(matches!(e, StoreError::Damaged { .. }) && !e.to_string().contains('\n'), "{name}: {e}");
+            assert!(bytes() == before, "{name}: it was touched");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    image_of_a_crash(dir.path()).await;
+    let store = Store::open(dir.path()).await.unwrap();
+    assert_eq!(store.decisions(None, 1).await.unwrap(), [decision("last", at(1))], "undamaged, it is read");
+}
+
+#[tokio::test]
+async fn a_copy_that_was_put_back_is_made_private_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    image_of_a_crash(dir.path()).await;
+    for name in [FILE.to_owned(), format!("{FILE}-wal")] {
+        std::fs::set_permissions(dir.path().join(name), PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    let store = Store::open(dir.path()).await.unwrap();
+    store.probe().await.unwrap();
+    for name in [FILE.to_owned(), format!("{FILE}-wal"), format!("{FILE}-shm")] {
+        let mode = std::fs::metadata(dir.path().join(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_damage_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let changes =
+        vec![LedgerChange::Entry { service: service("shop"), entry: entry("good", 1, Standing::Trial) }];
+    store.remember(changes).await.unwrap();
+    raw(dir.path()).execute("UPDATE releases SET detail = '{}'", []).unwrap();
+    let e = store.load(at(1)).await.expect_err("it is not an entry");
+    assert!(matches!(&e, StoreError::Damaged { why, .. } if why.contains("a row cannot be read")), "{e:?}");
+}
+
+/// `count` numbers, as a table with one column `n`.
+fn numbers(count: u32) -> String {
+    format!("WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})")
+}
+
+#[tokio::test]
+async fn histories_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let fill = |count: u32, insert: &str| {
+        raw(dir.path()).execute(&insert.replace("NUMBERS", &numbers(count)), []).unwrap();
+    };
+    fill(
+        20_500,
+        "INSERT INTO decisions (at_ms, service, verdict, reason_kind, reason, dry_run, detail)
+         NUMBERS SELECT n, 's', 'hold', 'k', 'r', 0, '{}' FROM numbers",
+    );
+    fill(
+        10_500,
+        "INSERT INTO rollbacks (id, service, environment, to_release, reason, decided_by, started_ms, outcome, resolution, detail)
+         NUMBERS SELECT printf('1-%06d', n), 's', 'e', 't', 'r', 'd', n, iif(n = 1, 'executing', 'void'), '', '{}' FROM numbers",
+    );
+    store
+        .remember(vec![
+            LedgerChange::Decided(decision("shop", at(1))),
+            LedgerChange::RollbackOpened(Box::new(record("2-1", "shop", at(1), RollbackOutcome::Executing))),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(count(dir.path(), "decisions"), 20_000);
+    assert_eq!(count(dir.path(), "rollbacks"), 10_000 + 1);
+    assert_eq!(count(dir.path(), "rollbacks WHERE outcome = 'executing'"), 2, "an open one is never dropped");
+
+    fill(
+        10_500,
+        "INSERT INTO journals_closed (rollback, at_ms) NUMBERS SELECT n, unixepoch() * 1000 - 1 FROM numbers",
+    );
+    fill(
+        10_500,
+        "INSERT INTO journal (rollback, sequence, at_ms, event) NUMBERS SELECT n, 1, 1, '1' FROM numbers",
+    );
+    fill(1, "INSERT INTO journals_closed VALUES ('old', (unixepoch() - 91 * 86400) * 1000)");
+    fill(1, "INSERT INTO journal VALUES ('old', 1, 1, '1')");
+    store.append_journal(&RollbackId::new("open"), &json!(1), false).await.unwrap();
+    store.append_journal(&RollbackId::new("new"), &json!(1), true).await.unwrap();
+    assert_eq!(count(dir.path(), "journals_closed"), 500);
+    assert_eq!(count(dir.path(), "journal"), 500 + 1, "the open one is kept besides");
+    assert_eq!(count(dir.path(), "journal WHERE rollback = 'old'"), 0);
+
+    let outbox = "INSERT INTO outbox (key, at_ms, kind, title, next_ms, announcement, delivered_ms)";
+    fill(5_500, &format!("{outbox} NUMBERS SELECT 'done' || n, 1, 'k', 't', 1, '{{}}', 1 FROM numbers"));
+    fill(1_005, &format!("{outbox} NUMBERS SELECT 'waits' || n, 1, 'k', 't', 1, '{{}}', NULL FROM numbers"));
+    store.enqueue(&announcement("new", None, 1)).await.unwrap();
+    assert_eq!(count(dir.path(), "announcements WHERE state = 'waiting'"), 1_000);
+    assert_eq!(count(dir.path(), "announcements WHERE state = 'abandoned'"), 6);
+    assert_eq!(store.take_given_up(), 6);
+    assert_eq!(store.take_given_up(), 0, "counted once");
+    store.enqueue(&announcement("newer", None, 1)).await.unwrap();
+    assert_eq!(count(dir.path(), "announcements WHERE state != 'waiting'"), 5_001);
 }
