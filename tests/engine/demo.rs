@@ -2,8 +2,16 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::support::{Bed, Image, eventually, handed_over, seconds};
+
+/// One after the other: each takes the ports of this host that it finds free.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn demo(bed: &Bed, words: &[&str]) -> Command {
     let mut command = Command::new(handed_over("BACKSTOP_BIN"));
@@ -48,6 +56,7 @@ fn send(child: &Child, signal: &str) {
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn demo_shows_a_rollback_and_takes_everything_away_and_can_be_run_again() {
+    let _alone = alone();
     let bed = Bed::lease();
     // A neighbour that another Backstop would watch: the demo's own one leaves it alone.
     bed.image("neighbour:v1", &Image::demo("v1").env("DEMO_BAD", "1"));
@@ -73,6 +82,7 @@ fn demo_shows_a_rollback_and_takes_everything_away_and_can_be_run_again() {
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn demo_that_is_interrupted_takes_everything_away() {
+    let _alone = alone();
     let bed = Bed::lease();
     let before = inventory(&bed);
     for (line, signal) in [("Making two images", "-INT"), ("users    get v1", "-HUP"), ("decides", "-TERM")] {
@@ -96,6 +106,7 @@ fn demo_that_is_interrupted_takes_everything_away() {
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn demo_touches_nothing_of_others_and_tidies_up_after_a_killed_one() {
+    let _alone = alone();
     let bed = Bed::lease();
     bed.image("web:v1", &Image::demo("v1"));
     bed.deploy("backstop-demo-shop", "web:v1", &[]);

@@ -85,8 +85,10 @@ impl Daemon {
             }
         };
         tokio::select! {
-            waited = tokio::time::timeout(READY, asking) => waited.context("the daemon does not get ready"),
+            // First: were the port taken by then, another daemon would answer for ours.
+            biased;
             why = ended(&mut self.task) => Err(why),
+            waited = tokio::time::timeout(READY, asking) => waited.context("the daemon does not get ready"),
         }
     }
 

@@ -102,7 +102,7 @@ impl Stage {
             screen: Screen::detect(),
             clock: Clock::start(),
             engine: engine.host(),
-            shop: Shop::new(engine, free_port(SHOP_PORT)?),
+            shop: Shop::new(engine),
             touched: false,
             daemon: None,
         })
@@ -120,6 +120,8 @@ impl Stage {
         self.start_daemon().await?;
         let url = self.daemon.as_ref().map(Daemon::url).context("the daemon was started")?.to_owned();
         let client = Client::new(&url, None)?;
+        // As late as can be: it is only taken when the container starts.
+        self.shop.port = free_port(SHOP_PORT)?;
         let mut user = User::of(self.shop.port, self.clock)?;
 
         self.show(&format!(
@@ -146,11 +148,12 @@ impl Stage {
         self.show(&format!("$ docker rm -f {NAME}\n$ {}\n", self.shop.command(BAD)))?;
         let mut bad = Watch::new(&client, &self.screen, &mut user, self.clock).knowing(known);
         self.shop.deploy(BAD).await?;
-        bad.until(ROLLBACK_MAX, "the rollback", |watch, _| {
-            watch.rollback.as_ref().is_some_and(|r| r.over)
-                && watch.served.last().is_some_and(|(_, s)| *s == well)
-        })
-        .await?;
+        let is_over = |watch: &Watch<'_>, state: &str| {
+            let serves = watch.served.last().is_some_and(|(_, serving)| *serving == well);
+            // The record is closed a moment before the state moves on, and that is to be seen.
+            serves && watch.rollback.as_ref().is_some_and(|r| r.over) && state != "verifying"
+        };
+        bad.until(ROLLBACK_MAX, "the rollback", |watch, view| is_over(watch, &view.summary.state)).await?;
         let record = bad.rollback.as_ref().context("a rollback that is over has a record")?;
         anyhow::ensure!(record.outcome == "verified", "the rollback was not proved: {}", record.detail);
         self.show(&summary(record, answered(&bad.served, record, &well), &self.screen))?;

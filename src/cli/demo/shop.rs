@@ -1,7 +1,6 @@
 //! What the demo makes in the engine: two images and one container at a time, as any CI job would make them, without
 //! a word to Backstop. Everything carries a label of the demo's own, and only what carries it is ever taken away.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +47,9 @@ pub(super) struct Shop {
 }
 
 impl Shop {
-    pub(super) fn new(engine: Engine, port: u16) -> Self {
-        Self { engine: Arc::new(engine), port, tasks: TaskTracker::new() }
+    /// Nothing is asked of the engine yet.
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine: Arc::new(engine), port: 0, tasks: TaskTracker::new() }
     }
 
     /// Finds out whether the engine answers and the names are free, or left by a demo that did not end well.
@@ -63,17 +63,21 @@ impl Shop {
                 )
                 .into());
         }
-        let container = found(self.engine.json(&format!("/containers/{NAME}/json")).await)?;
-        if let Some(container) = container {
-            match container["Config"]["Labels"][OF_CONTAINER].as_str() {
-                Some(pid) if demo_runs(pid) => {
-                    return Err(taken(&format!("another demo runs (process {pid})")));
-                }
-                Some(_) => {}
-                None => {
-                    return Err(taken(&format!("a container called {NAME} exists that no demo made")));
-                }
+        // By label, not by name: in the middle of a rollback nothing has the name for a moment.
+        let containers = list(&self.engine, "/containers/json?all=1&", OF_CONTAINER).await?;
+        let images = list(&self.engine, "/images/json?", OF_IMAGE).await?;
+        for (thing, label) in
+            containers.iter().map(|c| (c, OF_CONTAINER)).chain(images.iter().map(|i| (i, OF_IMAGE)))
+        {
+            if let Some(pid) = thing["Labels"][label].as_str().filter(|pid| demo_runs(pid)) {
+                return Err(Failure::new(Code::Failure, format!("another demo runs (process {pid})"))
+                    .hint("end it with Ctrl-C where it was started, or wait for its end")
+                    .into());
             }
+        }
+        let container = found(self.engine.json(&format!("/containers/{NAME}/json")).await)?;
+        if container.is_some_and(|container| container["Config"]["Labels"][OF_CONTAINER].is_null()) {
+            return Err(taken(&format!("a container called {NAME} exists that no demo made")));
         }
         for image in [GOOD, BAD] {
             let image_found = found(self.engine.json(&format!("/images/{image}/json")).await)?;
@@ -148,8 +152,7 @@ fn specification(image: &str, port: u16) -> Value {
 }
 
 async fn remove_containers(engine: &Engine) -> Result<(), RuntimeError> {
-    let listed = engine.json(&format!("/containers/json?all=1&filters={}", labelled(OF_CONTAINER))).await?;
-    for container in listed.as_array().into_iter().flatten() {
+    for container in list(engine, "/containers/json?all=1&", OF_CONTAINER).await? {
         let path = format!("/containers/{}?force=1&v=1", container["Id"].as_str().unwrap_or_default());
         found(engine.call(Method::DELETE, &path, None, SLOW).await)?;
     }
@@ -157,8 +160,7 @@ async fn remove_containers(engine: &Engine) -> Result<(), RuntimeError> {
 }
 
 async fn remove_images(engine: &Engine) -> Result<(), RuntimeError> {
-    let listed = engine.json(&format!("/images/json?filters={}", labelled(OF_IMAGE))).await?;
-    for image in listed.as_array().into_iter().flatten() {
+    for image in list(engine, "/images/json?", OF_IMAGE).await? {
         let mut tags = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str);
         // Images that somebody built on top of one of these inherit its label.
         let ours = |tag: &str| [REPOSITORY, KEEP, "<none>"].contains(&tag.split(':').next().unwrap_or(tag));
@@ -170,9 +172,12 @@ async fn remove_images(engine: &Engine) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-/// A list filter, ready for a URL: `{"label":["..."]}`.
-fn labelled(label: &str) -> String {
-    format!("%7B%22label%22%3A%5B%22{label}%22%5D%7D")
+/// Everything that carries a label.
+async fn list(engine: &Engine, path: &str, label: &str) -> Result<Vec<Value>, RuntimeError> {
+    // {"label":["..."]}, ready for a URL.
+    let filter = format!("filters=%7B%22label%22%3A%5B%22{label}%22%5D%7D");
+    let listed = engine.json(&format!("{path}{filter}")).await?;
+    Ok(listed.as_array().cloned().unwrap_or_default())
 }
 
 /// An answer, or none if there is no such thing.
@@ -191,7 +196,7 @@ fn demo_runs(pid: &str) -> bool {
     pid != std::process::id().to_string() && command.split(|byte| *byte == 0).any(|word| word == b"demo")
 }
 
-fn taken(what: &dyn Display) -> anyhow::Error {
+fn taken(what: &str) -> anyhow::Error {
     Failure::new(Code::Failure, format!("{what}; nothing was touched"))
         .hint(format!(
             "if it can go: `docker rm -f {NAME}; docker rmi {GOOD} {BAD}`, then run the demo again"

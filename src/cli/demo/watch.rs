@@ -22,9 +22,6 @@ const USE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(100);
 /// An answer later than this is none to a person.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// While nothing answers, the first tries are given up after this already, each one later than the one before: a
-/// connection begun just before the app listens may hang for a second, while the next user is served at once.
-const IMPATIENCE: Duration = Duration::from_millis(100);
 /// Changes that may wait to be shown; there are a handful in the whole demo.
 const CHANGES_MAX: usize = 256;
 
@@ -54,6 +51,7 @@ pub(super) struct Watch<'a> {
     user: &'a mut User,
     clock: Clock,
     deployed: Timestamp,
+    looked: Timestamp,
     /// Everything that users got since then.
     pub(super) served: Vec<(Timestamp, Serving)>,
     /// The newest rollback since then.
@@ -64,7 +62,10 @@ pub(super) struct Watch<'a> {
 /// What was told already.
 #[derive(Debug, Default)]
 struct Told {
+    /// Name and sentence of the state.
     state: String,
+    /// Its name alone.
+    name: String,
     decision: Option<Time>,
     journal: usize,
 }
@@ -95,20 +96,14 @@ impl User {
             .no_proxy()
             .tls_certs_only([])
             .pool_max_idle_per_host(0)
+            .timeout(PATIENCE)
             .build()
             .context("the HTTP client could not be made")?;
         let (sender, changes) = mpsc::channel(CHANGES_MAX);
         let task = tokio::spawn(async move {
             let mut last = None;
-            let mut patience = PATIENCE;
             loop {
-                let answer = tokio::time::timeout(patience, serving(&http, port)).await;
-                patience = match &answer {
-                    Ok(Serving::Well(_) | Serving::Badly(..)) => PATIENCE,
-                    Ok(Serving::Nothing) => IMPATIENCE,
-                    Err(_) => PATIENCE.min(patience * 2),
-                };
-                let serving = answer.unwrap_or(Serving::Nothing);
+                let serving = serving(&http, port).await;
                 if last.as_ref() != Some(&serving) {
                     last = Some(serving.clone());
                     if sender.send((clock.now(), serving)).await.is_err() {
@@ -148,7 +143,7 @@ impl<'a> Watch<'a> {
         while user.changes.try_recv().is_ok() {}
         let deployed = clock.now();
         let (served, told) = (Vec::new(), Told::default());
-        Self { client, screen, user, clock, deployed, served, rollback: None, told }
+        Self { client, screen, user, clock, deployed, looked: deployed, served, rollback: None, told }
     }
 
     /// What was told of an earlier release's state is not told again.
@@ -190,6 +185,7 @@ impl<'a> Watch<'a> {
 
     /// One look at both witnesses; shows what is new.
     async fn look(&mut self) -> anyhow::Result<Option<ServiceView>> {
+        let now = self.clock.now();
         // Unknown before Backstop has seen the container.
         let view = self.client.get::<ServiceView>(&["api", "v1", "services", NAME], &[]).await;
         let view = view.ok().map(|answer| answer.view);
@@ -206,7 +202,7 @@ impl<'a> Watch<'a> {
                     .map(|answer| answer.view),
                 None => None,
             };
-            lines = self.told.news(view, detail.as_ref(), self.clock.now());
+            lines = self.told.news(view, detail.as_ref(), self.looked, now);
             if let Some(detail) = detail {
                 self.rollback = Some(detail.rollback);
             }
@@ -216,6 +212,7 @@ impl<'a> Watch<'a> {
             lines.push(Line { at, who: Who::User { well }, text: format!("get {serving}") });
             self.served.push((at, serving));
         }
+        self.looked = now;
         lines.sort_by_key(|line| line.at);
         for line in lines {
             write_out(&line.render(self.deployed, self.screen))?;
@@ -225,20 +222,24 @@ impl<'a> Watch<'a> {
 }
 
 impl Told {
-    /// What is new in Backstop's answers.
-    fn news(&mut self, view: &ServiceView, detail: Option<&RollbackDetailView>, now: Timestamp) -> Vec<Line> {
+    /// What is new in Backstop's answers; nothing is older than the last look, `since`.
+    fn news(
+        &mut self,
+        view: &ServiceView,
+        detail: Option<&RollbackDetailView>,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Line> {
         let mut lines = Vec::new();
         let summary = &view.summary;
-        // What only counts down is no change.
-        let sentence = summary.sentence.split(" for another ").next().unwrap_or(&summary.sentence);
-        let state = match summary.state.as_str() {
-            // The sentence begins with it.
-            "rolling_back" => sentence.to_owned(),
-            state => format!("{}: {sentence}", state.replace('_', " ")),
-        };
+        let state = in_words(&summary.state, &summary.sentence);
         if state != self.state {
+            // A state began when it says; another sentence in the same state is as old as this look.
+            let is_same = self.name == summary.state;
+            let at = if is_same { now } else { moment(summary.since).clamp(since, now) };
             self.state.clone_from(&state);
-            lines.push(Line { at: now, who: Who::Sees, text: state });
+            self.name.clone_from(&summary.state);
+            lines.push(Line { at, who: Who::Sees, text: state });
         }
         let rollback = view.last_decision.as_ref().filter(|d| d.verdict == "rollback");
         if let Some(decision) = rollback.filter(|d| self.decision != Some(d.at)) {
@@ -253,6 +254,16 @@ impl Told {
             self.journal = self.journal.max(detail.journal.len());
         }
         lines
+    }
+}
+
+/// A state with its sentence. What only counts down is no change, and left out.
+fn in_words(state: &str, sentence: &str) -> String {
+    let sentence = sentence.split(" for another ").next().unwrap_or(sentence);
+    match state {
+        // The sentence begins with it.
+        "rolling_back" => sentence.to_owned(),
+        state => format!("{}: {sentence}", state.replace('_', " ")),
     }
 }
 
@@ -301,4 +312,38 @@ impl std::fmt::Display for Serving {
 /// The API's time as a moment.
 pub(super) fn moment(at: Time) -> Timestamp {
     Timestamp::from_millis(u64::try_from(at.as_millisecond()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    #[test]
+    fn a_countdown_is_no_news() {
+        let words = |left: &str| in_words("trial", &format!("shop:v1 [3fa9] is on trial for another {left}"));
+        assert_eq!(words("2.3s"), "trial: shop:v1 [3fa9] is on trial");
+        assert_eq!(words("2.3s"), words("295ms"));
+        assert_eq!(in_words("cooling_down", "shop:v1 was put back"), "cooling down: shop:v1 was put back");
+        assert_eq!(in_words("rolling_back", "rolling back from shop:v2"), "rolling back from shop:v2");
+    }
+
+    #[test]
+    fn every_step_is_told_once_and_what_went_wrong_always() {
+        assert_eq!(step("begun: start shop: the outage ends").unwrap(), "start shop: the outage ends");
+        assert_eq!(step("done: start shop: the outage ends"), None);
+        assert_eq!(step("failed: start shop: no").unwrap(), "failed: start shop: no");
+    }
+
+    #[test]
+    fn a_line_fits_the_screen_and_says_in_words_what_its_colour_says() {
+        let screen =
+            Screen { columns: Some(80), zone: TimeZone::UTC, now: crate::api::time(Timestamp::from_secs(1)) };
+        let text = "health check failed 2 times in a row over 1s ".repeat(5);
+        let line = Line { at: Timestamp::from_millis(13_400), who: Who::Decides, text };
+        let plain = anstream::adapter::strip_str(&line.render(Timestamp::from_secs(1), &screen)).to_string();
+        assert!(plain.starts_with(" 12.4s  decides  health check failed"), "{plain}");
+        assert!(plain.lines().count() > 2 && plain.lines().all(|line| line.len() <= 80), "{plain}");
+    }
 }
