@@ -131,7 +131,7 @@ fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String
     let Some(wanted) = to else {
         return service.target.clone().ok_or_else(|| {
             format!(
-                "{} has no known-good release to go back to; next: backstop explain {}",
+                "{} has no other known-good release to go back to; next: backstop explain {}",
                 service.name, service.name
             )
         });
@@ -141,7 +141,15 @@ fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String
             let known: Vec<String> =
                 service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name)
+            match &service.current {
+                Some(runs) if runs.answers_to(wanted) => {
+                    format!(
+                        "{wanted} is what {} runs already; other known-good releases: {known}",
+                        service.name
+                    )
+                }
+                _ => format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name),
+            }
         },
     )
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Output;
 use super::client::Client;
 use super::table::{Screen, bold, release, release_or, span};
-use crate::api::views::{RollbackDetailView, RollbackView, RollbacksView};
+use crate::api::views::{ReleaseView, RollbackDetailView, RollbackView, RollbacksView};
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -46,11 +46,14 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
         .rollbacks
         .iter()
         .map(|rollback| {
-            let from = rollback.from.as_ref().map_or("nothing", |from| &from.reference);
+            // Identities where the references do not tell the two apart: another configuration, or a tag that moved.
+            let alike = rollback.from.as_ref().is_some_and(|from| from.reference == rollback.to.reference);
+            let short = |found: &ReleaseView| if alike { release(found) } else { found.reference.clone() };
+            let from = rollback.from.as_ref().map_or_else(|| "nothing".to_owned(), short);
             let row = [
                 screen.moment(rollback.started),
                 rollback.service.clone(),
-                format!("{from} -> {}", rollback.to.reference),
+                format!("{from} -> {}", short(&rollback.to)),
                 screen.mark(&rollback.outcome),
                 rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
                 rollback.id.clone(),

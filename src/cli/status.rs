@@ -107,7 +107,9 @@ fn services(status: &StatusView, screen: &Screen) -> String {
 /// What goes on, for the services where something does.
 fn sentences(status: &StatusView, screen: &Screen) -> String {
     let mut text = String::new();
-    for service in status.services.iter().filter(|service| service.state != "steady") {
+    for service in
+        status.services.iter().filter(|s| s.state != "steady" || s.sentence.starts_with("nothing runs"))
+    {
         if text.is_empty() {
             text.push('\n');
         }

@@ -478,8 +478,12 @@ impl Service {
         }
         let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
         match self.state {
-            State::Trial if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
-            State::Steady if self.replicas.is_empty() => "nothing runs: somebody removed it".into(),
+            State::Trial | State::Steady if self.replicas.is_empty() => {
+                "nothing runs: somebody removed it".into()
+            }
+            State::Trial | State::Steady if self.was_stopped() => {
+                format!("nothing runs: {current} was stopped, or ended without an error")
+            }
             State::Trial if now < self.trial_ends => {
                 format!("{current} is on trial for another {}", human(self.trial_ends.since(now)))
             }
@@ -504,6 +508,13 @@ impl Service {
                 self.name
             ),
         }
+    }
+
+    /// Every replica has ended as it was asked to, or without an error: no row is breached, and nothing serves.
+    fn was_stopped(&self) -> bool {
+        self.replicas
+            .iter()
+            .all(|replica| replica.phase == Phase::Exited && !self.exits.crashed.contains_key(&replica.id))
     }
 
     /// Why a breach is not acted on, if that was decided.

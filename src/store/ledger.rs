@@ -59,8 +59,9 @@ impl Store {
         self.reader
             .call(move |c| {
                 let mut rows = c.prepare(
-                    "SELECT detail FROM rollbacks WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR id < ?2)
-                     ORDER BY id DESC LIMIT ?3",
+                    "SELECT detail FROM rollbacks WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL
+                         OR (started_ms, id) < (SELECT started_ms, id FROM rollbacks WHERE id = ?2))
+                     ORDER BY started_ms DESC, id DESC LIMIT ?3",
                 )?;
                 details(rows.query(params![service, before, limit.min(PAGE_MAX)])?)
             })

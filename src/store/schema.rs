@@ -73,7 +73,7 @@ CREATE VIEW rollback_log AS SELECT
     datetime(started_ms / 1000, 'unixepoch') AS date, environment, service,
     coalesce(from_release, '-') AS rolled_back_from, to_release AS rolled_back_to, reason, decided_by,
     round((coalesce(ended_ms, applied_ms) - started_ms) / 1000.0, 1) AS duration_s, outcome, resolution, id
-FROM rollbacks ORDER BY id DESC;
+FROM rollbacks ORDER BY started_ms DESC, id DESC;
 
 CREATE VIEW decision_log AS SELECT
     datetime(at_ms / 1000, 'unixepoch') AS date, service, verdict, reason, dry_run

@@ -219,6 +219,24 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
     assert_eq!(store.decisions(None, 1).await.unwrap(), [decision("blog", now)]);
 }
 
+/// An id is given when a replacement is prepared, which may be long before the decision.
+#[tokio::test]
+async fn rollbacks_are_listed_by_when_they_were_decided() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let at = Timestamp::from_secs;
+    let opened = [("1", 300), ("2", 100), ("3", 200)].map(|(id, started)| {
+        LedgerChange::RollbackOpened(Box::new(record(id, "shop", at(started), RollbackOutcome::Executing)))
+    });
+    store.remember(opened.into()).await.unwrap();
+    let (mut listed, mut before) = (Vec::new(), None);
+    while let Some(last) = store.rollbacks(None, before.as_ref(), 1).await.unwrap().pop() {
+        listed.push(last.id.to_string());
+        before = Some(last.id);
+    }
+    assert_eq!(listed, ["1", "3", "2"], "newest decision first, page by page");
+}
+
 #[tokio::test]
 async fn specifications_and_journals_come_back_in_order() {
     let dir = tempfile::tempdir().unwrap();
