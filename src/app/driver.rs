@@ -16,9 +16,10 @@ use super::hands::{Hands, Job};
 use crate::clock::Clock;
 use crate::core::announcement::{Announcement, AnnouncementKind};
 use crate::core::ledger::LedgerChange;
-use crate::core::release::{Release, ServiceName};
-use crate::core::snapshot::FleetSnapshot;
-use crate::core::{Command, Effect, Executed, Fleet, Input, Timestamp};
+use crate::core::observation::Refusal;
+use crate::core::release::{Release, ReleaseId, ServiceName};
+use crate::core::snapshot::{FleetSnapshot, State};
+use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, Timestamp};
 use crate::metrics::Metrics;
 use crate::notify::NotifierHandle;
 use crate::runtime::Runtime;
@@ -90,6 +91,10 @@ pub(super) struct Books {
     last_published: Option<Timestamp>,
     /// Dropped samples that were counted already.
     dropped: u64,
+    /// What was logged of the engine, of each service, and of those that are refused.
+    engine: String,
+    told: HashMap<ServiceName, (State, Option<ReleaseId>)>,
+    refused: Vec<Refusal>,
 }
 
 impl Books {
@@ -334,6 +339,29 @@ impl Driver {
         });
     }
 
+    /// Logs what changed since the last picture: whoever follows the log sees that a service was noticed, and how it
+    /// fares.
+    fn tell_changes(&mut self, fleet: &FleetSnapshot) {
+        let engine = engine_words(fleet);
+        if engine != self.books.engine {
+            info!("{engine}");
+            self.books.engine = engine;
+        }
+        for s in &fleet.services {
+            let now = (s.state, s.current.as_ref().map(|c| c.id.clone()));
+            if self.books.told.get(&s.name) != Some(&now) {
+                info!(service = %s.name, "{}: {}", s.state.name().replace('_', " "), s.sentence);
+                self.books.told.insert(s.name.clone(), now);
+            }
+        }
+        self.books.told.retain(|name, _| fleet.services.iter().any(|s| s.name == *name));
+        for refusal in fleet.refused.iter().filter(|r| !self.books.refused.contains(r)) {
+            let problems = refusal.problems.join("; ");
+            warn!(service = %refusal.service, container = refusal.container, "not watched: {problems}");
+        }
+        self.books.refused.clone_from(&fleet.refused);
+    }
+
     /// Publishes the picture for API, metrics and probes.
     fn publish(&mut self, at_once: bool) {
         let now = self.clock.now();
@@ -355,6 +383,7 @@ impl Driver {
         }
         self.books.dropped = dropped;
         self.systemd.status(&snapshot);
+        self.tell_changes(&snapshot);
         self.published.send_replace(snapshot);
     }
 }
@@ -365,6 +394,17 @@ fn unrecorded(answer: String) -> Result<String, String> {
         "it could not be recorded yet, so a rollback does not begin, and a pause or its end holds only until \
          backstop restarts, unless the store is back by then; without that: {answer}; next: backstop status"
     ))
+}
+
+/// Whether the engine answers, in words for the log.
+fn engine_words(fleet: &FleetSnapshot) -> String {
+    match &fleet.engine {
+        None => String::new(),
+        Some(EngineState::Reachable { .. }) => "the engine answers".into(),
+        Some(EngineState::Unreachable { why }) => {
+            format!("the engine does not answer, it is tried again: {why}")
+        }
+    }
 }
 
 /// Records the specification of what runs, if that is still the release meant, and protects its image and those of

@@ -239,6 +239,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::HealthFailing { failures: 1, last, .. } => write!(f, "health check failed once: {last}"),
             Self::HealthFailing { failures, over, threshold, sustained, last } => write!(
                 f,
                 "health check failed {failures} times in a row over {} (limit: {threshold} over {}); last: {last}",

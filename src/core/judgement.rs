@@ -20,6 +20,9 @@ const PROTECT_RETRY: Duration = Duration::from_secs(30);
 /// While a release is steady its specification is kept afresh this often: networks are connected, tags are pruned.
 const PROTECT_AGAIN: Duration = Duration::from_secs(10 * 60);
 
+/// What a target is called in an announcement of something that is not done, or not yet.
+const WOULD: &str = "Would go back to";
+
 /// A breach that asks for a decision.
 struct Breach {
     reason: Reason,
@@ -319,17 +322,20 @@ impl Service {
         decision: &Decision,
         denial: &GateAnswer,
     ) -> Announcement {
-        let (title, verb) = if kind == AnnouncementKind::NoRollbackTarget {
-            ("BAD RELEASE, AND NO ROLLBACK TARGET", "explain")
+        let (title, next) = if kind == AnnouncementKind::NoRollbackTarget {
+            ("BAD RELEASE, AND NO ROLLBACK TARGET", format!("backstop explain {}", self.name))
         } else if kind == AnnouncementKind::Evaluate {
-            ("DECISION NEEDED", "rollback")
+            ("DECISION NEEDED", format!("backstop rollback {}", self.name))
+        } else if matches!(denial.gate, Gate::OneAtATime | Gate::Cooldown) {
+            let waits = format!("nothing, it goes on by itself; at once: backstop rollback {}", self.name);
+            ("ROLLBACK WAITS", waits)
         } else {
-            ("NOT ROLLED BACK", "explain")
+            ("NOT ROLLED BACK", format!("backstop explain {}", self.name))
         };
         let mut a = self.announcement(turn, kind, title);
-        a.fields.extend(self.about(decision));
+        a.fields.extend(self.about(decision, WOULD));
         a.fields.push(("Not rolled back because".into(), denial.why.clone()));
-        a.next = Some(format!("backstop {verb} {}", self.name));
+        a.next = Some(next);
         a
     }
 
@@ -344,18 +350,18 @@ impl Service {
             Verdict::Evaluate | Verdict::Hold => (AnnouncementKind::Evaluate, "DECISION NEEDED"),
         };
         let mut a = self.announcement(turn, kind, title);
-        a.fields.extend(self.about(&decision));
+        a.fields.extend(self.about(&decision, WOULD));
         a.next = Some(format!("backstop rollback {}", self.name));
         turn.effect(Effect::Announce(a));
     }
 
     /// The fields that every announcement about a decision has.
-    pub(crate) fn about(&self, decision: &Decision) -> Vec<(String, String)> {
+    pub(crate) fn about(&self, decision: &Decision, target: &str) -> Vec<(String, String)> {
         let shown =
             |r: &Option<super::release::Release>| r.as_ref().map_or("none".into(), ToString::to_string);
         vec![
             ("Current version".into(), shown(&decision.from)),
-            ("Rolling back to".into(), shown(&decision.to)),
+            (target.to_owned(), shown(&decision.to)),
             ("Severity".into(), decision.severity.to_string()),
             ("Reason".into(), decision.reason.to_string()),
         ]

@@ -61,7 +61,7 @@ impl Service {
         let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");
         a.key = format!("{}/in-progress", record.id);
         a.rollback = Some(record.id.clone());
-        a.fields.extend(self.about(&record.decision));
+        a.fields.extend(self.about(&record.decision, "Rolling back to"));
         a.fields.push(("Decided by".into(), by.to_owned()));
         a.fields.push(("ETA".into(), self.eta()));
         turn.effect(Effect::Announce(a));
@@ -193,7 +193,7 @@ impl Service {
         };
         let checks: u32 = self.evidence.checks.values().map(|s| s.samples).fold(0, u32::saturating_add);
         let rows = count(findings.iter().filter(|f| f.row.answer == RowAnswer::Ok).count());
-        let health = if checks > 0 { format!(", {checks} health checks among them") } else { String::new() };
+        let health = if checks > 0 { format!("; {checks} health checks passed") } else { String::new() };
         let said = format!(
             "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",
             human(turn.now.since(record.applied.unwrap_or(record.started))),
@@ -211,6 +211,16 @@ impl Service {
         a.fields.push(("Status".into(), said));
         a.fields.push(("Reason".into(), record.decision.reason.to_string()));
         a.fields.push(("Duration".into(), self.durations(turn.now, &record)));
+        if let Some(from) = record.from.as_ref().filter(|from| from.reference == record.to.reference) {
+            let bad = from.image.as_str();
+            let beware = format!(
+                "the tag {} was the same for both: before the next deployment, make sure that it no longer names {bad}",
+                from.reference
+            );
+            if from.image != record.to.image {
+                a.fields.push(("Beware".into(), beware));
+            }
+        }
         a.next = Some(format!("backstop history {}", self.name));
         turn.effect(Effect::Announce(a));
         self.failed_targets.clear();
