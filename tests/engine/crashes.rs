@@ -33,6 +33,12 @@ fn killed_at_every_journal_step() {
 
 /// False if the rollback was over before `event`, so that there was no crash.
 #[track_caller]
+/// Whether a rollback's journal has come to its last word.
+fn is_closed(record: &Value) -> bool {
+    let last = record["journal"].as_array().and_then(|journal| journal.last());
+    last.and_then(|line| line["what"].as_str()).is_some_and(|what| what.starts_with("closed"))
+}
+
 fn survives_a_crash_after(event: u32, bed: &Bed, daemon: &mut Daemon, good: &Value) -> bool {
     daemon.terminate();
     daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
@@ -47,7 +53,10 @@ fn survives_a_crash_after(event: u32, bed: &Bed, daemon: &mut Daemon, good: &Val
         }
         let newest = newest_rollback(daemon, "web")?;
         let over = newest["over"] == true && newest["id"] != before;
-        if over { Ok(false) } else { Err(newest.to_string()) }
+        // What is cleaned up after the verdict is journaled too.
+        let id = newest["id"].as_str().unwrap_or_default();
+        let closed = over && is_closed(&daemon.api(&format!("/api/v1/rollbacks/{id}"))?);
+        if closed { Ok(false) } else { Err(newest.to_string()) }
     });
     daemon.set("BACKSTOP_CRASH_AT", "");
     if crashed {

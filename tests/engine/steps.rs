@@ -608,7 +608,7 @@ fn a_container_that_others_depend_on_is_not_replaced() {
     stage.bed.docker(&["rm", "-f", "shop"]);
     stage.run("shop", &[], "fid:v2", &[]);
     let sidecar =
-        ["run", "-d", "--name", "sidecar", "--network", "container:shop", "-e", "DEMO_LISTEN=:::8085"];
+        ["run", "-d", "--name", "sidecar", "--network", "container:shop", "-e", "DEMO_LISTEN=0.0.0.0:8085"];
     stage.bed.docker(&[&sidecar[..], &["fid:v1"]].concat());
     let error = stage.fails_to_prepare(&stage.plan(&good, "dependent"));
     assert!(error.contains("sidecar shares its network"), "{error}");
