@@ -80,6 +80,29 @@ impl AnnouncementKind {
     }
 }
 
+impl Announcement {
+    /// An announcement about nobody in particular yet, with the environment as its first field.
+    pub(crate) fn new(
+        key: String,
+        at: Timestamp,
+        kind: AnnouncementKind,
+        environment: &str,
+        title: String,
+    ) -> Self {
+        Self {
+            key,
+            at,
+            kind,
+            service: None,
+            rollback: None,
+            environment: environment.to_owned(),
+            title,
+            fields: vec![("Environment".into(), environment.to_owned())],
+            next: None,
+        }
+    }
+}
+
 impl fmt::Display for Announcement {
     /// Plain text, as in the runbooks: a title, then one field a line, then the next command.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

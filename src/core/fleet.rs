@@ -84,7 +84,7 @@ impl Fleet {
     /// Replacements that were made on suspicion and are not needed if we stop now.
     pub fn prepared(&self) -> Vec<RollbackId> {
         let undecided = self.services.values().filter(|s| s.state != State::RollingBack);
-        undecided.filter_map(|s| s.prepared.as_ref()).map(|p| p.request.id.clone()).collect()
+        undecided.filter_map(|s| s.prepared.as_ref()).map(|p| p.id.clone()).collect()
     }
 
     /// Takes in one input and returns what is to be done, in order. Never fails.
@@ -93,11 +93,18 @@ impl Fleet {
         let about = self.take_in(now, input, &mut effects);
         self.watch_engine(now, &mut effects);
         match about {
-            About::Service(name) => self.turn(now, &name, &mut effects),
+            About::Service(name) => self.turn(now, &name, &self.surroundings(now), &mut effects),
             About::Everybody => {
                 let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+                // Looking around costs a look at every service: once for all, and again only after a turn that
+                // changed what the next one sees.
+                let mut around = self.surroundings(now);
                 for name in names {
-                    self.turn(now, &name, &mut effects);
+                    let (done, degraded) = (effects.len(), self.degraded(now, &name));
+                    self.turn(now, &name, &around, &mut effects);
+                    if effects.len() != done || self.degraded(now, &name) != degraded {
+                        around = self.surroundings(now);
+                    }
                 }
             }
         }
@@ -158,13 +165,8 @@ impl Fleet {
                 self.sampled(now, &service, replica, signal, measurement);
                 return About::Service(service);
             }
-            Input::Prepared { rollback, service, result } => {
-                let prepared = self.services.get_mut(&service).and_then(|s| s.prepared.as_mut());
-                if let Some(prepared) = prepared.filter(|p| p.request.id == rollback) {
-                    prepared.result = Some(result);
-                }
-                return About::Service(service);
-            }
+            // How it went is logged; whether it can be used is decided when the rollback is carried out.
+            Input::Prepared { service, .. } => return About::Service(service),
             Input::Protected { service, release, result } => {
                 self.with(now, &service, effects, |s, turn| s.protected(turn, &release, result));
                 return About::Service(service);
@@ -197,14 +199,17 @@ impl Fleet {
         }
     }
 
-    fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
+    fn degraded(&self, now: Timestamp, name: &ServiceName) -> Option<Timestamp> {
+        self.services.get(name).and_then(|s| s.degraded(now))
+    }
+
+    fn turn(&mut self, now: Timestamp, name: &ServiceName, around: &Surroundings, effects: &mut Vec<Effect>) {
         // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
         if !self.services.get(name).is_some_and(|s| s.seen) || self.engine.is_none() {
             return;
         }
-        let around = self.surroundings(now);
         self.with(now, name, effects, |s, turn| {
-            if s.state == State::Verifying { s.verify(turn, &around) } else { s.watch(turn, &around) }
+            if s.state == State::Verifying { s.verify(turn, around) } else { s.watch(turn, around) }
         });
     }
 
@@ -394,17 +399,8 @@ impl Fleet {
     }
 
     fn announcement(&self, now: Timestamp, title: &str) -> Announcement {
-        Announcement {
-            key: format!("daemon/{title}/{}", now.as_millis()),
-            at: now,
-            kind: AnnouncementKind::Daemon,
-            service: None,
-            rollback: None,
-            environment: self.settings.environment.clone(),
-            title: title.to_owned(),
-            fields: vec![("Environment".into(), self.settings.environment.clone())],
-            next: None,
-        }
+        let key = format!("daemon/{title}/{}", now.as_millis());
+        Announcement::new(key, now, AnnouncementKind::Daemon, &self.settings.environment, title.to_owned())
     }
 
     fn expire_pauses(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {

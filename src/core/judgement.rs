@@ -9,7 +9,7 @@ use super::gate::Surroundings;
 use super::io::{Effect, EngineState, RollbackRequest};
 use super::ledger::{LedgerChange, Standing};
 use super::sample::Signal;
-use super::service::{BACKSTOP, Prepared, Service, Turn};
+use super::service::{BACKSTOP, Service, Turn};
 use super::settings::{Action, Severity};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
@@ -147,13 +147,13 @@ impl Service {
     /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
     fn keep_specification(&mut self, turn: &mut Turn<'_>) {
         let wait = if self.current_is_known_good() { PROTECT_AGAIN } else { PROTECT_RETRY };
-        if self.protect.is_some_and(|(at, _)| turn.now.since(at) < wait) {
+        if self.protect.is_some_and(|at| turn.now.since(at) < wait) {
             return;
         }
         let Some(release) = self.current.clone() else {
             return;
         };
-        self.protect = Some((turn.now, true));
+        self.protect = Some(turn.now);
         let older = self.targets().cloned().collect();
         turn.effect(Effect::Protect { service: self.name.clone(), release, older });
     }
@@ -165,7 +165,7 @@ impl Service {
         id: &super::release::ReleaseId,
         result: Result<(), String>,
     ) {
-        self.protect = Some((turn.now, false));
+        self.protect = Some(turn.now);
         let Some(release) = self.current.clone().filter(|c| c.id == *id) else {
             return;
         };
@@ -203,14 +203,14 @@ impl Service {
             stop_grace: self.settings.stop_grace,
             decided: None,
         };
-        self.prepared = Some(Prepared { request: request.clone(), result: None });
+        self.prepared = Some(request.clone());
         turn.effect(Effect::Prepare(request));
     }
 
     /// Removes what was prepared, if anything was.
     pub(crate) fn drop_prepared(&mut self, turn: &mut Turn<'_>) {
         if let Some(prepared) = self.prepared.take() {
-            turn.effect(Effect::Discard { rollback: prepared.request.id });
+            turn.effect(Effect::Discard { rollback: prepared.id });
         }
     }
 

@@ -25,10 +25,10 @@ impl Service {
         event: Event,
     ) {
         let Some(to) = decision.to.clone() else { return };
-        let ready = self.prepared.take_if(|p| p.request.to.id == to.id);
+        let ready = self.prepared.take_if(|p| p.to.id == to.id);
         self.drop_prepared(turn);
         let request = RollbackRequest {
-            id: ready.map_or_else(|| turn.rollback_id(), |p| p.request.id),
+            id: ready.map_or_else(|| turn.rollback_id(), |p| p.id),
             service: self.name.clone(),
             from: decision.from.as_ref().map(|r| r.id.clone()),
             to: to.clone(),

@@ -57,7 +57,8 @@ pub(crate) struct Service {
     pub(crate) counts: BTreeMap<Signal, SampleCounts>,
     pub(crate) exits: Exits,
     pub(crate) flags: Flags,
-    pub(crate) prepared: Option<Prepared>,
+    /// The replacement asked for on suspicion. Whether it was made is the executor's to know.
+    pub(crate) prepared: Option<RollbackRequest>,
     pub(crate) rollback: Option<RollbackRecord>,
     /// Targets that did not start or did not pass since the last deployment.
     pub(crate) failed_targets: BTreeSet<ReleaseId>,
@@ -71,8 +72,8 @@ pub(crate) struct Service {
     pub(crate) held_by_surroundings: bool,
     /// A quarantined release came back under the policy `refuse`: why it was rolled back then.
     pub(crate) refused: Option<String>,
-    /// When the last [`Effect::Protect`] was asked for, and whether its answer is awaited.
-    pub(crate) protect: Option<(Timestamp, bool)>,
+    /// When the specification was last asked to be kept, or that was answered.
+    pub(crate) protect: Option<Timestamp>,
     /// Looks find nothing of it since then.
     pub(crate) gone: Option<Timestamp>,
     /// The executor changed the world: nothing is concluded before the next look at it.
@@ -88,14 +89,6 @@ pub(crate) struct Exits {
     pub(crate) crashed: BTreeMap<ReplicaId, (Timestamp, String)>,
     /// The engine's restart count that exits already counted explain.
     pub(crate) accounted: BTreeMap<ReplicaId, u64>,
-}
-
-/// A replacement made on suspicion.
-#[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    pub(crate) request: RollbackRequest,
-    /// None while it is being made.
-    pub(crate) result: Option<Result<(), String>>,
 }
 
 /// What a turn works with: the time, the fleet's settings, and where effects go.
@@ -393,17 +386,10 @@ impl Service {
 
     /// An announcement about this service, to be filled with fields.
     pub(crate) fn announcement(&self, turn: &Turn<'_>, kind: AnnouncementKind, title: &str) -> Announcement {
-        Announcement {
-            key: format!("{}/{}/{}", self.name, kind.name(), turn.now.as_millis()),
-            at: turn.now,
-            kind,
-            service: Some(self.name.clone()),
-            rollback: None,
-            environment: turn.fleet.environment.clone(),
-            title: format!("{title}: {}", self.name),
-            fields: vec![("Environment".into(), turn.fleet.environment.clone())],
-            next: None,
-        }
+        let key = format!("{}/{}/{}", self.name, kind.name(), turn.now.as_millis());
+        let title = format!("{title}: {}", self.name);
+        let announcement = Announcement::new(key, turn.now, kind, &turn.fleet.environment, title);
+        Announcement { service: Some(self.name.clone()), ..announcement }
     }
 
     /// Sets or clears the flags, and remembers them.
