@@ -85,7 +85,7 @@ pub async fn run(
     listener.set_nonblocking(true).context("cannot make the API's socket non-blocking")?;
     info!(%address, engine = %settings.engine.host, state_dir = %settings.state_dir.display(), "backstop {} starts", env!("CARGO_PKG_VERSION"));
     let config = ConfigState { last_reload_ok: true, error: None, loaded_at: clock.now() };
-    let program = Program {
+    let program = Arc::new(Program {
         sources,
         clock,
         systemd: Systemd::from_environment(clock),
@@ -94,7 +94,7 @@ pub async fn run(
         config: watch::Sender::new(config),
         listener,
         crash_at,
-    };
+    });
     while program.live(&stop).await? == Ended::StoreIsBack {
         info!("the store can be opened again: starting over with what it remembers");
     }
@@ -104,7 +104,7 @@ pub async fn run(
 
 impl Program {
     /// One life.
-    async fn live(&self, stop: &CancellationToken) -> anyhow::Result<Ended> {
+    async fn live(self: &Arc<Self>, stop: &CancellationToken) -> anyhow::Result<Ended> {
         let settings = self.settings.borrow().clone();
         let (store, remembered, store_error) = self.open_store(&settings).await?;
         let life = stop.child_token();
@@ -167,7 +167,7 @@ impl Program {
             inputs.clone(),
             awaited,
         )));
-        background.spawn(self.reloader(inputs.clone()).run_on(life.clone()));
+        background.spawn(Reloader { program: Arc::clone(self), inputs: inputs.clone() }.run_on(life.clone()));
         self.systemd.ready();
 
         let ended = driver.run(&life).await;
@@ -257,18 +257,6 @@ impl Program {
         Ok(())
     }
 
-    fn reloader(&self, inputs: mpsc::Sender<Input>) -> Reloader {
-        Reloader {
-            sources: self.sources.clone(),
-            clock: self.clock,
-            systemd: self.systemd.clone(),
-            metrics: self.metrics.clone(),
-            settings: self.settings.clone(),
-            config: self.config.clone(),
-            inputs,
-        }
-    }
-
     /// The orderly end: a rollback in flight is finished, or left to be resumed; announcements are sent.
     async fn end(
         &self,
@@ -333,12 +321,7 @@ async fn recover_and_watch(
 /// Reads the configuration again when told to by SIGHUP. A bad one leaves the old settings running, and says so.
 #[derive(Debug)]
 struct Reloader {
-    sources: Sources,
-    clock: Clock,
-    systemd: Systemd,
-    metrics: Metrics,
-    settings: watch::Sender<Arc<Settings>>,
-    config: watch::Sender<ConfigState>,
+    program: Arc<Program>,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -349,17 +332,17 @@ impl Reloader {
             return;
         };
         while let Some(Some(())) = life.run_until_cancelled(hangups.recv()).await {
-            self.systemd.reloading();
+            self.program.systemd.reloading();
             self.reload().await;
-            self.systemd.ready();
+            self.program.systemd.ready();
         }
     }
 
     async fn reload(&self) {
-        let now = self.clock.now();
-        match crate::config::load(&self.sources) {
+        let now = self.program.clock.now();
+        match crate::config::load(&self.program.sources) {
             Ok(new) => {
-                let old = self.settings.borrow().clone();
+                let old = self.program.settings.borrow().clone();
                 if old.api.listen != new.api.listen
                     || old.engine != new.engine
                     || old.state_dir != new.state_dir
@@ -367,19 +350,23 @@ impl Reloader {
                     warn!("`api.listen`, `engine` and `state_dir` take effect at the next start");
                 }
                 let fleet = new.fleet.clone();
-                self.settings.send_replace(Arc::new(new));
-                self.config.send_replace(ConfigState { last_reload_ok: true, error: None, loaded_at: now });
-                self.metrics.config_loaded(true, now);
+                self.program.settings.send_replace(Arc::new(new));
+                self.program.config.send_replace(ConfigState {
+                    last_reload_ok: true,
+                    error: None,
+                    loaded_at: now,
+                });
+                self.program.metrics.config_loaded(true, now);
                 info!("the configuration was loaded again");
                 let _ = self.inputs.send(Input::Configured(fleet)).await;
             }
             Err(problems) => {
                 error!("the configuration was not loaded, the old one stays in force: {problems}");
-                self.config.send_modify(|state| {
+                self.program.config.send_modify(|state| {
                     state.last_reload_ok = false;
                     state.error = Some(problems.to_string());
                 });
-                self.metrics.config_loaded(false, now);
+                self.program.metrics.config_loaded(false, now);
             }
         }
     }
