@@ -113,7 +113,7 @@ fn crossed(row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) 
     let leads = match row.action {
         Action::Rollback => "",
         Action::Evaluate => " (its action is `evaluate`: a person is told, nothing is rolled back)",
-        Action::Off => return None,
+        Action::Monitor | Action::Off => return None,
     };
     match row.answer {
         RowAnswer::Breached => Some(format!("`{}` is breached{leads}.", row.rule)),

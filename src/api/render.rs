@@ -8,7 +8,7 @@ use crate::core::ledger::{Flags, LedgerEntry, RollbackRecord, Standing};
 use crate::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use crate::core::release::Release;
 use crate::core::sample::Signal;
-use crate::core::settings::{HealthCheck, HealthTarget, Mode, Redeploy, ServiceSettings};
+use crate::core::settings::{CheckKind, HealthCheck, Mode, Redeploy, ServiceSettings, Target};
 use crate::core::snapshot::{RowSnapshot, SampleCounts};
 
 use super::views::{
@@ -165,8 +165,8 @@ impl From<&ServiceSettings> for SettingsView {
     fn from(settings: &ServiceSettings) -> Self {
         Self {
             mode: mode(settings.mode).to_owned(),
-            health: settings.health.as_ref().map(where_health),
-            health_interval_seconds: settings.health.as_ref().map(|h| seconds(h.interval)),
+            health: settings.checks.get("health").map(where_health),
+            health_interval_seconds: settings.checks.get("health").map(|h| seconds(h.interval)),
             memory_interval_seconds: seconds(settings.memory_interval),
             trial_seconds: seconds(settings.trial),
             watch_seconds: seconds(settings.watch),
@@ -238,12 +238,18 @@ pub(crate) const fn mode(mode: Mode) -> &'static str {
 
 /// Where health is asked. A URL may carry a password or a key: user information and query are not shown.
 fn where_health(health: &HealthCheck) -> String {
-    match &health.target {
-        HealthTarget::Replica { port, path } => {
+    let target = match &health.kind {
+        CheckKind::Http(steps) => steps.first().map(|step| &step.target),
+        CheckKind::Tcp(target) | CheckKind::Grpc { target, .. } => Some(target),
+        CheckKind::Command(_) => None,
+    };
+    let Some(target) = target else { return "a command".to_owned() };
+    match target {
+        Target::Replica { port, path } => {
             let path = path.split(['?', '#']).next().unwrap_or_default();
             format!("port {port}, {path}")
         }
-        HealthTarget::Url(url) => {
+        Target::Url(url) => {
             let shown = url.split(['?', '#']).next().unwrap_or_default();
             let Some((scheme, rest)) = shown.split_once("://") else {
                 return "a URL".to_owned();
@@ -260,12 +266,8 @@ mod tests {
     use super::*;
 
     fn shown(url: &str) -> String {
-        where_health(&HealthCheck {
-            target: HealthTarget::Url(url.to_owned()),
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            status: vec![(200, 299)],
-        })
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
+        where_health(&HealthCheck::get(Target::Url(url.to_owned()), interval, timeout))
     }
 
     #[test]

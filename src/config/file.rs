@@ -12,7 +12,7 @@ use super::values::{
     Count, DAY, Directory, EngineHost, Enroll, HOUR, HttpUrl, Listen, LogLevel, MINUTE, Name, Number, SECOND,
     SecretFile, SecretUrl, Span, Statuses, Token, UrlPath,
 };
-use crate::core::settings::{Action, Mode, Redeploy, Rule, Severity};
+use crate::core::settings::{Action, Against, Mode, Redeploy, Rule, Severity};
 use crate::telemetry::LogFormat;
 
 /// Declares a section: a struct of optional settings, its shape, and how one layer of it lies over another.
@@ -130,6 +130,8 @@ sections! {
     /// `[defaults.rules.NAME]`
     RuleRow {
         threshold: Number,
+        against: Against,
+        floor: Number,
         within: Span<{ SECOND }, { 7 * DAY }>,
         sustained: Span<0, { DAY }>,
         min_samples: Count<1, 1000>,

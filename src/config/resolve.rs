@@ -7,8 +7,7 @@ use super::file::{Health, RuleRow, Service};
 use super::problem::Wrong;
 use super::schema::Setting;
 use super::values::time;
-use crate::core::sample::Signal;
-use crate::core::settings::{HealthCheck, HealthTarget, Rule, ServiceSettings};
+use crate::core::settings::{CheckKind, Condition, HealthCheck, HttpStep, Rule, ServiceSettings, Target};
 
 /// Settings that cannot hold together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +37,19 @@ pub(super) fn resolve(layers: &[&Service]) -> (ServiceSettings, Vec<Clash>) {
     let watch = typed.watch.map_or(base.watch, |span| span.0).max(trial);
     let settings = ServiceSettings {
         mode: typed.mode.unwrap_or(base.mode),
-        health: typed.health.as_ref().and_then(health),
+        checks: typed
+            .health
+            .as_ref()
+            .and_then(health)
+            .map(|check| ("health".to_owned(), check))
+            .into_iter()
+            .collect(),
+        dependencies: base.dependencies,
+        metrics: base.metrics,
+        prometheus: base.prometheus,
+        logs: base.logs,
+        profile: base.profile,
+        baseline: base.baseline,
         memory_interval: typed.memory_interval.map_or(base.memory_interval, |span| span.0),
         host_memory: typed.host_memory.unwrap_or(base.host_memory),
         trial,
@@ -70,20 +81,23 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn health(typed: &Health) -> Option<HealthCheck> {
     let target = match (&typed.url, &typed.port, &typed.path) {
-        (Some(url), ..) => HealthTarget::Url(url.0.clone()),
-        (None, Some(port), Some(path)) => HealthTarget::Replica {
+        (Some(url), ..) => Target::Url(url.0.clone()),
+        (None, Some(port), Some(path)) => Target::Replica {
             // The key's bounds are those of a port.
             port: u16::try_from(port.0).ok()?,
             path: path.0.clone(),
         },
         (None, ..) => return None,
     };
+    let mut step = HttpStep::get(target);
+    if let Some(statuses) = &typed.status {
+        step.status.clone_from(&statuses.0);
+    }
     Some(HealthCheck {
-        target,
+        kind: CheckKind::Http(vec![step]),
         interval: typed.interval.map_or(HEALTH_INTERVAL, |span| span.0),
         timeout: typed.timeout.map_or(HEALTH_TIMEOUT, |span| span.0),
-        // Redirects count as answers: the endpoint is there.
-        status: typed.status.as_ref().map_or(vec![(200, 399)], |statuses| statuses.0.clone()),
+        required: true,
     })
 }
 
@@ -97,6 +111,8 @@ fn rule(row: Rule, typed: &Service) -> Rule {
     };
     Rule {
         threshold: over.threshold.map_or(row.threshold, |number| number.0),
+        against: over.against.unwrap_or(row.against),
+        floor: over.floor.map_or(row.floor, |number| number.0),
         within: over.within.map_or(row.within, |span| span.0),
         sustained: over.sustained.map_or(row.sustained, |span| span.0),
         min_samples: over.min_samples.map_or(row.min_samples, |count| count.0),
@@ -166,8 +182,8 @@ fn times(settings: &ServiceSettings, health: Option<&Health>, clashes: &mut Vec<
 fn thresholds(row: &Rule, typed: &Service, clashes: &mut Vec<Clash>) {
     let name = &row.name;
     let key = format!("rules.{name}.threshold");
-    match row.signal {
-        Signal::Memory => {
+    match row.condition {
+        Condition::Memory | Condition::MemoryLeak | Condition::CpuThrottling | Condition::ErrorRate => {
             if row.threshold > 1.0 {
                 let right = if row.threshold <= 100.0 {
                     format!("{} would be right for {} %", row.threshold / 100.0, row.threshold)
@@ -178,7 +194,16 @@ fn thresholds(row: &Rule, typed: &Service, clashes: &mut Vec<Clash>) {
                 clashes.push(Clash::new(&[&key], wrong, right));
             }
         }
-        Signal::Health | Signal::ContainerHealth | Signal::Exits | Signal::OomKills => {
+        Condition::Latency | Condition::LogErrors => {}
+        Condition::Health
+        | Condition::HealthFlapping
+        | Condition::AdvisoryHealth
+        | Condition::ContainerHealth
+        | Condition::Exits
+        | Condition::Down
+        | Condition::OomKills
+        | Condition::UserReports
+        | Condition::Alerts => {
             if row.threshold.fract() != 0.0 || row.threshold < 1.0 {
                 clashes.push(Clash::new(
                     &[&key],

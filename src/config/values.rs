@@ -13,7 +13,7 @@ use super::nearest::nearest;
 use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
-use crate::core::settings::{Action, Mode, Redeploy, Severity};
+use crate::core::settings::{Action, Against, Mode, Redeploy, Severity};
 use crate::telemetry::LogFormat;
 
 /// One second, in the unit of [`Span`]'s bounds.
@@ -478,7 +478,8 @@ words! {
     Mode { "act" => Act, "dry-run" => DryRun }
     Redeploy { "watch" => Watch, "refuse" => Refuse }
     Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
-    Action { "rollback" => Rollback, "evaluate" => Evaluate, "off" => Off }
+    Action { "rollback" => Rollback, "evaluate" => Evaluate, "monitor" => Monitor, "off" => Off }
+    Against { "absolute" => Absolute, "baseline" => Baseline }
     Enroll { "labelled" => Labelled, "all" => All, "named" => Named }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
 }

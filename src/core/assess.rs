@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::decision::Reason;
 use super::observation::{ContainerHealth, Phase, Replica};
-use super::sample::Signal;
-use super::settings::{Action, Rule, ServiceSettings};
+use super::settings::{Action, Condition, Rule, ServiceSettings};
 use super::snapshot::{RowAnswer, RowSnapshot};
 use super::time::{Timestamp, human};
 use super::window::{ERRORS_IN_A_ROW, Evidence, Streak, count};
@@ -35,7 +34,8 @@ pub(crate) struct Finding {
 impl Finding {
     /// Whether the line is crossed, long enough or not.
     pub(crate) fn crossed(&self) -> bool {
-        matches!(self.row.answer, RowAnswer::Pending | RowAnswer::Breached)
+        self.row.action != Action::Monitor
+            && matches!(self.row.answer, RowAnswer::Pending | RowAnswer::Breached)
     }
 }
 
@@ -48,19 +48,28 @@ fn judge(rule: &Rule, scene: Scene<'_>) -> Finding {
     if rule.action == Action::Off {
         return rule.finding(RowAnswer::Off, "switched off");
     }
-    match rule.signal {
-        Signal::Health => health(rule, scene),
-        Signal::ContainerHealth => container_health(rule, scene),
-        Signal::Exits if rule.name == "down" => down(rule, scene),
-        Signal::Exits => crash_loop(rule, scene),
-        Signal::OomKills => oom(rule, scene),
-        Signal::Memory => memory(rule, scene),
+    match rule.condition {
+        Condition::Health => health(rule, scene),
+        Condition::ContainerHealth => container_health(rule, scene),
+        Condition::Down => down(rule, scene),
+        Condition::Exits => crash_loop(rule, scene),
+        Condition::OomKills => oom(rule, scene),
+        Condition::Memory => memory(rule, scene),
+        Condition::HealthFlapping
+        | Condition::AdvisoryHealth
+        | Condition::MemoryLeak
+        | Condition::CpuThrottling
+        | Condition::ErrorRate
+        | Condition::Latency
+        | Condition::LogErrors
+        | Condition::UserReports
+        | Condition::Alerts => rule.finding(RowAnswer::Off, "not configured"),
     }
 }
 
 /// Consecutive failures of the worst check, sustained from the first to the last of them.
 fn health(rule: &Rule, scene: Scene<'_>) -> Finding {
-    if scene.settings.health.is_none() {
+    if scene.settings.checks.is_empty() {
         return rule.finding(RowAnswer::Off, "no health check configured");
     }
     let Some(worst) =
@@ -164,7 +173,8 @@ fn oom(rule: &Rule, scene: Scene<'_>) -> Finding {
     };
     let peak =
         scene.evidence.levels.values().filter_map(|l| l.peak(**last, PEAK_WITHIN)).max_by(f64::total_cmp);
-    let line = scene.settings.rules.iter().find(|r| r.signal == Signal::Memory).map_or(1.0, |r| r.threshold);
+    let line =
+        scene.settings.rules.iter().find(|r| r.condition == Condition::Memory).map_or(1.0, |r| r.threshold);
     let over_the_line = peak.is_some_and(|peak| peak > line);
     let reason = Reason::OutOfMemory { kills: n, within: rule.within, peak_percent: peak.map(|p| p * 100.0) };
     rule.crossed(f64::from(n) >= rule.threshold || over_the_line, value, **first, reason).samples(n)
@@ -207,7 +217,7 @@ impl Rule {
     fn finding(&self, answer: RowAnswer, value: impl Into<String>) -> Finding {
         let row = RowSnapshot {
             rule: self.name.clone(),
-            signal: self.signal,
+            signal: self.signal(),
             value: value.into(),
             threshold: self.threshold_text(),
             samples: 0,
@@ -226,14 +236,24 @@ impl Rule {
 
     /// The row's condition as the runbooks write it.
     fn threshold_text(&self) -> String {
-        match self.signal {
-            Signal::Health => format!("{}+ in a row over {}", whole(self.threshold), human(self.sustained)),
-            Signal::ContainerHealth => "unhealthy".into(),
-            Signal::Exits if self.name == "down" => format!("down for {}", human(self.sustained)),
-            Signal::Exits | Signal::OomKills => {
+        match self.condition {
+            Condition::Health | Condition::AdvisoryHealth => {
+                format!("{}+ in a row over {}", whole(self.threshold), human(self.sustained))
+            }
+            Condition::ContainerHealth => "unhealthy".into(),
+            Condition::Down => format!("down for {}", human(self.sustained)),
+            Condition::Exits | Condition::OomKills | Condition::HealthFlapping | Condition::UserReports => {
                 format!("{}+ in {}", whole(self.threshold), human(self.within))
             }
-            Signal::Memory => format!("> {:.0} % for {}", self.threshold * 100.0, human(self.sustained)),
+            Condition::Memory
+            | Condition::MemoryLeak
+            | Condition::CpuThrottling
+            | Condition::ErrorRate
+            | Condition::Latency
+            | Condition::LogErrors
+            | Condition::Alerts => {
+                format!("> {:.0} % for {}", self.threshold * 100.0, human(self.sustained))
+            }
         }
     }
 }

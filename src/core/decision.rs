@@ -20,6 +20,9 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
+    /// The row of the matrix that was breached; none if a person asked, or a release was refused.
+    #[serde(default)]
+    pub rule: Option<String>,
     /// How urgent.
     pub severity: Severity,
     /// The release that was judged.

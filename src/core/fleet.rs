@@ -150,6 +150,7 @@ impl Fleet {
                 effects.push(Effect::Look);
             }
             Input::Engine(state) => self.engine_is(now, state),
+            Input::Host(_) => {}
             Input::Store(result) => self.store_is(now, result, effects),
             Input::Looked(look) => self.looked(now, look, effects),
             Input::Observed(seen) => {
@@ -161,7 +162,7 @@ impl Fleet {
                 self.service(now, &service).exited(now, &replica, code, oom, requested);
                 return About::Service(service);
             }
-            Input::Sampled { service, replica, signal, measurement } => {
+            Input::Sampled { service, replica, signal, name: _, measurement } => {
                 self.sampled(now, &service, replica, signal, measurement);
                 return About::Service(service);
             }
@@ -510,6 +511,7 @@ impl Fleet {
             service: name.clone(),
             verdict: Verdict::Rollback,
             reason: Reason::Operator { by: by.to_owned(), why },
+            rule: None,
             severity: Severity::High,
             from: service.current.clone(),
             to: Some(target.clone()),

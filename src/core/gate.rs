@@ -156,6 +156,14 @@ fn before(q: Question<'_>) -> Answer {
             (kills > 0)
                 .then(|| format!("the release before it was killed for want of memory too ({kills} times)"))
         }
+        Some(
+            Signal::Cpu
+            | Signal::Requests
+            | Signal::Logs
+            | Signal::Reports
+            | Signal::Alerts
+            | Signal::Dependencies,
+        ) => None,
         Some(Signal::Memory) => q
             .before
             .memory

@@ -50,9 +50,14 @@ pub enum Input {
         replica: Option<ReplicaId>,
         /// What was measured.
         signal: Signal,
+        /// Which of the service's checks, dependencies or alerts it is about; empty where there is only one source.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
         /// The result.
         measurement: Measurement,
     },
+    /// How the machine that we run on is: what no release is to blame for.
+    Host(HostState),
     /// An [`Effect::Protect`] ended: the specification is durable and the image protected, or why not.
     Protected {
         /// The service.
@@ -105,6 +110,15 @@ pub enum EngineState {
         /// Why, for people.
         why: String,
     },
+}
+
+/// How the machine that we run on is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostState {
+    /// Why nothing can be reached from here, if it cannot: our own connectivity is gone.
+    pub cut_off: Option<String>,
+    /// What the machine itself is short of, if it is: memory, CPU or disk.
+    pub pressure: Option<String>,
 }
 
 /// How the execution of a rollback ended. Success is not among these: that takes verification.

@@ -254,7 +254,7 @@ impl Service {
         }
         let verdict = match (&denial, breach.action) {
             (None, Action::Rollback) => Verdict::Rollback,
-            (None, Action::Evaluate | Action::Off) => Verdict::Evaluate,
+            (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
             (Some(d), _) if d.gate == Gate::NewEnough => Verdict::Evaluate,
             (Some(_), _) => Verdict::Hold,
         };
@@ -263,6 +263,7 @@ impl Service {
             service: self.name.clone(),
             verdict,
             reason: breach.reason,
+            rule: breach.signal.map(|_| breach.rule.clone()),
             severity: breach.severity,
             from: self.current.clone(),
             to: self.target().ok().cloned(),

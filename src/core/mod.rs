@@ -32,5 +32,5 @@ mod pursuit;
 pub mod snapshot;
 
 pub use fleet::Fleet;
-pub use io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
+pub use io::{Command, Effect, EngineState, Executed, HostState, Input, RollbackRequest};
 pub use time::Timestamp;

@@ -261,6 +261,7 @@ impl Service {
             service: self.name.clone(),
             verdict: super::decision::Verdict::Rollback,
             reason,
+            rule: record.decision.rule.clone(),
             severity: record.decision.severity,
             from: self.current.clone(),
             to: self.target().ok().cloned(),

@@ -363,7 +363,7 @@ impl Service {
         if let Some(other) = self.replicas.iter().find(|r| r.phase != Phase::Running) {
             return Err(format!("{} is not running", other.name));
         }
-        if self.settings.health.is_some() {
+        if !self.settings.checks.is_empty() {
             let checks = &self.evidence.checks;
             if let Some(why) = checks.values().find_map(|s| s.unavailable.as_ref()) {
                 return Err(format!("the health check cannot be measured: {}", why.2));

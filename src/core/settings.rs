@@ -1,10 +1,13 @@
 //! The settings that the core decides by. `config/` makes them; every value here is already valid.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::release::ServiceName;
 use super::sample::Signal;
 
 /// Settings of the whole fleet.
@@ -47,9 +50,17 @@ pub enum Redeploy {
 pub struct ServiceSettings {
     /// Act or only say so.
     pub mode: Mode,
-    /// The HTTP health check, if one is configured.
-    pub health: Option<HealthCheck>,
-    /// How often memory is measured.
+    /// Health checks, by name. One that is configured as `[health]` is called `health`.
+    pub checks: BTreeMap<String, HealthCheck>,
+    /// What the service cannot do without, by name: a release is not blamed for its failures.
+    pub dependencies: BTreeMap<String, Dependency>,
+    /// The service's own metrics.
+    pub metrics: Option<MetricsSource>,
+    /// A Prometheus server that knows about it.
+    pub prometheus: Option<PromqlSource>,
+    /// Its containers' logs.
+    pub logs: LogSource,
+    /// How often memory and CPU are measured.
     pub memory_interval: Duration,
     /// Judge containers without a memory limit against the host's memory.
     pub host_memory: bool,
@@ -59,8 +70,13 @@ pub struct ServiceSettings {
     pub watch: Duration,
     /// The same for memory, OOM kills and exits, which take longer to show.
     pub watch_slow: Duration,
-    /// Failures before the first success after a deployment do not count for this long.
+    /// A new release is not judged by health, latency and memory for this long, and not by errors for half of it:
+    /// cold caches and warm-up.
     pub grace: Duration,
+    /// How quick the rows of errors and latency are.
+    pub profile: Profile,
+    /// How much of the time before a deployment the new release is compared with.
+    pub baseline: Duration,
     /// After a rollback ended, how long until the next automatic one.
     pub cooldown: Duration,
     /// At most this many automatic rollbacks ...
@@ -83,32 +99,217 @@ pub struct ServiceSettings {
     pub rules: Vec<Rule>,
 }
 
-/// How the HTTP health endpoint is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
-    /// Where it is.
-    pub target: HealthTarget,
-    /// How often it is asked.
-    pub interval: Duration,
-    /// How long an answer may take, body included.
-    pub timeout: Duration,
-    /// The statuses that pass, as inclusive ranges.
-    pub status: Vec<(u16, u16)>,
+/// How quick the rows of errors and latency are (decision.md, 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// The worse, the sooner: several windows side by side.
+    Fast,
+    /// One window of five minutes: slower, for services whose latency swings by itself.
+    Cautious,
 }
 
-/// Where a health endpoint is.
+/// A health check: how it is made, and what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// How it is made.
+    pub kind: CheckKind,
+    /// How often.
+    pub interval: Duration,
+    /// How long it may take, all steps and bodies included.
+    pub timeout: Duration,
+    /// Whether its failing is the service's failing. Others are advisory: they are shown and announced.
+    pub required: bool,
+}
+
+impl HealthCheck {
+    /// A required check by one plain GET.
+    pub fn get(target: Target, interval: Duration, timeout: Duration) -> Self {
+        Self { kind: CheckKind::Http(vec![HttpStep::get(target)]), interval, timeout, required: true }
+    }
+}
+
+/// How a check is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HealthTarget {
+pub enum CheckKind {
+    /// HTTP requests, one after the other; values found in one answer can be used by those after it.
+    Http(Vec<HttpStep>),
+    /// A TCP connection is accepted.
+    Tcp(Target),
+    /// `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// Where; the path is not used.
+        target: Target,
+        /// The service asked about; empty for the server as a whole.
+        service: String,
+        /// How TLS is done.
+        tls: Tls,
+    },
+    /// A command run in every replica exits with 0.
+    Command(Vec<String>),
+}
+
+/// One request of a check, and what its answer must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpStep {
+    /// Where it goes.
+    pub target: Target,
+    /// The method.
+    pub method: String,
+    /// Headers to send.
+    pub headers: Vec<(String, Text)>,
+    /// The body to send.
+    pub body: Option<Text>,
+    /// The statuses that pass, as inclusive ranges.
+    pub status: Vec<(u16, u16)>,
+    /// Text that the body must have in it.
+    pub contains: Option<String>,
+    /// Values that the JSON body must have: path (`.checks[0].status`) and value as JSON text.
+    pub json: Vec<(String, String)>,
+    /// Values of the JSON body to carry along, as name and path: `{{name}}` in URL, headers and body of later steps.
+    pub capture: Vec<(String, String)>,
+    /// Redirects that are followed; none are by default, and then a redirect is judged by its status.
+    pub redirects: u32,
+    /// How TLS is done.
+    pub tls: Tls,
+}
+
+impl HttpStep {
+    /// A plain GET that any status from 200 to 399 satisfies: a redirect shows that the endpoint is there.
+    pub fn get(target: Target) -> Self {
+        Self {
+            target,
+            method: "GET".into(),
+            headers: Vec::new(),
+            body: None,
+            status: vec![(200, 399)],
+            contains: None,
+            json: Vec::new(),
+            capture: Vec::new(),
+            redirects: 0,
+            tls: Tls::default(),
+        }
+    }
+}
+
+/// A text that may be a secret: then it is read from its file whenever it is needed, and never kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    /// The text itself.
+    Plain(String),
+    /// The file that holds it; white space around it is dropped.
+    File(PathBuf),
+}
+
+/// How the other side of a TLS connection is verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tls {
+    /// Certificates to trust besides the system's, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Trust anybody: for self-signed certificates on one's own network.
+    pub insecure: bool,
+}
+
+/// Where something is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
     /// One URL for the whole service.
     Url(String),
     /// A path on every replica's own address.
     Replica {
         /// TCP port inside the container.
         port: u16,
-        /// Path, beginning with `/`.
+        /// Path, beginning with `/`; empty where there is none.
         path: String,
     },
+}
+
+/// Something that a service cannot do without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dependency {
+    /// Another watched service.
+    Service(ServiceName),
+    /// Something that is checked like a service.
+    Check(HealthCheck),
+}
+
+/// A service's own metrics endpoint, in the Prometheus or OpenMetrics text format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsSource {
+    /// Where it is.
+    pub target: Target,
+    /// How often it is read.
+    pub interval: Duration,
+    /// How long an answer may take, its body included.
+    pub timeout: Duration,
+    /// The file of a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// How TLS is done.
+    pub tls: Tls,
+    /// Which names to look for: the name of a preset, or `auto`.
+    pub preset: String,
+    /// The metric that counts requests, or whose `_count` does; instead of the preset's.
+    pub requests: Option<String>,
+    /// The metric that counts errors, where they are not told by a status label.
+    pub errors: Option<String>,
+    /// The histogram or summary of latencies; instead of the preset's.
+    pub latency: Option<String>,
+    /// Only series with these labels count, as name and value.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Queries to a Prometheus server. `$window` in a query stands for the time asked about, as in `30s`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromqlSource {
+    /// The server, as in `http://prometheus:9090`.
+    pub url: String,
+    /// How often it is asked.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// The file of a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// How TLS is done.
+    pub tls: Tls,
+    /// How many requests ended within the window: `sum(increase(http_requests_total{job="api"}[$window]))`.
+    pub requests: String,
+    /// How many of them failed.
+    pub errors: String,
+    /// How many were not slower than each bound: `sum by (le) (increase(..._bucket{job="api"}[$window]))`.
+    pub latency: Option<String>,
+}
+
+/// What is read from the containers' logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSource {
+    /// Whether they are read at all.
+    pub enabled: bool,
+    /// A regular expression: a line that it matches tells of an error.
+    pub error: String,
+    /// How access logs are written, if requests are to be counted from them.
+    pub access: AccessLog,
+    /// Counts are reported this often.
+    pub interval: Duration,
+}
+
+/// How an access log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessLog {
+    /// Requests are not counted from the log.
+    Off,
+    /// Whatever of the following the lines turn out to be.
+    Auto,
+    /// Common and combined log format, with the time taken as the last number where it is there.
+    Common,
+    /// One JSON object a line.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
 }
 
 /// One row of the decision matrix.
@@ -116,13 +317,21 @@ pub enum HealthTarget {
 pub struct Rule {
     /// The row's name: `health`, `memory`, ...
     pub name: String,
-    /// What it looks at.
-    pub signal: Signal,
-    /// The line that must be crossed: failures in a row, a count of events, or a share of the limit.
+    /// What it judges, and how.
+    pub condition: Condition,
+    /// The line that must be crossed. What it is depends on the condition: failures in a row, a count of events, a
+    /// share, seconds; or a multiple, if it is relative to the baseline.
     pub threshold: f64,
+    /// What the threshold is measured against.
+    pub against: Against,
+    /// Relative to the baseline: below this, the line is not crossed however good the baseline was.
+    pub floor: f64,
+    /// Only this health check, or alert, by name; all if none.
+    pub only: Option<String>,
     /// For counted events: the time within which they are counted.
     pub within: Duration,
-    /// How long the line must be crossed without a break.
+    /// How long the line must be crossed without a break. For errors and latency: the longest window; the worse it
+    /// is, the shorter the one that suffices.
     pub sustained: Duration,
     /// Below this many samples there is no verdict.
     pub min_samples: u32,
@@ -130,6 +339,123 @@ pub struct Rule {
     pub severity: Severity,
     /// What follows.
     pub action: Action,
+}
+
+/// What a row judges, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// A required check fails so many times in a row.
+    Health,
+    /// Required checks fail so many times within a time, on and off.
+    HealthFlapping,
+    /// An advisory check fails so many times in a row.
+    AdvisoryHealth,
+    /// Docker's HEALTHCHECK says unhealthy.
+    ContainerHealth,
+    /// So many exits within a time.
+    Exits,
+    /// It ended, or never started, and stays down.
+    Down,
+    /// So many kills for want of memory within a time.
+    OomKills,
+    /// Memory is above a share of its limit.
+    Memory,
+    /// Memory grows so that it would reach a share of its limit within a time.
+    MemoryLeak,
+    /// The CPU limit held it back for a share of the time.
+    CpuThrottling,
+    /// More than a share of the requests fail.
+    ErrorRate,
+    /// The 99th percentile of the latency is above a multiple of the baseline's, or above so many seconds.
+    Latency,
+    /// More than so many error lines a minute in the log.
+    LogErrors,
+    /// So many different people reported a problem within a time.
+    UserReports,
+    /// So many alerts of somebody else's monitoring are firing.
+    Alerts,
+}
+
+impl Condition {
+    /// All conditions.
+    pub const ALL: [Self; 15] = [
+        Self::Health,
+        Self::HealthFlapping,
+        Self::AdvisoryHealth,
+        Self::ContainerHealth,
+        Self::Exits,
+        Self::Down,
+        Self::OomKills,
+        Self::Memory,
+        Self::MemoryLeak,
+        Self::CpuThrottling,
+        Self::ErrorRate,
+        Self::Latency,
+        Self::LogErrors,
+        Self::UserReports,
+        Self::Alerts,
+    ];
+
+    /// The name used in configuration and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::HealthFlapping => "health_flapping",
+            Self::AdvisoryHealth => "advisory_health",
+            Self::ContainerHealth => "container_health",
+            Self::Exits => "exits",
+            Self::Down => "down",
+            Self::OomKills => "oom_kills",
+            Self::Memory => "memory",
+            Self::MemoryLeak => "memory_leak",
+            Self::CpuThrottling => "cpu_throttling",
+            Self::ErrorRate => "error_rate",
+            Self::Latency => "latency",
+            Self::LogErrors => "log_errors",
+            Self::UserReports => "user_reports",
+            Self::Alerts => "alerts",
+        }
+    }
+
+    /// What is measured for it.
+    pub const fn signal(self) -> Signal {
+        match self {
+            Self::Health | Self::HealthFlapping | Self::AdvisoryHealth => Signal::Health,
+            Self::ContainerHealth => Signal::ContainerHealth,
+            Self::Exits | Self::Down => Signal::Exits,
+            Self::OomKills => Signal::OomKills,
+            Self::Memory | Self::MemoryLeak => Signal::Memory,
+            Self::CpuThrottling => Signal::Cpu,
+            Self::ErrorRate | Self::Latency => Signal::Requests,
+            Self::LogErrors => Signal::Logs,
+            Self::UserReports => Signal::Reports,
+            Self::Alerts => Signal::Alerts,
+        }
+    }
+
+    /// Whether it counts events within a time (`within`).
+    pub const fn counts(self) -> bool {
+        matches!(
+            self,
+            Self::HealthFlapping | Self::Exits | Self::OomKills | Self::MemoryLeak | Self::UserReports
+        )
+    }
+
+    /// Whether its threshold can be relative to the baseline.
+    pub const fn compares(self) -> bool {
+        matches!(self, Self::ErrorRate | Self::Latency | Self::LogErrors)
+    }
+}
+
+/// What a threshold is measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Against {
+    /// Nothing: it is what it says.
+    Absolute,
+    /// It is a multiple of what was measured before the deployment.
+    Baseline,
 }
 
 /// How urgent a breach is.
@@ -154,6 +480,8 @@ pub enum Action {
     Rollback,
     /// Tell a person, with the evidence and the command.
     Evaluate,
+    /// Show it, and nothing else.
+    Monitor,
     /// The row is switched off.
     Off,
 }
@@ -174,6 +502,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Rollback => "rollback",
             Self::Evaluate => "evaluate",
+            Self::Monitor => "monitor",
             Self::Off => "off",
         })
     }
@@ -206,13 +535,20 @@ impl Default for ServiceSettings {
     fn default() -> Self {
         Self {
             mode: Mode::Act,
-            health: None,
+            checks: BTreeMap::new(),
+            dependencies: BTreeMap::new(),
+            metrics: None,
+            prometheus: None,
+            logs: LogSource::default(),
             memory_interval: secs(5),
             host_memory: false,
             trial: mins(15),
             watch: mins(60),
             watch_slow: mins(120),
             grace: secs(60),
+            profile: Profile::Fast,
+            // decision.md, section 3.
+            baseline: mins(30),
             cooldown: mins(5),
             // docker.md, section 6: after two in half an hour, stop and call somebody.
             attempts: 2,
@@ -228,35 +564,124 @@ impl Default for ServiceSettings {
     }
 }
 
+impl Default for LogSource {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            // What the runbooks count, and what the usual loggers write for it.
+            error: r"\b(ERROR|FATAL|CRITICAL|PANIC)\b|\bpanic:|Traceback \(most recent call last\)".into(),
+            access: AccessLog::Off,
+            interval: secs(10),
+        }
+    }
+}
+
 impl Rule {
-    /// The shipped decision matrix: the runbooks' rows, literally. Every number can be overridden by name.
-    pub fn matrix() -> Vec<Self> {
-        let row = |name: &str, signal, threshold, within, sustained, min_samples| Self {
+    /// A row that counts one sample, acts at once, and rolls back.
+    fn row(name: &str, condition: Condition, threshold: f64) -> Self {
+        Self {
             name: name.into(),
-            signal,
+            condition,
             threshold,
-            within,
-            sustained,
-            min_samples,
+            against: Against::Absolute,
+            floor: 0.0,
+            only: None,
+            within: Duration::ZERO,
+            sustained: Duration::ZERO,
+            min_samples: 1,
             severity: Severity::Critical,
             action: Action::Rollback,
-        };
-        let none = Duration::ZERO;
+        }
+    }
+
+    const fn sustained(mut self, sustained: Duration, min_samples: u32) -> Self {
+        self.sustained = sustained;
+        self.min_samples = min_samples;
+        self
+    }
+
+    const fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    const fn of_baseline(mut self, floor: f64) -> Self {
+        self.against = Against::Baseline;
+        self.floor = floor;
+        self
+    }
+
+    const fn only_says(mut self, severity: Severity, action: Action) -> Self {
+        self.severity = severity;
+        self.action = action;
+        self
+    }
+
+    /// What the row looks at.
+    pub const fn signal(&self) -> Signal {
+        self.condition.signal()
+    }
+
+    /// The shipped decision matrix: the runbooks' rows, literally. Every number can be overridden by name.
+    pub fn matrix() -> Vec<Self> {
+        use Action::{Evaluate, Monitor};
+        use Severity::{High, Low, Medium};
+        let row = Self::row;
         vec![
+            // "Error rate: > 5 % sustained": ten minutes of it, or less of more (decision.md, 4.1).
+            row("error_rate", Condition::ErrorRate, 0.05).sustained(mins(10), 5),
+            // "p99 latency: > 2x baseline: immediate rollback"; a fast service that got twice as slow and stayed fast
+            // troubles nobody: ten milliseconds.
+            row("latency_p99", Condition::Latency, 2.0).of_baseline(0.010).sustained(mins(10), 5),
+            // "Performance degradation > 50 %": high, a person decides.
+            row("latency_degraded", Condition::Latency, 1.5)
+                .of_baseline(0.010)
+                .sustained(mins(10), 5)
+                .only_says(High, Evaluate),
+            // "Performance degradation < 20 %: monitor only"; what lies between is shown as well.
+            row("latency_drift", Condition::Latency, 1.2)
+                .of_baseline(0.010)
+                .sustained(mins(10), 5)
+                .only_says(Low, Monitor),
             // "Health check failures: 2+ consecutive: immediate rollback"; ten seconds keep a blip from being two.
-            row("health", Signal::Health, 2.0, none, secs(10), 2),
-            // "Health checks failing > 5 minutes": the other runbook's row, for services whose first row is relaxed.
-            row("health_prolonged", Signal::Health, 2.0, none, mins(5), 2),
+            row("health", Condition::Health, 2.0).sustained(secs(10), 2),
+            // "Health checks failing > 5 minutes": the other runbook's row. It holds even while the traffic is well.
+            row("health_prolonged", Condition::Health, 2.0).sustained(mins(5), 2),
+            // On and off: four failures in five minutes (decision.md, 4.2).
+            row("health_flapping", Condition::HealthFlapping, 4.0).within(mins(5)),
+            // A check that is not required: somebody should know.
+            row("health_advisory", Condition::AdvisoryHealth, 2.0)
+                .sustained(secs(60), 2)
+                .only_says(Medium, Evaluate),
             // The engine has already counted `retries` failures in a row.
-            row("container_health", Signal::ContainerHealth, 1.0, none, none, 1),
+            row("container_health", Condition::ContainerHealth, 1.0),
             // "Application crashes or won't start": three exits that nobody asked for.
-            row("crash_loop", Signal::Exits, 3.0, mins(5), none, 1),
+            row("crash_loop", Condition::Exits, 3.0).within(mins(5)),
             // The same without a restart policy: it exited, or never started, and stays down.
-            row("down", Signal::Exits, 1.0, none, secs(10), 1),
+            row("down", Condition::Down, 1.0).sustained(secs(10), 1),
             // Two kills; one is enough when memory had been over the `memory` row's line in the five minutes before.
-            row("oom", Signal::OomKills, 2.0, mins(15), none, 1),
+            row("oom", Condition::OomKills, 2.0).within(mins(15)),
             // "Memory usage > 90 %": every sample of a minute.
-            row("memory", Signal::Memory, 0.90, none, secs(60), 5),
+            row("memory", Condition::Memory, 0.90).sustained(secs(60), 5),
+            // It will be there within half an hour, by the last ten minutes. Caches that fill look the same: a person.
+            row("memory_leak", Condition::MemoryLeak, 0.90)
+                .within(mins(30))
+                .sustained(mins(10), 20)
+                .only_says(High, Evaluate),
+            // Half of the time for five minutes: the limit is too tight, which is rarely the release's fault.
+            row("cpu_throttling", Condition::CpuThrottling, 0.50)
+                .sustained(mins(5), 10)
+                .only_says(Low, Monitor),
+            // "Check error rate in logs": three times as many lines as before, and at least ten a minute. What a log
+            // calls an error is the programmer's choice: a person.
+            row("log_errors", Condition::LogErrors, 3.0)
+                .of_baseline(10.0)
+                .sustained(mins(3), 3)
+                .only_says(Medium, Evaluate),
+            // "User-reported issues: 3+ unique reports: evaluate, likely rollback".
+            row("user_reports", Condition::UserReports, 3.0).within(mins(15)).only_says(High, Evaluate),
+            // Somebody else's monitoring already judged it; whether it is the release's fault it does not say.
+            row("alerts", Condition::Alerts, 1.0).only_says(High, Evaluate),
         ]
     }
 }

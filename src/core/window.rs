@@ -135,9 +135,7 @@ impl Evidence {
                 SampleCounts::default()
             }
             // A measurement that does not fit its signal says nothing about the service.
-            (Signal::Health, Measurement::Level { .. } | Measurement::NotApplicable { .. })
-            | (Signal::Memory, Measurement::Check { .. })
-            | (Signal::ContainerHealth | Signal::Exits | Signal::OomKills, _) => SampleCounts::default(),
+            _ => SampleCounts::default(),
         }
     }
 

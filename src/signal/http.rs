@@ -16,7 +16,7 @@ use super::Probe;
 use crate::clock::Clock;
 use crate::core::Timestamp;
 use crate::core::sample::Measurement;
-use crate::core::settings::{HealthCheck, HealthTarget};
+use crate::core::settings::{HttpStep, Target};
 use crate::core::time::human;
 
 /// What is read of an answer's body before it is dropped: a health page is far smaller, and an endless one ends here.
@@ -81,14 +81,15 @@ pub struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// A probe for `check`; `address` is the replica's own one, which only [`HealthTarget::Replica`] needs.
-    pub fn new(clients: &HealthClients, check: &HealthCheck, address: Option<IpAddr>, clock: Clock) -> Self {
-        Self {
-            ask: target(clients, &check.target, address),
-            timeout: check.timeout,
-            status: check.status.clone(),
-            clock,
-        }
+    /// A probe for `step`; `address` is the replica's own one, which only [`Target::Replica`] needs.
+    pub fn new(
+        clients: &HealthClients,
+        step: &HttpStep,
+        timeout: Duration,
+        address: Option<IpAddr>,
+        clock: Clock,
+    ) -> Self {
+        Self { ask: target(clients, &step.target, address), timeout, status: step.status.clone(), clock }
     }
 
     async fn ask(&self, client: &Client, url: &Url) -> Measurement {
@@ -190,12 +191,12 @@ impl Probe for HttpProbe {
 
 fn target(
     clients: &HealthClients,
-    target: &HealthTarget,
+    target: &Target,
     address: Option<IpAddr>,
 ) -> Result<(Client, Url), String> {
     let (client, url) = match target {
-        HealthTarget::Url(url) => (&clients.public, url.clone()),
-        HealthTarget::Replica { port, path } => {
+        Target::Url(url) => (&clients.public, url.clone()),
+        Target::Replica { port, path } => {
             let address = address.ok_or(
                 "the container has no address of its own (network mode host or none, or a network that is gone): \
                  configure a health URL instead of a port",
@@ -316,17 +317,18 @@ mod tests {
         .await
     }
 
-    fn check(target: HealthTarget, timeout: Duration) -> HealthCheck {
-        HealthCheck { target, interval: Duration::from_secs(10), timeout, status: vec![(200, 299)] }
+    fn check(target: Target, timeout: Duration) -> (HttpStep, Duration) {
+        (HttpStep { status: vec![(200, 299)], ..HttpStep::get(target) }, timeout)
     }
 
-    fn probe(check: &HealthCheck, address: Option<&str>) -> HttpProbe {
+    fn probe((step, timeout): &(HttpStep, Duration), address: Option<&str>) -> HttpProbe {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        HttpProbe::new(&HealthClients::new(), check, address.map(|a| a.parse().unwrap()), Clock::start())
+        let address = address.map(|a| a.parse().unwrap());
+        HttpProbe::new(&HealthClients::new(), step, *timeout, address, Clock::start())
     }
 
     async fn ask(port: u16, timeout: Duration) -> Measurement {
-        let check = check(HealthTarget::Replica { port, path: "/health".into() }, timeout);
+        let check = check(Target::Replica { port, path: "/health".into() }, timeout);
         probe(&check, Some("127.0.0.1")).measure().await
     }
 
@@ -367,11 +369,11 @@ mod tests {
     #[tokio::test]
     async fn a_404_passes_where_that_is_wanted() {
         let port = says("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
-        let mut check = check(HealthTarget::Replica { port, path: "/".into() }, PATIENT);
+        let mut check = check(Target::Replica { port, path: "/".into() }, PATIENT);
         failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
-        check.status = vec![(200, 299), (401, 401), (404, 404)];
+        check.0.status = vec![(200, 299), (401, 401), (404, 404)];
         passed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
-        check.status = vec![(200, 403), (405, 499)];
+        check.0.status = vec![(200, 403), (405, 499)];
         failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
     }
 
@@ -487,13 +489,13 @@ mod tests {
     #[tokio::test]
     async fn who_speaks_no_tls_is_down() {
         let port = says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        let check = check(HealthTarget::Url(format!("https://127.0.0.1:{port}/")), PATIENT);
+        let check = check(Target::Url(format!("https://127.0.0.1:{port}/")), PATIENT);
         failed(&probe(&check, None).measure().await, "after ");
     }
 
     #[tokio::test]
     async fn what_we_cannot_do_is_not_the_services_fault() {
-        let replica = HealthTarget::Replica { port: 80, path: "/health".into() };
+        let replica = Target::Replica { port: 80, path: "/health".into() };
         unavailable(&probe(&check(replica, PATIENT), None).measure().await, "no address of its own");
         for (url, why) in [
             ("http://nobody.invalid/health", "our resolver, asked for nobody.invalid,"),
@@ -501,12 +503,15 @@ mod tests {
             ("http://:80", "cannot be used"),
             ("127.0.0.1/health", "cannot be used"),
         ] {
-            let check = check(HealthTarget::Url(url.into()), PATIENT);
+            let check = check(Target::Url(url.into()), PATIENT);
             unavailable(&probe(&check, None).measure().await, why);
         }
         let broken = HealthClients { direct: Err("no bundle".into()), public: Err("no bundle".into()) };
-        let check = check(HealthTarget::Url("https://127.0.0.1/".into()), PATIENT);
-        unavailable(&HttpProbe::new(&broken, &check, None, Clock::start()).measure().await, "no bundle");
+        let check = check(Target::Url("https://127.0.0.1/".into()), PATIENT);
+        unavailable(
+            &HttpProbe::new(&broken, &check.0, check.1, None, Clock::start()).measure().await,
+            "no bundle",
+        );
     }
 
     #[tokio::test]
@@ -520,7 +525,7 @@ mod tests {
             }
         })
         .await;
-        let check = check(HealthTarget::Replica { port, path: "/".into() }, PATIENT);
+        let check = check(Target::Replica { port, path: "/".into() }, PATIENT);
         let probe = probe(&check, Some("127.0.0.1"));
         for _ in 0..3 {
             passed(&probe.measure().await, "200 OK");
@@ -531,7 +536,7 @@ mod tests {
     #[test]
     fn an_address_of_either_kind_makes_a_url() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let replica = HealthTarget::Replica { port: 8080, path: "/a?b=c".into() };
+        let replica = Target::Replica { port: 8080, path: "/a?b=c".into() };
         let url = |address: &str| {
             target(&HealthClients::new(), &replica, address.parse().ok()).unwrap().1.to_string()
         };

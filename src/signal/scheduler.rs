@@ -22,7 +22,7 @@ use crate::core::Input;
 use crate::core::observation::{Phase, Replica};
 use crate::core::release::{ReplicaId, ServiceName};
 use crate::core::sample::Signal;
-use crate::core::settings::{Action, HealthCheck, HealthTarget, ServiceSettings};
+use crate::core::settings::{Action, CheckKind, HealthCheck, HttpStep, ServiceSettings, Target};
 
 /// Probes that may run at the same time. One takes two seconds at worst by default, so that this many serve
 /// some 300 replicas asked every ten seconds even if all of them hang, and it stays far below 1024 file handles.
@@ -52,12 +52,13 @@ struct Key {
     service: ServiceName,
     replica: Option<ReplicaId>,
     signal: Signal,
+    name: String,
 }
 
 /// How: a probe is made anew when this changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Spec {
-    Health { check: HealthCheck, address: Option<IpAddr> },
+    Health { check: HealthCheck, step: Box<HttpStep>, address: Option<IpAddr> },
     Memory { replica: ReplicaId, interval: Duration, host_memory: bool },
 }
 
@@ -119,9 +120,10 @@ impl Scheduler {
 
     fn start(&self, key: &Key, spec: &Spec) -> tokio::task::JoinHandle<()> {
         let (probe, interval): (Box<dyn Probe>, _) = match spec {
-            Spec::Health { check, address } => {
-                (Box::new(HttpProbe::new(&self.clients, check, *address, self.clock)), check.interval)
-            }
+            Spec::Health { check, step, address } => (
+                Box::new(HttpProbe::new(&self.clients, step, check.timeout, *address, self.clock)),
+                check.interval,
+            ),
             Spec::Memory { replica, interval, host_memory } => (
                 Box::new(MemoryProbe::new(Arc::clone(&self.memory), replica.clone(), *host_memory)),
                 *interval,
@@ -147,28 +149,34 @@ fn want(
     settings: &ServiceSettings,
     replicas: &[Replica],
 ) {
-    let key = |replica: Option<&Replica>, signal| Key {
+    let key = |replica: Option<&Replica>, signal, name: &str| Key {
         service: service.clone(),
         replica: replica.map(|r| r.id.clone()),
         signal,
+        name: name.to_owned(),
     };
     let running = || replicas.iter().filter(|r| r.phase == Phase::Running);
-    if let Some(check) = &settings.health {
-        match &check.target {
+    for (name, check) in &settings.checks {
+        let CheckKind::Http(steps) = &check.kind else { continue };
+        let Some(step) = steps.first() else { continue };
+        match &step.target {
             // One question for the whole service, asked while there is anybody to answer it.
-            HealthTarget::Url(_) if running().next().is_some() => {
-                let spec = Spec::Health { check: check.clone(), address: None };
-                wanted.insert(key(None, Signal::Health), spec);
+            Target::Url(_) if running().next().is_some() => {
+                let spec = Spec::Health { check: check.clone(), step: Box::new(step.clone()), address: None };
+                wanted.insert(key(None, Signal::Health, name), spec);
             }
-            HealthTarget::Url(_) => {}
-            HealthTarget::Replica { .. } => wanted.extend(running().map(|replica| {
-                let spec = Spec::Health { check: check.clone(), address: replica.address };
-                (key(Some(replica), Signal::Health), spec)
+            Target::Url(_) => {}
+            Target::Replica { .. } => wanted.extend(running().map(|replica| {
+                let (step, address) = (Box::new(step.clone()), replica.address);
+                (
+                    key(Some(replica), Signal::Health, name),
+                    Spec::Health { check: check.clone(), step, address },
+                )
             })),
         }
     }
     let memory_matters =
-        settings.rules.iter().any(|rule| rule.signal == Signal::Memory && rule.action != Action::Off);
+        settings.rules.iter().any(|rule| rule.signal() == Signal::Memory && rule.action != Action::Off);
     if memory_matters {
         wanted.extend(running().map(|replica| {
             let spec = Spec::Memory {
@@ -176,7 +184,7 @@ fn want(
                 interval: settings.memory_interval,
                 host_memory: settings.host_memory,
             };
-            (key(Some(replica), Signal::Memory), spec)
+            (key(Some(replica), Signal::Memory, ""), spec)
         }));
     }
 }
@@ -206,6 +214,7 @@ async fn keep_probing(key: Key, probe: Box<dyn Probe>, interval: Duration, outle
             service: key.service.clone(),
             replica: key.replica.clone(),
             signal: key.signal,
+            name: key.name.clone(),
             measurement,
         };
         match outlet.inputs.try_send(sampled) {
@@ -359,12 +368,9 @@ mod tests {
         let (mut scheduler, mut outputs) = scheduler(&source, 16);
         let mut settings = ServiceSettings::default();
         let mut replicas = vec![replica("a", Phase::Running), replica("b", Phase::Running)];
-        settings.health = Some(HealthCheck {
-            target: HealthTarget::Replica { port: 80, path: "/".into() },
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(2),
-            status: vec![(200, 299)],
-        });
+        let everybody = Target::Replica { port: 80, path: "/".into() };
+        let check = |target| HealthCheck::get(target, Duration::from_secs(10), Duration::from_secs(2));
+        settings.checks.insert("health".into(), check(everybody));
         scheduler.sync(&shop(&settings, &replicas));
         assert_eq!(scheduler.len(), 4);
         for _ in 0..4 {
@@ -378,16 +384,14 @@ mod tests {
         assert!(outputs.try_recv().is_err());
         // The matrix no longer asks for memory.
         for rule in &mut settings.rules {
-            if rule.signal == Signal::Memory {
+            if rule.signal() == Signal::Memory {
                 rule.action = Action::Off;
             }
         }
         scheduler.sync(&shop(&settings, &replicas));
         assert_eq!(scheduler.len(), 2);
         // One URL for all.
-        if let Some(check) = &mut settings.health {
-            check.target = HealthTarget::Url("ftp://nowhere/".into());
-        }
+        settings.checks.insert("health".into(), check(Target::Url("ftp://nowhere/".into())));
         scheduler.sync(&shop(&settings, &replicas));
         assert_eq!(scheduler.len(), 1);
         let (asked, signal, _) = who(&mut outputs).await;
@@ -432,6 +436,7 @@ mod tests {
             service: ServiceName::new(format!("s{n}")),
             replica: None,
             signal: Signal::Health,
+            name: String::new(),
         };
         let ten = Duration::from_secs(10);
         let mut seen = std::collections::BTreeSet::new();

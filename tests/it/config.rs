@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backstop::config::{Problems, Settings, Sources, load};
 use backstop::core::release::ServiceName;
-use backstop::core::settings::{Action, HealthTarget, Mode, Rule, ServiceSettings};
+use backstop::core::settings::{Action, CheckKind, HttpStep, Mode, Rule, ServiceSettings, Target};
 use backstop::telemetry::LogFormat;
 use secrecy::ExposeSecret;
 
@@ -248,8 +248,8 @@ fn labels_say_less_than_the_file_and_more_than_the_defaults() {
     assert_eq!((web.trial, web.keep, web.prepare), (mins(17), 5, false));
     let other = settings.service(&name("other"), &labels).unwrap();
     assert_eq!(other.trial, mins(18));
-    let health = other.health.unwrap();
-    let expected = HealthTarget::Replica { port: 8080, path: "/up".into() };
+    let health = http_step(&other);
+    let expected = Target::Replica { port: 8080, path: "/up".into() };
     assert_eq!(health.target, expected);
     assert_eq!(health.status, [(200, 200), (204, 204)]);
     assert_eq!(row(&web, "health").action, Action::Evaluate);
@@ -280,7 +280,7 @@ fn nonsense_in_labels_is_refused_with_every_reason() {
         "label backstop.verify: verify_timeout = 5m is shorter than verify = 1h",
         "label backstop.health: is a section and has no value itself; set what is in it, as in backstop.health.url",
         "label backstop.rules.memory.threshold: 80 is more than the whole memory; 0.8 would be right for 80 %",
-        "label backstop.rules.latency.threshold: there is no such row in the decision matrix; the rows are health, ",
+        "label backstop.rules.latency.threshold: there is no such row in the decision matrix; the rows are error_rate, ",
         "label backstop.environment: there is no such setting",
     ] {
         assert!(said.contains(expected), "{expected}\nis not in\n{said}");
@@ -288,11 +288,19 @@ fn nonsense_in_labels_is_refused_with_every_reason() {
     assert_eq!(said.lines().count(), 9, "{said}");
 }
 
+/// The one request of the check called `health`.
+fn http_step(settings: &ServiceSettings) -> HttpStep {
+    match &settings.checks["health"].kind {
+        CheckKind::Http(steps) => steps[0].clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_label_can_move_the_health_check_that_the_defaults_place() {
     let settings = Case::new("[defaults.health]\nport = 80\npath = \"/healthz\"\n").good();
-    let of = |pairs| settings.service(&name("web"), &pairs).map(|settings| settings.health.unwrap().target);
-    let url = HealthTarget::Url("http://web/".into());
+    let of = |pairs| settings.service(&name("web"), &pairs).map(|settings| http_step(&settings).target);
+    let url = Target::Url("http://web/".into());
     assert_eq!(of(labels([("backstop.health.url", "http://web/")])), Ok(url));
     let both = of(labels([("backstop.health.url", "http://web/"), ("backstop.health.port", "1")]));
     let said = both.unwrap_err().join("\n");

@@ -1,5 +1,6 @@
 //! A fleet to look at, and a daemon's surface around it: the real router on a real port, with a scripted store and core.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,9 +13,7 @@ use backstop::core::ledger::{Flags, LedgerEntry, Pause, RollbackOutcome, Rollbac
 use backstop::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use backstop::core::sample::Signal;
-use backstop::core::settings::{
-    Action, FleetSettings, HealthCheck, HealthTarget, Mode, ServiceSettings, Severity,
-};
+use backstop::core::settings::{Action, FleetSettings, HealthCheck, Mode, ServiceSettings, Severity, Target};
 use backstop::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, SampleCounts, ServiceSnapshot, State};
 use backstop::core::{Command, EngineState, RollbackRequest, Timestamp};
 use backstop::metrics::Metrics;
@@ -63,6 +62,7 @@ pub(crate) fn decision(at: Timestamp) -> Decision {
             sustained: Duration::from_secs(10),
             last: "503 Service Unavailable after 4ms".to_owned(),
         },
+        rule: Some("health".to_owned()),
         severity: Severity::Critical,
         from: Some(release("shop:v2", 'b')),
         to: Some(release("shop:v1", 'a')),
@@ -106,12 +106,14 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
     ServiceSnapshot {
         name: ServiceName::new(name),
         settings: Arc::new(ServiceSettings {
-            health: Some(HealthCheck {
-                target: HealthTarget::Replica { port: 8080, path: "/healthz".to_owned() },
-                interval: Duration::from_secs(5),
-                timeout: Duration::from_secs(2),
-                status: vec![(200, 299)],
-            }),
+            checks: BTreeMap::from([(
+                "health".to_owned(),
+                HealthCheck::get(
+                    Target::Replica { port: 8080, path: "/healthz".to_owned() },
+                    Duration::from_secs(5),
+                    Duration::from_secs(2),
+                ),
+            )]),
             ..ServiceSettings::default()
         }),
         state: State::Steady,

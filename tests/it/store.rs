@@ -100,6 +100,7 @@ fn decision(name: &str, when: Timestamp) -> Decision {
             over: Duration::from_secs(60),
             samples: 12,
         },
+        rule: Some("memory".to_owned()),
         severity: Severity::Critical,
         from: Some(release("bad")),
         to: Some(release("good")),

@@ -13,9 +13,7 @@ use backstop::core::ledger::{LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
 use backstop::core::sample::{Measurement, Signal};
-use backstop::core::settings::{
-    Action, FleetSettings, HealthCheck, HealthTarget, Mode, Redeploy, ServiceSettings,
-};
+use backstop::core::settings::{Action, FleetSettings, HealthCheck, Mode, Redeploy, ServiceSettings, Target};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
@@ -47,12 +45,14 @@ struct Outside {
 impl World {
     pub(crate) fn new() -> Self {
         let mut settings = ServiceSettings {
-            health: Some(HealthCheck {
-                target: HealthTarget::Replica { port: 8080, path: "/healthz".into() },
-                interval: Duration::from_secs(5),
-                timeout: Duration::from_secs(2),
-                status: vec![(200, 399)],
-            }),
+            checks: BTreeMap::from([(
+                "health".into(),
+                HealthCheck::get(
+                    Target::Replica { port: 8080, path: "/healthz".into() },
+                    Duration::from_secs(5),
+                    Duration::from_secs(2),
+                ),
+            )]),
             ..ServiceSettings::default()
         };
         // Short trials keep timelines short; the shipped numbers have timelines of their own.
@@ -162,8 +162,8 @@ impl World {
                 "verify_timeout" => s.verify_timeout = span(),
                 "attempts" => s.attempts = value.parse().unwrap(),
                 "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
-                "health" => s.health = s.health.filter(|_| value != "none"),
-                "shipped" => s = ServiceSettings { health: s.health, ..ServiceSettings::default() },
+                "health" => s.checks.retain(|_, _| value != "none"),
+                "shipped" => s = ServiceSettings { checks: s.checks, ..ServiceSettings::default() },
                 _ => {
                     let (rule, field) = key.split_once('.').unwrap();
                     let rule = s.rules.iter_mut().find(|r| r.name == rule).unwrap();
@@ -248,6 +248,7 @@ impl World {
                 service: ServiceName::new(service),
                 replica: Some(replica),
                 signal: Signal::Health,
+                name: "health".into(),
                 measurement: measurement.clone(),
             });
         }
@@ -259,6 +260,7 @@ impl World {
                 service: ServiceName::new(service),
                 replica: Some(replica),
                 signal: Signal::Memory,
+                name: String::new(),
                 measurement: Measurement::Level { used: percent * 1024 * 1024, limit: 100 * 1024 * 1024 },
             });
         }
