@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::core::settings::{Against, Rule};
 use crate::core::release::ServiceName;
 use crate::core::settings::ServiceSettings;
+use crate::core::settings::{Against, Rule};
 use schema::{Shape, leaves};
 use syntax::Format;
 

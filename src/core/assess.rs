@@ -220,6 +220,7 @@ impl Rule {
             signal: self.signal(),
             value: value.into(),
             threshold: self.threshold_text(),
+            baseline: None,
             samples: 0,
             since: None,
             answer,

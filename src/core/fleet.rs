@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::announcement::{Announcement, AnnouncementKind};
 use super::decision::{Decision, Gate, Reason, Verdict};
 use super::gate::Surroundings;
@@ -24,7 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE_ANNOUNCED: Duration = Duration::from_secs(60);
 
 /// All services, and what they have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fleet {
     settings: FleetSettings,
     services: BTreeMap<ServiceName, Service>,

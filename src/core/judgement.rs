@@ -282,7 +282,7 @@ impl Service {
 
     /// Remembers a decision and makes it the one that is shown.
     pub(crate) fn record(&mut self, turn: &mut Turn<'_>, decision: &Decision) {
-        turn.remember(LedgerChange::Decided(decision.clone()));
+        turn.remember(LedgerChange::Decided(Box::new(decision.clone())));
         turn.effect(Effect::Decided(decision.clone()));
         self.last_decision = Some(decision.clone());
     }

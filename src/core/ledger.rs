@@ -72,7 +72,7 @@ pub enum LedgerChange {
         release: ReleaseId,
     },
     /// Something was decided.
-    Decided(Decision),
+    Decided(Box<Decision>),
     /// A rollback began.
     RollbackOpened(Box<RollbackRecord>),
     /// A rollback ended, or got further: replace by id.

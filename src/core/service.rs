@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::{Finding, Scene, assess};
 use super::decision::Decision;
@@ -36,7 +38,7 @@ const KEPT_UNPROVED: Duration = Duration::from_secs(60 * 60);
 const KEPT_PROVED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// One service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
     pub(crate) settings: Arc<ServiceSettings>,
@@ -81,7 +83,7 @@ pub(crate) struct Service {
 }
 
 /// What is known of exits, replica by replica.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Exits {
     /// Stopped because somebody asked for it.
     pub(crate) requested: BTreeSet<ReplicaId>,

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::decision::{Decision, GateAnswer};
 use super::io::EngineState;
 use super::ledger::{Flags, LedgerEntry, RollbackRecord};
@@ -73,7 +75,7 @@ pub struct ServiceSnapshot {
 }
 
 /// Counts of samples since the daemon started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleCounts {
     /// On the good side of the line.
     pub healthy: u64,
@@ -94,6 +96,8 @@ pub struct RowSnapshot {
     pub value: String,
     /// Its threshold, for people.
     pub threshold: String,
+    /// What it is compared with, for people; none if it is compared with nothing, or nothing is known.
+    pub baseline: Option<String>,
     /// How many samples it judged by.
     pub samples: u32,
     /// Since when the line is crossed.

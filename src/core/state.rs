@@ -1,8 +1,10 @@
 //! The states of a service and the one table of moves between them. The diagram in `ARCHITECTURE.md` is drawn from
 //! this table by a test, so it cannot rot.
 
+use serde::{Deserialize, Serialize};
+
 /// The state of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum State {
     /// A new release is proving itself.
     Trial,

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::release::ReplicaId;
 use super::sample::{Measurement, Signal};
 use super::snapshot::SampleCounts;
@@ -26,7 +28,7 @@ const STOPPING: Duration = Duration::from_secs(15);
 const LEVEL_GAP: Duration = Duration::from_secs(30);
 
 /// Everything measured of one service since its current release appeared.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Evidence {
     /// HTTP checks, by where they were made: a replica, or the service's URL (none).
     pub(crate) checks: BTreeMap<Option<ReplicaId>, Streak>,
@@ -45,7 +47,7 @@ pub(crate) struct Evidence {
 }
 
 /// A run of equal results of one check.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Streak {
     /// Failures in a row up to now.
     pub(crate) failures: u32,
@@ -64,7 +66,7 @@ pub(crate) struct Streak {
 }
 
 /// Memory samples of one replica.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Levels {
     /// When, bytes used, limit.
     pub(crate) samples: VecDeque<(Timestamp, u64, u64)>,
@@ -75,7 +77,7 @@ pub(crate) struct Levels {
 }
 
 /// How bad each signal was when the current release appeared: what it cannot be blamed for.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Before {
     /// Failed and all health checks of the five minutes before.
     pub(crate) health: (u32, u32),

@@ -165,6 +165,7 @@ fn rows() -> Vec<RowSnapshot> {
         signal,
         value: value.to_owned(),
         threshold: threshold.to_owned(),
+        baseline: None,
         samples: 12,
         since: None,
         answer,

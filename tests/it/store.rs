@@ -188,8 +188,8 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
             entry_of(&bad),
             LedgerChange::Flags { service: Some(service("shop")), flags: paused.clone() },
             LedgerChange::Flags { service: None, flags: stuck.clone() },
-            LedgerChange::Decided(decision("shop", now)),
-            LedgerChange::Decided(decision("blog", now)),
+            LedgerChange::Decided(Box::new(decision("shop", now))),
+            LedgerChange::Decided(Box::new(decision("blog", now))),
             LedgerChange::RollbackOpened(Box::new(record(
                 "01-open",
                 "shop",
@@ -331,7 +331,7 @@ async fn writes_until_it_is_killed() {
         let open = record(&id, "shop", Clock::start().now(), RollbackOutcome::Executing);
         store
             .remember(vec![
-                LedgerChange::Decided(decision("shop", at(n))),
+                LedgerChange::Decided(Box::new(decision("shop", at(n)))),
                 LedgerChange::RollbackOpened(Box::new(open)),
             ])
             .await
@@ -499,7 +499,7 @@ async fn a_full_disk_is_named_and_the_store_comes_back_by_itself() {
     let ballast = disk.fill();
     let mut error = None;
     for n in 0..1000 {
-        let change = LedgerChange::Decided(decision("shop", at(n)));
+        let change = LedgerChange::Decided(Box::new(decision("shop", at(n))));
         if let Err(e) = store.remember(vec![change]).await {
             error = Some(e);
             break;
@@ -514,7 +514,7 @@ async fn a_full_disk_is_named_and_the_store_comes_back_by_itself() {
 
     std::fs::remove_file(ballast).unwrap();
     store.probe().await.expect("there is room again");
-    store.remember(vec![LedgerChange::Decided(decision("shop", at(5000)))]).await.unwrap();
+    store.remember(vec![LedgerChange::Decided(Box::new(decision("shop", at(5000))))]).await.unwrap();
     assert_eq!(store.decisions(Some(&shop), 1000).await.unwrap().len(), known + 1);
     assert_eq!(integrity(disk.0.path()), "ok");
     drop(store);
@@ -575,7 +575,7 @@ async fn the_sqlite3_shell_reads_the_views_while_the_daemon_writes() {
             for n in 0..u64::MAX {
                 let a = announcement(&n.to_string(), None, n);
                 store.enqueue(&a).await.unwrap();
-                store.remember(vec![LedgerChange::Decided(decision("shop", at(n)))]).await.unwrap();
+                store.remember(vec![LedgerChange::Decided(Box::new(decision("shop", at(n))))]).await.unwrap();
             }
         }
     });
@@ -688,10 +688,10 @@ async fn image_of_a_crash(into: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
     for n in 0..50 {
-        store.remember(vec![LedgerChange::Decided(decision("shop", at(n)))]).await.unwrap();
+        store.remember(vec![LedgerChange::Decided(Box::new(decision("shop", at(n))))]).await.unwrap();
     }
     raw(dir.path()).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-    store.remember(vec![LedgerChange::Decided(decision("last", at(1)))]).await.unwrap();
+    store.remember(vec![LedgerChange::Decided(Box::new(decision("last", at(1))))]).await.unwrap();
     for name in [FILE.to_owned(), format!("{FILE}-wal")] {
         std::fs::copy(dir.path().join(&name), into.join(&name)).unwrap();
     }
@@ -782,7 +782,7 @@ async fn histories_are_bounded() {
     );
     store
         .remember(vec![
-            LedgerChange::Decided(decision("shop", at(1))),
+            LedgerChange::Decided(Box::new(decision("shop", at(1)))),
             LedgerChange::RollbackOpened(Box::new(record("2-1", "shop", at(1), RollbackOutcome::Executing))),
         ])
         .await
