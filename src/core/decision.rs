@@ -141,8 +141,104 @@ pub struct GateAnswer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Reason {
+    /// Too many requests failed, or took too long.
+    Requests {
+        /// Bad requests in the window.
+        bad: u64,
+        /// All requests in the window.
+        total: u64,
+        /// The window that was breached.
+        window: Duration,
+        /// The share above which this window is breached.
+        limit: f64,
+        /// The share that is allowed for the row's whole time.
+        allowed: f64,
+        /// The probability of so many bad ones by chance, if the allowed share were the true one.
+        by_chance: f64,
+        /// How long after the deployment it began.
+        after: Duration,
+        /// What makes a request a bad one, and how it was before.
+        compared: Compared,
+    },
+    /// A health check failed on and off.
+    HealthFlapping {
+        /// The check's name.
+        check: String,
+        /// Failures counted.
+        failures: u32,
+        /// Among so many checks.
+        checks: u32,
+        /// Within this time.
+        within: Duration,
+        /// The row's threshold.
+        threshold: u32,
+        /// What the last result looked like.
+        last: String,
+    },
+    /// Memory grows towards the line.
+    MemoryLeak {
+        /// In use, bytes.
+        used: u64,
+        /// Limit, bytes.
+        limit: u64,
+        /// The row's threshold, a share.
+        threshold: f64,
+        /// How long until it is reached if it goes on like this.
+        left: Duration,
+        /// Over which time the growth was seen.
+        over: Duration,
+    },
+    /// The CPU limit holds it back.
+    CpuThrottled {
+        /// The share of the time.
+        share: f64,
+        /// The row's threshold, a share.
+        threshold: f64,
+        /// Over which time.
+        over: Duration,
+    },
+    /// The log is full of errors.
+    LogErrors {
+        /// Error lines a minute.
+        per_minute: f64,
+        /// Error lines counted.
+        lines: u64,
+        /// Within this time.
+        over: Duration,
+        /// The line, lines a minute.
+        limit: f64,
+        /// How many a minute there were before the deployment, if that is known.
+        before: Option<f64>,
+        /// The last of them.
+        last: String,
+    },
+    /// Users report problems.
+    UserReports {
+        /// Different reporters.
+        reporters: u32,
+        /// Within this time.
+        within: Duration,
+        /// The row's threshold.
+        threshold: u32,
+        /// What the last one said.
+        last: String,
+    },
+    /// Somebody else's monitoring raised an alert.
+    AlertFiring {
+        /// The first of them.
+        alert: String,
+        /// How many are firing.
+        alerts: u32,
+        /// For how long the first one has been.
+        over: Duration,
+        /// What it says.
+        summary: String,
+    },
     /// The health endpoint failed in a row.
     HealthFailing {
+        /// The check's name.
+        #[serde(default)]
+        check: String,
         /// Failures in a row.
         failures: u32,
         /// From the first of them until now.
@@ -222,10 +318,58 @@ pub enum Reason {
     },
 }
 
+/// What makes a request a bad one, and how many of those there were before the deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "compared")]
+pub enum Compared {
+    /// It failed.
+    Errors {
+        /// The row's threshold, a share.
+        threshold: f64,
+        /// The share before the deployment, if it is known.
+        before: Option<f64>,
+        /// How long that was measured.
+        span: Option<Duration>,
+    },
+    /// It took too long.
+    Latency {
+        /// Longer than so many seconds.
+        limit_seconds: f64,
+        /// That is so many times the baseline's p99, if the row compares.
+        times: Option<f64>,
+        /// The p99 before the deployment in seconds, if it is known.
+        before: Option<f64>,
+        /// How long that was measured.
+        span: Option<Duration>,
+    },
+}
+
+impl Compared {
+    /// How it was before the deployment, for people.
+    pub(crate) fn baseline(&self) -> Option<String> {
+        match self {
+            Self::Errors { before, span, .. } => {
+                before.zip(*span).map(|(rate, span)| format!("{} over {}", percent_of(rate), human(span)))
+            }
+            Self::Latency { before, span, .. } => {
+                before.zip(*span).map(|(p99, span)| format!("p99 {} over {}", seconds(p99), human(span)))
+            }
+        }
+    }
+}
+
 impl Reason {
     /// The bare variant name: the metric label.
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Requests { compared: Compared::Errors { .. }, .. } => "error_rate",
+            Self::Requests { compared: Compared::Latency { .. }, .. } => "latency",
+            Self::HealthFlapping { .. } => "health_flapping",
+            Self::MemoryLeak { .. } => "memory_leak",
+            Self::CpuThrottled { .. } => "cpu_throttled",
+            Self::LogErrors { .. } => "log_errors",
+            Self::UserReports { .. } => "user_reports",
+            Self::AlertFiring { .. } => "alert_firing",
             Self::HealthFailing { .. } => "health_failing",
             Self::ContainerUnhealthy { .. } => "container_unhealthy",
             Self::CrashLoop { .. } => "crash_loop",
@@ -242,10 +386,61 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HealthFailing { failures: 1, last, .. } => write!(f, "health check failed once: {last}"),
-            Self::HealthFailing { failures, over, threshold, sustained, last } => write!(
+            Self::Requests { .. } => self.about_requests(f),
+            Self::HealthFlapping { check, failures, checks, within, threshold, last } => write!(
                 f,
-                "health check failed {failures} times in a row over {} (limit: {threshold} over {}); last: {last}",
+                "{} failed {failures} of {checks} times within {} (limit: {threshold}); last: {last}",
+                the_check(check),
+                human(*within)
+            ),
+            Self::MemoryLeak { used, limit, threshold, left, over } => write!(
+                f,
+                "memory has been growing for {} and will reach {} of its limit in {}; now {} of {}",
+                human(*over),
+                percent_of(*threshold),
+                human(*left),
+                mebibytes(*used),
+                mebibytes(*limit)
+            ),
+            Self::CpuThrottled { share, threshold, over } => write!(
+                f,
+                "its CPU limit held it back {} of the time for {} (limit: {})",
+                percent_of(*share),
+                human(*over),
+                percent_of(*threshold)
+            ),
+            Self::LogErrors { per_minute, lines, over, limit, before, last } => {
+                write!(
+                    f,
+                    "{per_minute:.1} error lines a minute in the log ({lines} in {}; limit: {limit:.1}",
+                    human(*over)
+                )?;
+                before.map_or(Ok(()), |before| write!(f, ", before the deployment {before:.1}"))?;
+                f.write_str(")")?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
+            }
+            Self::UserReports { reporters, within, threshold, last } => {
+                write!(
+                    f,
+                    "{reporters} people reported a problem within {} (limit: {threshold})",
+                    human(*within)
+                )?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
+            }
+            Self::AlertFiring { alert, alerts, over, summary } => {
+                write!(f, "the alert {alert} has been firing for {}", human(*over))?;
+                if *alerts > 1 {
+                    write!(f, ", and {} more", alerts - 1)?;
+                }
+                if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
+            }
+            Self::HealthFailing { check, failures: 1, last, .. } => {
+                write!(f, "{} failed once: {last}", the_check(check))
+            }
+            Self::HealthFailing { check, failures, over, threshold, sustained, last } => write!(
+                f,
+                "{} failed {failures} times in a row over {} (limit: {threshold} over {}); last: {last}",
+                the_check(check),
                 human(*over),
                 human(*sustained)
             ),
@@ -281,6 +476,61 @@ impl fmt::Display for Reason {
             Self::TargetFailed { target, why } => write!(f, "the rollback to {target} did not help: {why}"),
         }
     }
+}
+
+impl Reason {
+    /// `182 of 1204 requests failed (15.1 %) in the last 1m; limit 10 % over 1m (5 % over 10m)` ...
+    fn about_requests(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Requests { bad, total, window, limit, allowed, by_chance, after, compared } = self else {
+            return Ok(());
+        };
+        let share = if *total == 0 { 0.0 } else { *bad as f64 / *total as f64 };
+        let (share, window) = (percent_of(share), human(*window));
+        match compared {
+            Compared::Errors { .. } => {
+                write!(f, "{bad} of {total} requests failed ({share}) in the last {window}")?
+            }
+            Compared::Latency { limit_seconds, times, before, .. } => {
+                write!(
+                    f,
+                    "{bad} of {total} requests ({share}) took longer than {} in the last {window}",
+                    seconds(*limit_seconds)
+                )?;
+                if let Some((times, before)) = times.zip(*before) {
+                    write!(f, ", {times}x the baseline p99 of {}", seconds(before))?;
+                }
+            }
+        }
+        write!(f, " (limit: {}", percent_of(*limit))?;
+        if (limit - allowed).abs() > 1e-9 {
+            write!(f, ", {} if it lasts", percent_of(*allowed))?;
+        }
+        let p = if *by_chance < 1e-9 { "p < 1e-9".to_owned() } else { format!("p = {by_chance:.1e}") };
+        write!(f, "; by chance {p})")?;
+        if let Compared::Errors { before: Some(before), span: Some(span), .. } = compared {
+            write!(f, "; before the deployment {} over {}", percent_of(*before), human(*span))?;
+        }
+        write!(f, "; it began {} after the deployment", human(*after))
+    }
+}
+
+/// The check as people call it.
+fn the_check(name: &str) -> String {
+    if name.is_empty() || name == "health" { "health check".into() } else { format!("check {name}") }
+}
+
+/// A share in percent, with a digit where it matters.
+pub(crate) fn percent_of(share: f64) -> String {
+    if share > 0.0 && share < 0.1 {
+        format!("{:.1} %", share * 100.0)
+    } else {
+        format!("{:.0} %", share * 100.0)
+    }
+}
+
+/// A latency as people write it.
+pub(crate) fn seconds(secs: f64) -> String {
+    if secs < 1.0 { format!("{:.0}ms", secs * 1000.0) } else { format!("{secs:.2}s") }
 }
 
 fn mebibytes(bytes: u64) -> String {

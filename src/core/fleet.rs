@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::{Announcement, AnnouncementKind};
 use super::decision::{Decision, Gate, Reason, Verdict};
-use super::gate::Surroundings;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Phase, Refusal};
@@ -17,13 +16,31 @@ use super::service::{Service, Turn};
 use super::settings::{FleetSettings, Severity};
 use super::snapshot::FleetSnapshot;
 use super::state::{Event, State};
+use super::surroundings::{Host, Roster, Surroundings};
 use super::time::{Timestamp, human};
-use super::window::{Evidence, count};
 
 /// Time passes at least this often: the watchdog of systemd and `/healthz` listen to it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Whoever is due within this time has its turn now: so they stay in step, and time comes round seldom.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// An engine that is silent for this long is announced; a restart of it takes less.
 const SILENCE_ANNOUNCED: Duration = Duration::from_secs(60);
+
+/// What a service sees around it. A macro, because it borrows some fields while another is changed.
+macro_rules! surroundings {
+    ($fleet:ident) => {
+        Surroundings {
+            settings: &$fleet.settings,
+            engine: $fleet.engine.as_ref(),
+            engine_back: $fleet.engine_back,
+            store_error: $fleet.store_error.as_deref(),
+            flags: &$fleet.flags,
+            host: &$fleet.host,
+            breaker_reset: $fleet.breaker_reset,
+            roster: &$fleet.roster,
+        }
+    };
+}
 
 /// All services, and what they have in common.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +49,9 @@ pub struct Fleet {
     services: BTreeMap<ServiceName, Service>,
     refused: Vec<Refusal>,
     engine: Option<EngineState>,
+    host: Host,
+    /// Every service, as the others see it.
+    roster: Roster,
     looked: bool,
     engine_back: Option<Timestamp>,
     /// Since when the engine is silent, and whether that was announced.
@@ -53,6 +73,8 @@ impl Fleet {
             services: BTreeMap::new(),
             refused: Vec::new(),
             engine: None,
+            host: Host::default(),
+            roster: Roster::new(),
             looked: false,
             engine_back: None,
             engine_lost: None,
@@ -65,6 +87,9 @@ impl Fleet {
         for (name, ledger) in remembered.ledgers {
             fleet.service(now, &name).restore_ledger(ledger);
         }
+        for (name, norms) in remembered.norms {
+            fleet.service(now, &name).restore_norms(norms);
+        }
         for (name, flags) in remembered.flags {
             match name {
                 Some(name) => fleet.service(now, &name).restore_flags(flags),
@@ -73,6 +98,9 @@ impl Fleet {
         }
         for record in remembered.rollbacks {
             fleet.service(now, &record.service.clone()).restore_rollback(record);
+        }
+        for (name, service) in &fleet.services {
+            fleet.roster.insert(name.clone(), service.neighbour());
         }
         fleet
     }
@@ -95,17 +123,12 @@ impl Fleet {
         let about = self.take_in(now, input, &mut effects);
         self.watch_engine(now, &mut effects);
         match about {
-            About::Service(name) => self.turn(now, &name, &self.surroundings(now), &mut effects),
-            About::Everybody => {
+            About::Service(name) => self.turn(now, &name, &mut effects),
+            About::Whoever(due) => {
                 let names: Vec<ServiceName> = self.services.keys().cloned().collect();
-                // Looking around costs a look at every service: once for all, and again only after a turn that
-                // changed what the next one sees.
-                let mut around = self.surroundings(now);
                 for name in names {
-                    let (done, degraded) = (effects.len(), self.degraded(now, &name));
-                    self.turn(now, &name, &around, &mut effects);
-                    if effects.len() != done || self.degraded(now, &name) != degraded {
-                        around = self.surroundings(now);
+                    if !due || self.services.get(&name).is_some_and(|s| s.poll_timeout() <= now + TOGETHER) {
+                        self.turn(now, &name, &mut effects);
                     }
                 }
             }
@@ -116,16 +139,17 @@ impl Fleet {
 
     /// When [`Input::Tick`] is due if nothing else comes in before.
     ///
-    /// Counted from the last tick, not from the last input: a stream of inputs must not keep time from passing.
+    /// Counted from the last turn that time brought, not from the last input: a stream of inputs must not keep time
+    /// from passing.
     pub fn poll_timeout(&self) -> Timestamp {
         let heartbeat = self.last_tick + HEARTBEAT;
-        let due = self.services.values().map(|s| s.poll_timeout(self.last_tick)).min();
+        let due = self.services.values().map(Service::poll_timeout).min();
         due.map_or(heartbeat, |due| due.min(heartbeat))
     }
 
     /// The picture of the whole fleet.
     pub fn snapshot(&self, now: Timestamp) -> FleetSnapshot {
-        let around = self.surroundings(now);
+        let around = self.surroundings();
         let shown =
             self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
         FleetSnapshot {
@@ -135,7 +159,7 @@ impl Fleet {
             looked: self.looked,
             store_error: self.store_error.clone(),
             flags: self.flags.clone(),
-            services: shown.map(|s| s.snapshot(now, &around)).collect(),
+            services: shown.map(|s| s.snapshot(now, around)).collect(),
             refused: self.refused.clone(),
         }
     }
@@ -145,6 +169,7 @@ impl Fleet {
             Input::Tick => {
                 self.last_tick = now;
                 self.expire_pauses(now, effects);
+                return About::Whoever(true);
             }
             Input::Configured(settings) => {
                 self.settings = settings;
@@ -152,7 +177,10 @@ impl Fleet {
                 effects.push(Effect::Look);
             }
             Input::Engine(state) => self.engine_is(now, state),
-            Input::Host(_) => {}
+            Input::Host(state) => {
+                let pressed = state.pressure.as_ref().map(|_| self.host.pressed.unwrap_or(now));
+                self.host = Host { state, pressed };
+            }
             Input::Store(result) => self.store_is(now, result, effects),
             Input::Looked(look) => self.looked(now, look, effects),
             Input::Observed(seen) => {
@@ -164,8 +192,8 @@ impl Fleet {
                 self.service(now, &service).exited(now, &replica, code, oom, requested);
                 return About::Service(service);
             }
-            Input::Sampled { service, replica, signal, name: _, measurement } => {
-                self.sampled(now, &service, replica, signal, measurement);
+            Input::Sampled { service, replica, signal, name, measurement } => {
+                self.sampled(now, &service, replica, (signal, name), measurement);
                 return About::Service(service);
             }
             // How it went is logged; whether it can be used is decided when the rollback is carried out.
@@ -183,37 +211,48 @@ impl Fleet {
                 effects.push(Effect::Reply { request, answer });
             }
         }
-        About::Everybody
+        About::Whoever(false)
     }
 
     fn sampled(
         &mut self,
         now: Timestamp,
-        name: &ServiceName,
+        service: &ServiceName,
         replica: Option<ReplicaId>,
-        signal: Signal,
+        (signal, name): (Signal, String),
         m: Measurement,
     ) {
-        let Some(s) = self.services.get_mut(name).filter(|s| s.state != State::RollingBack) else { return };
-        // A probe that was under way when its replica went away speaks of the past.
-        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id)) {
-            let counted = s.evidence.record(now, replica, signal, m);
-            s.counts.entry(signal).or_default().add(counted);
-        }
-    }
-
-    fn degraded(&self, now: Timestamp, name: &ServiceName) -> Option<Timestamp> {
-        self.services.get(name).and_then(|s| s.degraded(now))
-    }
-
-    fn turn(&mut self, now: Timestamp, name: &ServiceName, around: &Surroundings, effects: &mut Vec<Effect>) {
-        // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
-        if !self.services.get(name).is_some_and(|s| s.seen) || self.engine.is_none() {
+        let Some(s) = self.services.get_mut(service).filter(|s| s.state != State::RollingBack) else {
+            return;
+        };
+        if signal == Signal::Dependencies {
+            if let Measurement::Check { ok, detail, .. } = m {
+                s.reliances.entry(name).or_default().check(now, ok, detail);
+            }
             return;
         }
-        self.with(now, name, effects, |s, turn| {
-            if s.state == State::Verifying { s.verify(turn, around) } else { s.watch(turn, around) }
-        });
+        // A probe that was under way when its replica went away speaks of the past.
+        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id)) {
+            s.sampled(now, replica, signal, name, m);
+        }
+    }
+
+    fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
+        let around = surroundings!(self);
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.last_turn = now;
+        // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
+        if service.seen && around.engine.is_some() {
+            service.take_stock(now);
+            let mut turn = Turn { now, fleet: &self.settings, effects, sequence: &mut self.sequence };
+            if service.state == State::Verifying {
+                service.verify(&mut turn, around);
+            } else {
+                service.watch(&mut turn, around);
+            }
+        }
+        let neighbour = service.neighbour();
+        self.roster.insert(name.clone(), neighbour);
     }
 
     fn service(&mut self, now: Timestamp, name: &ServiceName) -> &mut Service {
@@ -262,6 +301,7 @@ impl Fleet {
         for name in past.collect::<Vec<_>>() {
             self.with(now, &name, effects, |s, turn| s.let_go(turn));
             self.services.remove(&name);
+            self.roster.remove(&name);
         }
     }
 
@@ -273,7 +313,9 @@ impl Fleet {
                     self.engine_back = Some(now);
                     for service in self.services.values_mut() {
                         // The engine's restart ended them all; that is nobody's fault.
-                        service.evidence = Evidence::default();
+                        service.evidence.void(now);
+                        service.evidence.down.clear();
+                        service.evidence.unhealthy.clear();
                         service.exits.crashed.clear();
                         if *restarted {
                             let ran = service.replicas.iter().filter(|r| r.phase == Phase::Running);
@@ -356,7 +398,7 @@ impl Fleet {
         }
         let why = format!(
             "the breaker tripped: {} automatic rollbacks within {}",
-            self.recent(now),
+            self.surroundings().recent_rollbacks(now),
             human(self.settings.breaker_window)
         );
         self.flags.stuck = Some(why.clone());
@@ -368,37 +410,8 @@ impl Fleet {
         effects.push(Effect::Announce(a));
     }
 
-    fn recent(&self, now: Timestamp) -> u32 {
-        let begun = self.services.values().flat_map(|s| &s.attempts);
-        count(
-            begun
-                .filter(|at| **at > self.breaker_reset && now.since(**at) < self.settings.breaker_window)
-                .count(),
-        )
-    }
-
-    fn surroundings(&self, now: Timestamp) -> Surroundings {
-        let present = || self.services.values().filter(|s| s.seen && s.current.is_some());
-        let mut deployed: Vec<Timestamp> = present().map(|s| s.deployed).collect();
-        deployed.sort_unstable();
-        Surroundings {
-            settings: self.settings.clone(),
-            engine: self.engine.clone(),
-            engine_back: self.engine_back,
-            store_error: self.store_error.clone(),
-            flags: self.flags.clone(),
-            deployed,
-            degraded: present()
-                .filter_map(|s| Some((s.name.clone(), s.deployed, s.degraded(now)?)))
-                .collect(),
-            rollbacks: self
-                .services
-                .values()
-                .filter(|s| s.state.in_flight() || s.last_ended.is_some())
-                .map(|s| (s.name.clone(), s.last_ended.filter(|_| !s.state.in_flight())))
-                .collect(),
-            recent: self.recent(now),
-        }
+    fn surroundings(&self) -> Surroundings<'_> {
+        surroundings!(self)
     }
 
     fn announcement(&self, now: Timestamp, title: &str) -> Announcement {
@@ -493,21 +506,21 @@ impl Fleet {
         by: &str,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
-        let around = self.surroundings(now);
+        let around = self.surroundings();
         let Some(service) = self.services.get(name).filter(|s| s.seen) else {
             return Err(unknown(name));
         };
         if service.state.in_flight() {
             return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
         }
-        if let Some(why) = &around.store_error {
+        if let Some(why) = around.store_error {
             return Err(format!("nothing is done that could not be recorded first: {why}"));
         }
-        if let Some(EngineState::Unreachable { why }) = &around.engine {
+        if let Some(EngineState::Unreachable { why }) = around.engine {
             return Err(format!("the engine does not answer: {why}"));
         }
         let target = pick(service, to)?;
-        let gates = service.ask(now, None, &around).into_iter().filter(|a| a.allow).collect();
+        let gates = service.ask(now, None, around).into_iter().filter(|a| a.allow).collect();
         let decision = Decision {
             at: now,
             service: name.clone(),
@@ -532,7 +545,8 @@ impl Fleet {
 /// Whose turn it is after an input.
 enum About {
     Service(ServiceName),
-    Everybody,
+    /// Everybody, or only those whose time has come.
+    Whoever(bool),
 }
 
 fn unknown(name: &ServiceName) -> String {
@@ -564,7 +578,7 @@ fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
 }
 
 impl super::snapshot::SampleCounts {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.healthy += other.healthy;
         self.unhealthy += other.unhealthy;
         self.error += other.error;

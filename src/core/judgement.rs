@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::Finding;
 use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
-use super::gate::Surroundings;
 use super::io::{Effect, EngineState, RollbackRequest};
 use super::ledger::{LedgerChange, Standing};
 use super::sample::Signal;
 use super::service::{BACKSTOP, Service, Turn};
-use super::settings::{Action, Severity};
+use super::settings::{Action, Condition, Severity};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
+use super::surroundings::Surroundings;
 use super::time::{Timestamp, human};
 
 /// A specification that could not be kept is tried again after this long.
@@ -29,14 +29,14 @@ struct Breach {
     severity: Severity,
     /// The row's name; `redeploy` for a release that is refused.
     rule: String,
-    signal: Option<Signal>,
+    condition: Option<Condition>,
     onset: Option<Timestamp>,
     action: Action,
 }
 
 impl Service {
     /// One turn of watching.
-    pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
+    pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         if self.flags.paused.is_some() || around.flags.paused.is_some() {
             if self.state != State::Paused {
                 self.drop_prepared(turn);
@@ -76,15 +76,15 @@ impl Service {
             self.go(turn, Event::Suspected);
         }
         if let Some(suspect) = crossed.iter().find(|f| f.row.action == Action::Rollback) {
-            self.prepare(turn, around, (suspect.row.signal, suspect.row.since));
+            self.prepare(turn, around, (suspect.row.condition, suspect.row.since));
         }
-        if let Some(breach) = self.worst_breach(&findings).filter(|_| !removed) {
+        if let Some(breach) = self.worst_breach(&findings).filter(|_| !removed && self.undone.is_none()) {
             self.decide(turn, around, breach);
         }
     }
 
     /// Whether what the service is judged by cannot be measured. Not knowing is neither failing nor succeeding.
-    fn blind(&mut self, turn: &mut Turn<'_>, around: &Surroundings, findings: &[Finding]) -> bool {
+    fn blind(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, findings: &[Finding]) -> bool {
         let unreachable = matches!(around.engine, Some(EngineState::Unreachable { .. }));
         let unmeasured = findings
             .iter()
@@ -121,7 +121,9 @@ impl Service {
             State::Suspect => {
                 self.drop_prepared(turn);
                 self.told.clear();
-                self.held_by_surroundings = false;
+                if self.held_by_surroundings {
+                    self.void_evidence(turn.now);
+                }
                 self.go_watching(turn);
             }
             State::CoolingDown => {
@@ -154,6 +156,10 @@ impl Service {
             return;
         };
         self.protect = Some(turn.now);
+        turn.remember(LedgerChange::Norms {
+            service: self.name.clone(),
+            norms: Box::new(self.norms(turn.now)),
+        });
         let older = self.targets().cloned().collect();
         turn.effect(Effect::Protect { service: self.name.clone(), release, older });
     }
@@ -182,7 +188,12 @@ impl Service {
     }
 
     /// Creates the replacement while the row is only pending, so that at the decision only stop and start remain.
-    fn prepare(&mut self, turn: &mut Turn<'_>, around: &Surroundings, suspect: (Signal, Option<Timestamp>)) {
+    fn prepare(
+        &mut self,
+        turn: &mut Turn<'_>,
+        around: Surroundings<'_>,
+        suspect: (Condition, Option<Timestamp>),
+    ) {
         if !self.settings.prepare || !self.acts() || self.prepared.is_some() {
             return;
         }
@@ -221,7 +232,7 @@ impl Service {
                 reason: Reason::Refused { earlier: earlier.clone() },
                 severity: Severity::Critical,
                 rule: "redeploy".into(),
-                signal: None,
+                condition: None,
                 onset: Some(self.deployed),
                 action: Action::Rollback,
             });
@@ -233,16 +244,16 @@ impl Service {
             reason: worst.reason.clone()?,
             severity: worst.row.severity,
             rule: worst.row.rule.clone(),
-            signal: Some(worst.row.signal),
+            condition: Some(worst.row.condition),
             onset: worst.row.since,
             action: worst.row.action,
         })
     }
 
     /// A row is breached: asks the gates, and acts, asks a person, or holds.
-    fn decide(&mut self, turn: &mut Turn<'_>, around: &Surroundings, breach: Breach) {
-        let all = match breach.signal {
-            Some(signal) => self.ask(turn.now, Some((signal, breach.onset)), around),
+    fn decide(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, breach: Breach) {
+        let all = match breach.condition {
+            Some(condition) => self.ask(turn.now, Some((condition, breach.onset)), around),
             None => self.ask(turn.now, None, around),
         };
         let denied = all.iter().position(|a| !a.allow);
@@ -263,7 +274,7 @@ impl Service {
             service: self.name.clone(),
             verdict,
             reason: breach.reason,
-            rule: breach.signal.map(|_| breach.rule.clone()),
+            rule: breach.condition.map(|_| breach.rule.clone()),
             severity: breach.severity,
             from: self.current.clone(),
             to: self.target().ok().cloned(),
@@ -346,6 +357,9 @@ impl Service {
             return;
         }
         self.record(turn, &decision);
+        if decision.verdict == Verdict::Rollback {
+            self.undone = Some(turn.now);
+        }
         let (kind, title) = match decision.verdict {
             Verdict::Rollback => (AnnouncementKind::WouldRollBack, "DRY RUN, WOULD ROLL BACK"),
             Verdict::Evaluate | Verdict::Hold => (AnnouncementKind::Evaluate, "DECISION NEEDED"),

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::baseline::Norms;
 use super::decision::Decision;
 use super::io::RollbackRequest;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
@@ -73,6 +74,13 @@ pub enum LedgerChange {
     },
     /// Something was decided.
     Decided(Box<Decision>),
+    /// What a service's traffic is like: insert or replace by service.
+    Norms {
+        /// The service.
+        service: ServiceName,
+        /// Its baseline.
+        norms: Box<Norms>,
+    },
     /// A rollback began.
     RollbackOpened(Box<RollbackRecord>),
     /// A rollback ended, or got further: replace by id.
@@ -202,6 +210,8 @@ pub struct Remembered {
     pub ledgers: Vec<(ServiceName, Vec<LedgerEntry>)>,
     /// Flags of services, and of the fleet (none).
     pub flags: Vec<(Option<ServiceName>, Flags)>,
+    /// Baselines, as last kept.
+    pub norms: Vec<(ServiceName, Norms)>,
     /// Rollbacks of the last 30 days, oldest first: attempts, cooldowns, and those still open.
     pub rollbacks: Vec<RollbackRecord>,
 }

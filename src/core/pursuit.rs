@@ -3,7 +3,6 @@
 use super::announcement::AnnouncementKind;
 use super::assess::Finding;
 use super::decision::{Decision, Reason};
-use super::gate::Surroundings;
 use super::io::{Effect, EngineState, Executed, RollbackRequest};
 use super::ledger::{LedgerChange, RollbackOutcome, RollbackRecord, Standing};
 use super::release::{Release, RollbackId};
@@ -11,8 +10,9 @@ use super::service::{BACKSTOP, Exits, Service, Turn};
 use super::settings::Action;
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
+use super::surroundings::Surroundings;
 use super::time::{Timestamp, human};
-use super::window::{Before, Evidence, count};
+use super::window::{Before, count};
 
 impl Service {
     /// A rollback was decided. What was prepared for the same target is used; all else is dropped.
@@ -127,9 +127,14 @@ impl Service {
                 }
             }
         }
-        self.evidence = Evidence::default();
+        // The target is what the release that was rolled back was compared with.
+        let norm = std::mem::take(&mut self.before.norm);
+        self.evidence = self.evidence.successor();
         self.exits = Exits::default();
-        self.before = Before::default();
+        self.before = Before { norm, ..Before::default() };
+        self.usual.reset(now, &self.before);
+        self.ailing = None;
+        self.undone = None;
         self.refused = None;
         self.told.clear();
         self.held_by_surroundings = false;
@@ -154,7 +159,7 @@ impl Service {
     }
 
     /// One turn of verification: the same rules as for a deployment, plus identity, for long enough.
-    pub(crate) fn verify(&mut self, turn: &mut Turn<'_>, around: &Surroundings) {
+    pub(crate) fn verify(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         let Some((applied, to)) = self.rollback.as_ref().and_then(|r| Some((r.applied?, r.to.clone())))
         else {
             return;
@@ -242,7 +247,7 @@ impl Service {
     }
 
     /// The target did not pass: the next older known-good release, if attempts are left, else a person.
-    fn not_verified(&mut self, turn: &mut Turn<'_>, around: &Surroundings, why: String) {
+    fn not_verified(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, why: String) {
         let Some(record) = self.rollback.clone() else {
             return;
         };

@@ -11,17 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::{Finding, Scene, assess};
+use super::baseline::{History, Norm, Norms};
 use super::decision::Decision;
-use super::gate::{Question, Surroundings, ask};
+use super::gate::{Question, ask};
 use super::io::{Effect, RollbackRequest};
 use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing};
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use super::sample::Signal;
-use super::settings::{FleetSettings, Mode, ServiceSettings};
+use super::sample::{Measurement, Signal};
+use super::settings::{Condition, FleetSettings, Mode, ServiceSettings};
 use super::snapshot::{RowAnswer, SampleCounts, ServiceSnapshot};
 use super::state::{Event, State};
+use super::surroundings::{Ailing, LINGERS, Neighbour, Reliance, Surroundings, Usual, relies_on, symptoms};
 use super::time::{Timestamp, human};
+use super::traffic::Bad;
 use super::window::{Before, Evidence, count};
 
 /// Who decides when nobody was asked; anybody else is an operator.
@@ -56,6 +59,18 @@ pub(crate) struct Service {
     pub(crate) ledger: Vec<LedgerEntry>,
     pub(crate) evidence: Evidence,
     pub(crate) before: Before,
+    /// What it was like on earlier days.
+    pub(crate) history: History,
+    /// What it is like when it is well.
+    pub(crate) usual: Usual,
+    /// What an earlier process found normal, until we know it ourselves.
+    pub(crate) kept_norm: Option<Norm>,
+    /// When it last had its turn.
+    pub(crate) last_turn: Timestamp,
+    /// What is wrong with it, as the others see it.
+    pub(crate) ailing: Option<Ailing>,
+    /// What it depends on, by name.
+    pub(crate) reliances: BTreeMap<String, Reliance>,
     pub(crate) counts: BTreeMap<Signal, SampleCounts>,
     pub(crate) exits: Exits,
     pub(crate) flags: Flags,
@@ -68,6 +83,8 @@ pub(crate) struct Service {
     pub(crate) attempts: Vec<Timestamp>,
     pub(crate) last_ended: Option<Timestamp>,
     pub(crate) last_decision: Option<Decision>,
+    /// In dry-run mode: when the current release would have been rolled back. Nothing more is decided about it.
+    pub(crate) undone: Option<Timestamp>,
     /// What was said already in this episode.
     pub(crate) told: BTreeSet<String>,
     /// A breach was put down to the surroundings: its evidence is void when they are well again.
@@ -135,6 +152,12 @@ impl Service {
             ledger: Vec::new(),
             evidence: Evidence::default(),
             before: Before::default(),
+            history: History::default(),
+            usual: Usual::default(),
+            kept_norm: None,
+            last_turn: now,
+            ailing: None,
+            reliances: BTreeMap::new(),
             counts: BTreeMap::new(),
             exits: Exits::default(),
             flags: Flags::default(),
@@ -144,6 +167,7 @@ impl Service {
             attempts: Vec::new(),
             last_ended: None,
             last_decision: None,
+            undone: None,
             told: BTreeSet::new(),
             held_by_surroundings: false,
             refused: None,
@@ -286,6 +310,7 @@ impl Service {
     pub(crate) fn let_go(&mut self, turn: &mut Turn<'_>) {
         self.drop_prepared(turn);
         self.current = None;
+        turn.remember(LedgerChange::Norms { service: self.name.clone(), norms: Box::default() });
         for entry in std::mem::take(&mut self.ledger) {
             self.forget(turn, entry);
         }
@@ -327,6 +352,8 @@ impl Service {
             now,
             settings: &self.settings,
             evidence: &self.evidence,
+            before: &self.before,
+            history: &self.history,
             replicas: &self.replicas,
             deployed: self.deployed,
         })
@@ -336,15 +363,17 @@ impl Service {
     pub(crate) fn ask(
         &self,
         now: Timestamp,
-        breach: Option<(Signal, Option<Timestamp>)>,
-        around: &Surroundings,
+        breach: Option<(Condition, Option<Timestamp>)>,
+        around: Surroundings<'_>,
     ) -> Vec<super::decision::GateAnswer> {
         let window = self.settings.attempts_window;
         let question = Question {
             now,
             service: &self.name,
             settings: &self.settings,
-            signal: breach.map(|(signal, _)| signal),
+            condition: breach.map(|(condition, _)| condition),
+            error_rate: self.error_rate(),
+            reliances: &self.reliances,
             onset: breach.and_then(|(_, onset)| onset),
             deployed: self.deployed,
             before: &self.before,
@@ -365,12 +394,14 @@ impl Service {
         if let Some(other) = self.replicas.iter().find(|r| r.phase != Phase::Running) {
             return Err(format!("{} is not running", other.name));
         }
-        if !self.settings.checks.is_empty() {
-            let checks = &self.evidence.checks;
-            if let Some(why) = checks.values().find_map(|s| s.unavailable.as_ref()) {
+        if self.settings.checks.values().any(|check| check.required) {
+            let required = |name: &str| self.settings.checks.get(name).is_none_or(|check| check.required);
+            let checks: Vec<_> =
+                self.evidence.checks.iter().filter(|((name, _), _)| required(name)).map(|(_, s)| s).collect();
+            if let Some(why) = checks.iter().find_map(|s| s.unavailable.as_ref()) {
                 return Err(format!("the health check cannot be measured: {}", why.2));
             }
-            let proved = checks.values().filter(|s| s.successes >= PROOF_SUCCESSES).count();
+            let proved = checks.iter().filter(|s| s.successes >= PROOF_SUCCESSES).count();
             if proved == 0 || proved < checks.len() {
                 return Err(format!("the health check has not passed {PROOF_SUCCESSES} times in a row yet"));
             }
@@ -404,19 +435,72 @@ impl Service {
         }
     }
 
-    /// Whether a line is crossed, and since when: what makes it a witness for others. Memory is the container's own
-    /// (see `gate.rs`), so that it says as little about the surroundings as they say about it.
-    pub(crate) fn degraded(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.replicas.is_empty() && self.evidence.down.is_empty() {
-            return None;
+    /// The share of requests that failed in the last minute.
+    fn error_rate(&self) -> f64 {
+        let traffic = &self.evidence.traffic;
+        let end = traffic.end().unwrap_or_default();
+        traffic.share(Bad::Failed, end.before(Duration::from_secs(60).max(traffic.usual)), end).rate()
+    }
+
+    /// Takes stock of what the others should know of it. After each turn.
+    pub(crate) fn take_stock(&mut self, now: Timestamp) {
+        let gone = self.replicas.is_empty() && self.evidence.down.is_empty();
+        let judged = !gone && self.state != State::RollingBack;
+        let ill = judged
+            .then(|| symptoms(now, self.deployed, &self.settings, &self.evidence, &self.usual))
+            .flatten();
+        self.ailing = match (ill, self.ailing.take()) {
+            // It is the same illness as long as it does not end for good.
+            (Some(new), Some(old)) => Some(Ailing { since: old.since.min(new.since), ..new }),
+            (Some(new), None) => Some(new),
+            (None, Some(old)) => {
+                let until = old.until.unwrap_or(now);
+                (!gone && now.since(until) < LINGERS).then_some(Ailing { until: Some(until), ..old })
+            }
+            (None, None) => {
+                self.usual.renew(now, &self.evidence.traffic, &self.before, self.settings.baseline);
+                None
+            }
+        };
+    }
+
+    /// What the others know of it.
+    pub(crate) fn neighbour(&self) -> Neighbour {
+        Neighbour {
+            present: self.seen && self.current.is_some(),
+            deployed: self.deployed,
+            ailing: self.ailing.clone(),
+            relies_on: relies_on(&self.settings),
+            in_flight: self.state.in_flight(),
+            ended: self.last_ended.filter(|_| !self.state.in_flight()).max(self.undone),
+            undone: self.undone.is_some() || self.put_back(),
+            attempts: self.attempts.clone(),
         }
-        let own = |f: &&Finding| matches!(f.row.signal, Signal::Memory | Signal::OomKills);
-        let findings = self.findings(now);
-        findings.iter().filter(|f| f.crossed() && !own(f)).filter_map(|f| f.row.since).min()
+    }
+
+    /// What runs now runs because a rollback put it there.
+    fn put_back(&self) -> bool {
+        self.last_ended.is_some_and(|ended| ended >= self.deployed)
+    }
+
+    /// What is kept of its baseline across restarts.
+    pub(crate) fn norms(&self, now: Timestamp) -> Norms {
+        let within = self.settings.baseline;
+        let log_errors =
+            self.evidence.log_errors_per_minute(now.before(within), now).map(|(per_minute, _)| per_minute);
+        let seen = Norm::of(&self.evidence.traffic, now, within);
+        // After a restart it takes a while until more is known than before it.
+        let like_now = if seen.total > 0 { seen } else { self.kept_norm.clone().unwrap_or(seen) };
+        Norms {
+            before: self.before.norm.clone(),
+            now: Norm { log_errors, ..like_now },
+            history: self.history.clone(),
+        }
     }
 
     /// When the core should look at this service again although nothing came in.
-    pub(crate) fn poll_timeout(&self, last: Timestamp) -> Timestamp {
+    pub(crate) fn poll_timeout(&self) -> Timestamp {
+        let last = self.last_turn;
         // While something is going on, a second is short against every window; else this is only a heartbeat.
         let span = match self.state {
             State::Suspect | State::Verifying | State::RollingBack => Duration::from_secs(1),
@@ -427,14 +511,37 @@ impl Service {
         trial.map_or(last + span, |ends| ends.min(last + span))
     }
 
+    /// Takes in a sample.
+    pub(crate) fn sampled(
+        &mut self,
+        now: Timestamp,
+        replica: Option<ReplicaId>,
+        signal: Signal,
+        name: String,
+        measurement: Measurement,
+    ) {
+        if let (Measurement::Requests(requests), State::Steady) = (&measurement, self.state) {
+            self.history.add(now, requests);
+        }
+        let counted = self.evidence.record(now, replica, signal, name, measurement);
+        self.counts.entry(signal).or_default().add(counted);
+    }
+
+    /// Takes up the baseline of an earlier process.
+    pub(crate) fn restore_norms(&mut self, norms: Norms) {
+        self.history = norms.history;
+        self.before.norm = norms.before;
+        self.kept_norm = Some(norms.now);
+    }
+
     /// The picture of this service.
-    pub(crate) fn snapshot(&self, now: Timestamp, around: &Surroundings) -> ServiceSnapshot {
+    pub(crate) fn snapshot(&self, now: Timestamp, around: Surroundings<'_>) -> ServiceSnapshot {
         let findings = self.findings(now);
         let worst = findings
             .iter()
             .find(|f| f.row.answer == RowAnswer::Breached)
             .or(findings.iter().find(|f| f.crossed()));
-        let gates = self.ask(now, worst.map(|f| (f.row.signal, f.row.since)), around);
+        let gates = self.ask(now, worst.map(|f| (f.row.condition, f.row.since)), around);
         ServiceSnapshot {
             name: self.name.clone(),
             settings: Arc::clone(&self.settings),

@@ -516,6 +516,15 @@ const fn mins(n: u64) -> Duration {
     Duration::from_secs(n * 60)
 }
 
+impl ServiceSettings {
+    /// Whether something counts its requests.
+    pub fn counts_requests(&self) -> bool {
+        self.metrics.is_some()
+            || self.prometheus.is_some()
+            || (self.logs.enabled && self.logs.access != AccessLog::Off)
+    }
+}
+
 impl Default for FleetSettings {
     fn default() -> Self {
         Self {

@@ -12,7 +12,7 @@ use super::service::{Exits, Service, Turn};
 use super::settings::Redeploy;
 use super::state::{Event, State};
 use super::time::{Timestamp, human};
-use super::window::{Before, Evidence};
+use super::window::Before;
 
 /// Replicas of several releases may run side by side for this long; then it is said that they cannot be judged.
 const MIXED_MAX: Duration = Duration::from_secs(10 * 60);
@@ -109,8 +109,20 @@ impl Service {
         }
         self.drop_prepared(turn);
         let replaced = self.current.is_some();
-        self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
-        self.evidence = Evidence::default();
+        let known = self.kept_norm.take().unwrap_or_default();
+        self.before = match replaced && !first {
+            true => self.baseline(turn.now),
+            false => Before::default(),
+        };
+        if self.before.norm.total == 0 && replaced {
+            // It was deployed while we were away, or just after we came: an earlier process knew what is usual.
+            self.before.norm = known;
+        }
+        self.evidence = self.evidence.successor();
+        let before = self.before.clone();
+        self.usual.reset(turn.now, &before);
+        self.ailing = None;
+        self.undone = None;
         self.exits = Exits::default();
         self.told.clear();
         self.failed_targets.clear();
@@ -132,12 +144,16 @@ impl Service {
     /// itself is no measure for the next one, or two bad ones in a row would excuse each other: what counts then is
     /// what it was measured by itself. One that nobody would have blamed any more has become the normal state.
     fn baseline(&self, now: Timestamp) -> Before {
-        if !self.current_is_known_good() && now.since(self.deployed) <= self.settings.watch {
+        if !self.current_is_known_good()
+            && now.since(self.deployed) <= self.settings.watch
+            && self.before != Before::default()
+        {
             return self.before.clone();
         }
         let within = |name: &str| self.settings.rules.iter().find(|r| r.name == name).map(|r| r.within);
         let (exits, kills) = (within("crash_loop"), within("oom"));
-        self.evidence.sum_up(now, exits.unwrap_or_default(), kills.unwrap_or_default())
+        let (exits, kills) = (exits.unwrap_or_default(), kills.unwrap_or_default());
+        self.evidence.sum_up(now, exits, kills, self.settings.baseline)
     }
 
     /// When the trial is over. Who has run that long already, or was known-good before, needs one verification only.

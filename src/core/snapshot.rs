@@ -11,7 +11,7 @@ use super::ledger::{Flags, LedgerEntry, RollbackRecord};
 use super::observation::{Refusal, Replica};
 use super::release::{Release, ServiceName};
 use super::sample::Signal;
-use super::settings::{Action, FleetSettings, ServiceSettings, Severity};
+use super::settings::{Action, Condition, FleetSettings, ServiceSettings, Severity};
 use super::time::Timestamp;
 
 pub use super::state::State;
@@ -92,6 +92,8 @@ pub struct RowSnapshot {
     pub rule: String,
     /// What it looks at.
     pub signal: Signal,
+    /// How it judges it.
+    pub condition: Condition,
     /// Its value now, for people.
     pub value: String,
     /// Its threshold, for people.

@@ -7,33 +7,51 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::baseline::Norm;
 use super::release::ReplicaId;
 use super::sample::{Measurement, Signal};
 use super::snapshot::SampleCounts;
+use super::streak::{Levels, Streak};
 use super::time::Timestamp;
+use super::traffic::Traffic;
 
-/// Attempts in a row that measure nothing before a check counts as not measurable (as in Argo Rollouts).
-pub(crate) const ERRORS_IN_A_ROW: u32 = 4;
-/// Longest window any shipped row asks for is 15 min; memory is sampled every 5 s: 180 samples, with room.
-const SAMPLES_MAX: usize = 512;
+/// Health results kept for "was it bad before?": five minutes of many replicas.
+const RECENT_MAX: usize = 512;
 /// A crash loop backs off to one exit a minute; more than this within a window changes no verdict.
 const EXITS_MAX: usize = 64;
+/// Reports kept: three are a verdict.
+const REPORTS_MAX: usize = 256;
+/// Alerts of one service kept: more than that are one big alarm.
+const ALERTS_MAX: usize = 64;
+/// Counts of log lines kept: an hour at one every ten seconds.
+const COUNTS_MAX: usize = 360;
+/// Shares of throttled time kept: ten minutes at one every five seconds, of a few replicas.
+const SHARES_MAX: usize = 360;
 /// How far back "before the deployment" reaches for health (decision.md, 4.2) ...
 const BEFORE_HEALTH: Duration = Duration::from_secs(5 * 60);
 /// ... and for memory.
 const BEFORE_MEMORY: Duration = Duration::from_secs(10 * 60);
 /// A container that is stopped may fail its checks for this long before it ends: Docker waits 10 s.
 const STOPPING: Duration = Duration::from_secs(15);
-/// Without a sample for this long, a level is not "sustained": nobody looked.
-const LEVEL_GAP: Duration = Duration::from_secs(30);
+/// An alert that nobody repeated for this long has been forgotten by its sender: Alertmanager repeats every 4 h.
+const ALERT_FORGOTTEN: Duration = Duration::from_secs(5 * 60 * 60);
+/// Counts of different replicas that come within this time are one.
+const COUNT_BIN: Duration = Duration::from_secs(5);
+
+/// A check: its name, and where it was made: at a replica, or for the service as a whole (none).
+pub(crate) type Asked = (String, Option<ReplicaId>);
 
 /// Everything measured of one service since its current release appeared.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Evidence {
-    /// HTTP checks, by where they were made: a replica, or the service's URL (none).
-    pub(crate) checks: BTreeMap<Option<ReplicaId>, Streak>,
+    /// What was measured before this says nothing about the release: it was void.
+    pub(crate) since: Timestamp,
+    pub(crate) checks: BTreeMap<Asked, Streak>,
+    pub(crate) traffic: Traffic,
     /// Memory, by replica.
     pub(crate) levels: BTreeMap<ReplicaId, Levels>,
+    /// The share of time in which the CPU limit held a replica back.
+    pub(crate) throttled: VecDeque<(Timestamp, f64)>,
     /// Exits nobody asked for, with a code other than zero.
     pub(crate) exits: VecDeque<(Timestamp, Option<i64>)>,
     /// Kills for want of memory.
@@ -42,38 +60,38 @@ pub(crate) struct Evidence {
     pub(crate) down: BTreeMap<ReplicaId, (Timestamp, String)>,
     /// Replicas whose HEALTHCHECK says unhealthy, since when and its output.
     pub(crate) unhealthy: BTreeMap<ReplicaId, (Timestamp, String)>,
+    /// Error lines in the log.
+    pub(crate) log_errors: VecDeque<Counted>,
+    /// The last error line.
+    pub(crate) last_log_error: String,
+    /// When, by whom, and what was said.
+    pub(crate) reports: VecDeque<(Timestamp, String, String)>,
+    /// Alerts that are firing, by name.
+    pub(crate) alerts: BTreeMap<String, Alarm>,
+    /// Signals that the last attempts did not measure: how often in a row, since when and why.
+    pub(crate) unmeasured: BTreeMap<Signal, (u32, Timestamp, String)>,
+    /// Signals that do not apply, and why.
+    pub(crate) not_applicable: BTreeMap<Signal, String>,
     /// Health results in order of time, for "was it bad before?".
     recent: VecDeque<(Timestamp, bool)>,
 }
 
-/// A run of equal results of one check.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Streak {
-    /// Failures in a row up to now.
-    pub(crate) failures: u32,
-    /// The first and the last of them.
-    pub(crate) failing: Option<(Timestamp, Timestamp)>,
-    /// Successes in a row up to now.
-    pub(crate) successes: u32,
-    /// It has succeeded since the release appeared.
-    pub(crate) succeeded: bool,
-    /// All results so far.
-    pub(crate) samples: u32,
-    /// What the last result looked like.
-    pub(crate) last: String,
-    /// Attempts in a row that measured nothing, since when, and why.
-    pub(crate) unavailable: Option<(u32, Timestamp, String)>,
+/// Events counted in a time.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    pub(crate) at: Timestamp,
+    pub(crate) window: Duration,
+    pub(crate) count: u64,
 }
 
-/// Memory samples of one replica.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Levels {
-    /// When, bytes used, limit.
-    pub(crate) samples: VecDeque<(Timestamp, u64, u64)>,
-    /// Why the last attempt measured nothing.
-    pub(crate) unavailable: Option<String>,
-    /// Why there is nothing to measure.
-    pub(crate) not_applicable: Option<String>,
+/// An alert that is firing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Alarm {
+    /// Since when we know of it.
+    pub(crate) since: Timestamp,
+    /// When it was last said to be firing.
+    heard: Timestamp,
+    pub(crate) summary: String,
 }
 
 /// How bad each signal was when the current release appeared: what it cannot be blamed for.
@@ -85,10 +103,14 @@ pub(crate) struct Before {
     pub(crate) unhealthy: bool,
     /// Exits within the crash-loop row's window.
     pub(crate) exits: u32,
+    /// It was seen long enough to say that it had no exits at all.
+    pub(crate) never_exited: bool,
     /// Kills for want of memory within the `oom` row's window.
     pub(crate) oom_kills: u32,
     /// Median share of the limit over the ten minutes before.
     pub(crate) memory: Option<f64>,
+    /// What its traffic was like.
+    pub(crate) norm: Norm,
 }
 
 impl Evidence {
@@ -98,46 +120,109 @@ impl Evidence {
         now: Timestamp,
         replica: Option<ReplicaId>,
         signal: Signal,
+        name: String,
         measurement: Measurement,
     ) -> SampleCounts {
-        let (good, bad, error) = (
-            SampleCounts { healthy: 1, ..SampleCounts::default() },
-            SampleCounts { unhealthy: 1, ..SampleCounts::default() },
-            SampleCounts { error: 1, ..SampleCounts::default() },
-        );
-        match (signal, measurement) {
-            (Signal::Health, Measurement::Check { ok, detail, .. }) => {
-                bounded(&mut self.recent, (now, ok), SAMPLES_MAX);
-                self.checks.entry(replica).or_default().check(now, ok, detail);
-                if ok { good } else { bad }
+        let good = SampleCounts { healthy: 1, ..SampleCounts::default() };
+        let bad = SampleCounts { unhealthy: 1, ..SampleCounts::default() };
+        match measurement {
+            Measurement::Unavailable { why } => return self.unmeasured(now, replica, signal, name, why),
+            Measurement::NotApplicable { why } => {
+                self.does_not_apply(replica, signal, why);
+                return SampleCounts::default();
             }
-            (Signal::Health, Measurement::Unavailable { why }) => {
-                self.checks.entry(replica).or_default().unavailable(now, why);
-                error
+            Measurement::Check { ok, detail, .. } => {
+                bounded(&mut self.recent, (now, ok), RECENT_MAX);
+                self.checks.entry((name, replica)).or_default().check(now, ok, detail);
+                return if ok { good } else { bad };
             }
-            (Signal::Memory, Measurement::Level { used, limit }) => {
-                let Some(replica) = replica else {
-                    return SampleCounts::default();
-                };
-                let levels = self.levels.entry(replica).or_default();
-                (levels.unavailable, levels.not_applicable) = (None, None);
-                bounded(&mut levels.samples, (now, used, limit), SAMPLES_MAX);
-                good
-            }
-            (Signal::Memory, Measurement::Unavailable { why }) => {
-                let Some(replica) = replica else {
-                    return SampleCounts::default();
-                };
-                self.levels.entry(replica).or_default().unavailable = Some(why);
-                error
-            }
-            (Signal::Memory, Measurement::NotApplicable { why }) => {
+            Measurement::Level { used, limit } => {
                 let Some(replica) = replica else { return SampleCounts::default() };
-                self.levels.insert(replica, Levels { not_applicable: Some(why), ..Levels::default() });
-                SampleCounts::default()
+                self.levels.entry(replica).or_default().add(now, used, limit);
             }
-            // A measurement that does not fit its signal says nothing about the service.
-            _ => SampleCounts::default(),
+            Measurement::Share { share, .. } => {
+                bounded(&mut self.throttled, (now, share.clamp(0.0, 1.0)), SHARES_MAX);
+            }
+            Measurement::Requests(requests) => self.traffic.add(now, &requests),
+            Measurement::Count { count, window, last } => self.count_lines(now, count, window, last),
+            Measurement::Report { reporter, text } => {
+                bounded(&mut self.reports, (now, reporter, text), REPORTS_MAX);
+                return bad;
+            }
+            Measurement::Alert { firing, summary } => {
+                self.alert(now, name, firing, summary);
+                return if firing { bad } else { good };
+            }
+        }
+        self.unmeasured.remove(&signal);
+        self.not_applicable.remove(&signal);
+        good
+    }
+
+    fn unmeasured(
+        &mut self,
+        now: Timestamp,
+        replica: Option<ReplicaId>,
+        signal: Signal,
+        name: String,
+        why: String,
+    ) -> SampleCounts {
+        match (signal, replica) {
+            (Signal::Health, replica) => {
+                self.checks.entry((name, replica)).or_default().unavailable(now, why);
+            }
+            (Signal::Memory, Some(replica)) => {
+                self.levels.entry(replica).or_default().unavailable = Some(why)
+            }
+            (
+                Signal::ContainerHealth
+                | Signal::Exits
+                | Signal::OomKills
+                | Signal::Memory
+                | Signal::Cpu
+                | Signal::Requests
+                | Signal::Logs
+                | Signal::Reports
+                | Signal::Alerts
+                | Signal::Dependencies,
+                _,
+            ) => {
+                let (n, since) = self.unmeasured.get(&signal).map_or((0, now), |(n, since, _)| (*n, *since));
+                self.unmeasured.insert(signal, (n.saturating_add(1), since, why));
+            }
+        }
+        SampleCounts { error: 1, ..SampleCounts::default() }
+    }
+
+    fn does_not_apply(&mut self, replica: Option<ReplicaId>, signal: Signal, why: String) {
+        match replica {
+            Some(replica) if signal == Signal::Memory => {
+                self.levels.insert(replica, Levels { not_applicable: Some(why), ..Levels::default() });
+            }
+            Some(_) | None => {
+                self.not_applicable.insert(signal, why);
+            }
+        }
+    }
+
+    fn count_lines(&mut self, now: Timestamp, count: u64, window: Duration, last: String) {
+        if !last.is_empty() {
+            self.last_log_error = last;
+        }
+        // Replicas are added up.
+        match self.log_errors.back_mut().filter(|counted| now.since(counted.at) < COUNT_BIN) {
+            Some(counted) => counted.count = counted.count.saturating_add(count),
+            None => bounded(&mut self.log_errors, Counted { at: now, window, count }, COUNTS_MAX),
+        }
+    }
+
+    fn alert(&mut self, now: Timestamp, name: String, firing: bool, summary: String) {
+        self.alerts.retain(|_, alarm| now.since(alarm.heard) < ALERT_FORGOTTEN);
+        if !firing {
+            self.alerts.remove(&name);
+        } else if self.alerts.len() < ALERTS_MAX || self.alerts.contains_key(&name) {
+            let since = self.alerts.get(&name).map_or(now, |alarm| alarm.since);
+            self.alerts.insert(name, Alarm { since, heard: now, summary });
         }
     }
 
@@ -158,16 +243,36 @@ impl Evidence {
         }
     }
 
-    /// Starts the windows anew: what was seen until now says nothing. What is still so counts from now on.
+    /// Starts the windows anew: what was seen until now says nothing. What is still so counts from now on. Memory and
+    /// traffic are kept to be compared with later; what they said before `now` counts against nobody.
     pub(crate) fn void(&mut self, now: Timestamp) {
         let old = std::mem::take(self);
-        self.down = old.down.into_iter().map(|(id, (_, how))| (id, (now, how))).collect();
-        self.unhealthy = old.unhealthy.into_iter().map(|(id, (_, how))| (id, (now, how))).collect();
+        let afresh = |(id, (_, how)): (ReplicaId, (Timestamp, String))| (id, (now, how));
+        *self = Self {
+            since: now,
+            traffic: old.traffic,
+            levels: old.levels,
+            log_errors: old.log_errors,
+            down: old.down.into_iter().map(afresh).collect(),
+            unhealthy: old.unhealthy.into_iter().map(afresh).collect(),
+            alerts: old
+                .alerts
+                .into_iter()
+                .map(|(name, alarm)| (name, Alarm { since: now, ..alarm }))
+                .collect(),
+            not_applicable: old.not_applicable,
+            ..Self::default()
+        };
+    }
+
+    /// Empty windows for the next release. Alerts go on: they do not begin with it.
+    pub(crate) fn successor(&mut self) -> Self {
+        Self { alerts: std::mem::take(&mut self.alerts), ..Self::default() }
     }
 
     /// Forgets replicas that are gone, so that their last words are not held against those that follow.
     pub(crate) fn retain(&mut self, alive: impl Fn(&ReplicaId) -> bool) {
-        self.checks.retain(|r, _| r.as_ref().is_none_or(&alive));
+        self.checks.retain(|(_, r), _| r.as_ref().is_none_or(&alive));
         self.levels.retain(|r, _| alive(r));
         self.down.retain(|r, _| alive(r));
         self.unhealthy.retain(|r, _| alive(r));
@@ -182,88 +287,48 @@ impl Evidence {
         self.exits.iter().filter(move |(at, _)| now.since(*at) <= within)
     }
 
+    /// Error lines a minute in `(from, to]`, and how long that was measured; none if it was not.
+    pub(crate) fn log_errors_per_minute(&self, from: Timestamp, to: Timestamp) -> Option<(f64, u64)> {
+        let within = self.log_errors.iter().filter(|counted| counted.at > from && counted.at <= to);
+        let (count, time) = within.fold((0, Duration::ZERO), |(count, time), counted| {
+            (count + counted.count, time + counted.window)
+        });
+        (!time.is_zero()).then(|| (count as f64 * 60.0 / time.as_secs_f64(), count))
+    }
+
     /// Sums up what the release that is leaving now was like. Exits count within `exits` before `now`, kills for want
-    /// of memory within `kills`: what happened weeks ago excuses nothing.
-    pub(crate) fn sum_up(&self, now: Timestamp, exits: Duration, kills: Duration) -> Before {
+    /// of memory within `kills`: what happened weeks ago excuses nothing. Traffic counts within `baseline`.
+    pub(crate) fn sum_up(
+        &self,
+        now: Timestamp,
+        exits: Duration,
+        kills: Duration,
+        baseline: Duration,
+    ) -> Before {
         let recent = self.recent.iter().filter(|(at, _)| now.since(*at) <= BEFORE_HEALTH);
         let (mut failed, mut all) = (0, 0);
         for (_, ok) in recent {
             all += 1;
             failed += u32::from(!ok);
         }
-        let mut shares: Vec<f64> = self
-            .levels
-            .values()
-            .flat_map(|l| l.samples.iter())
-            .filter(|(at, _, limit)| now.since(*at) <= BEFORE_MEMORY && *limit > 0)
-            .map(|(_, used, limit)| *used as f64 / *limit as f64)
-            .collect();
+        let mut shares: Vec<f64> =
+            self.levels.values().flat_map(|l| l.shares(now, BEFORE_MEMORY)).map(|(_, share)| share).collect();
         shares.sort_by(f64::total_cmp);
+        let log_errors = self.log_errors_per_minute(now.before(baseline), now).map(|(rate, _)| rate);
         Before {
             health: (failed, all),
             unhealthy: !self.unhealthy.is_empty(),
             exits: count(self.exits_within(now, exits).count()),
+            never_exited: self.exits.is_empty(),
             oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),
             memory: shares.get(shares.len() / 2).copied(),
+            norm: Norm { log_errors, ..Norm::of(&self.traffic, now, baseline) },
         }
     }
 }
 
-impl Streak {
-    fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
-        if self.unavailable.take().is_some_and(|(attempts, ..)| attempts >= ERRORS_IN_A_ROW) {
-            // Nobody knows how it was meanwhile: what was seen before is not "in a row" with what is seen now.
-            (self.failures, self.failing, self.successes) = (0, None, 0);
-        }
-        self.samples = self.samples.saturating_add(1);
-        self.last = detail;
-        if ok {
-            self.failures = 0;
-            self.failing = None;
-            self.successes = self.successes.saturating_add(1);
-            self.succeeded = true;
-        } else {
-            self.failures = self.failures.saturating_add(1);
-            self.failing = Some((self.failing.map_or(now, |(first, _)| first), now));
-            self.successes = 0;
-        }
-    }
-
-    fn unavailable(&mut self, now: Timestamp, why: String) {
-        // Neither failure nor success: the streaks stand, and nothing is added to them.
-        let (attempts, since) = self.unavailable.take().map_or((0, now), |(n, since, _)| (n, since));
-        self.unavailable = Some((attempts.saturating_add(1), since, why));
-    }
-}
-
-impl Levels {
-    /// Since when, and over how many samples, every sample was above `threshold`, counting from `from`.
-    pub(crate) fn above(&self, threshold: f64, from: Timestamp) -> Option<(Timestamp, u32)> {
-        let mut since: Option<(Timestamp, u32)> = None;
-        let mut later: Option<Timestamp> = None;
-        for (at, used, limit) in self.samples.iter().rev() {
-            let gap = later.is_some_and(|later| later.since(*at) > LEVEL_GAP);
-            let over = *limit > 0 && *used as f64 > *limit as f64 * threshold;
-            if *at < from || gap || !over {
-                break;
-            }
-            since = Some((*at, since.map_or(1, |(_, n)| n + 1)));
-            later = Some(*at);
-        }
-        since
-    }
-
-    /// The highest share of the limit within `within` before `now`.
-    pub(crate) fn peak(&self, now: Timestamp, within: Duration) -> Option<f64> {
-        self.samples
-            .iter()
-            .filter(|(at, _, limit)| now.since(*at) <= within && *limit > 0)
-            .map(|(_, used, limit)| *used as f64 / *limit as f64)
-            .max_by(f64::total_cmp)
-    }
-}
-
-fn bounded<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
+/// Adds to a queue that forgets its oldest.
+pub(crate) fn bounded<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
     if queue.len() == max {
         queue.pop_front();
     }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError, from_json, ms, to_json};
 use crate::core::Timestamp;
+use crate::core::baseline::Norms;
 use crate::core::decision::Decision;
 use crate::core::ledger::{Flags, LedgerChange, LedgerEntry, Remembered, RollbackRecord};
 use crate::core::release::{ReleaseId, RollbackId, ServiceName};
@@ -193,6 +194,12 @@ fn load(c: &Connection, now: Timestamp) -> rusqlite::Result<Remembered> {
         let flags: Flags = from_json(&row.get::<_, String>(1)?)?;
         remembered.flags.push(((!service.is_empty()).then(|| ServiceName::new(service)), flags));
     }
+    let mut rows = c.prepare("SELECT service, detail FROM baselines ORDER BY service")?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let norms = from_json(&row.get::<_, String>(1)?)?;
+        remembered.norms.push((ServiceName::new(row.get::<_, String>(0)?), norms));
+    }
     let mut rows = c.prepare(
         "SELECT detail FROM rollbacks
          WHERE outcome IN ('executing', 'verifying') OR max(started_ms, coalesce(ended_ms, 0)) > ?1
@@ -209,6 +216,15 @@ fn apply(t: &Transaction<'_>, change: &LedgerChange) -> rusqlite::Result<()> {
             .execute(
                 "DELETE FROM releases WHERE service = ?1 AND release = ?2",
                 params![service.as_str(), release.as_str()],
+            )
+            .map(drop),
+        LedgerChange::Norms { service, norms } if **norms == Norms::default() => {
+            t.execute("DELETE FROM baselines WHERE service = ?1", [service.as_str()]).map(drop)
+        }
+        LedgerChange::Norms { service, norms } => t
+            .execute(
+                "INSERT OR REPLACE INTO baselines (service, detail) VALUES (?1, ?2)",
+                params![service.as_str(), to_json(norms)?],
             )
             .map(drop),
         LedgerChange::Decided(decision) => put_decision(t, decision),

@@ -89,6 +89,9 @@ CREATE VIEW announcements AS SELECT
     CASE WHEN delivered_ms IS NOT NULL THEN 'delivered' WHEN abandoned_ms IS NOT NULL THEN 'abandoned' ELSE 'waiting' END
         AS state, last_error
 FROM outbox ORDER BY id DESC;
+", "
+-- What a service's traffic is like, to compare the next release with.
+CREATE TABLE baselines (service TEXT PRIMARY KEY, detail TEXT NOT NULL) STRICT;
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

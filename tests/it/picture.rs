@@ -13,7 +13,9 @@ use backstop::core::ledger::{Flags, LedgerEntry, Pause, RollbackOutcome, Rollbac
 use backstop::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use backstop::core::sample::Signal;
-use backstop::core::settings::{Action, FleetSettings, HealthCheck, Mode, ServiceSettings, Severity, Target};
+use backstop::core::settings::{
+    Action, Condition, FleetSettings, HealthCheck, Mode, ServiceSettings, Severity, Target,
+};
 use backstop::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, SampleCounts, ServiceSnapshot, State};
 use backstop::core::{Command, EngineState, RollbackRequest, Timestamp};
 use backstop::metrics::Metrics;
@@ -56,6 +58,7 @@ pub(crate) fn decision(at: Timestamp) -> Decision {
         service: ServiceName::new("shop"),
         verdict: Verdict::Rollback,
         reason: Reason::HealthFailing {
+            check: "health".to_owned(),
             failures: 3,
             over: Duration::from_secs(12),
             threshold: 2,
@@ -163,6 +166,7 @@ fn rows() -> Vec<RowSnapshot> {
     let row = |rule: &str, signal, value: &str, threshold: &str, answer| RowSnapshot {
         rule: rule.to_owned(),
         signal,
+        condition: Condition::ALL.into_iter().find(|c| c.signal() == signal).unwrap(),
         value: value.to_owned(),
         threshold: threshold.to_owned(),
         baseline: None,

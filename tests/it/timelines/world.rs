@@ -57,7 +57,7 @@ impl World {
         };
         // Short trials keep timelines short; the shipped numbers have timelines of their own.
         settings.trial = Duration::from_secs(60);
-        settings.grace = Duration::from_secs(20);
+        settings.grace = Duration::from_secs(5);
         let fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
         let mut world = Self {
             fleet,

@@ -1,26 +1,30 @@
 //! Gates: reasons to wait or refuse, asked in a fixed order. Each answers allow or deny, and says why.
 
-use std::time::Duration;
+mod environment;
 
-use super::decision::{Gate, GateAnswer};
+use std::collections::BTreeMap;
+
+use super::decision::{Gate, GateAnswer, percent_of};
 use super::io::EngineState;
 use super::ledger::Flags;
 use super::release::{Release, ServiceName};
 use super::sample::Signal;
-use super::settings::{FleetSettings, ServiceSettings};
+use super::settings::{Condition, ServiceSettings};
+use super::surroundings::{Reliance, Surroundings};
 use super::time::{Timestamp, human};
-use super::window::Before;
+use super::window::{Before, count};
+use environment::environment;
 
-/// A service deployed this shortly before the onset is no witness: it may be bad by itself (decision.md, 4.3).
-const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
-/// Who has suffered for longer than this before the onset suffers from something else.
-const CHRONIC: Duration = Duration::from_secs(60 * 60);
 /// Health was bad before when this share of its checks failed ...
 const BEFORE_SHARE: f64 = 0.30;
 /// ... of at least so many.
 const BEFORE_CHECKS: u32 = 3;
 /// Memory was high before when its median was above this.
 const BEFORE_MEMORY: f64 = 0.88;
+/// Requests failed before when there were so many failures in the three minutes before the deployment ...
+const BEFORE_FAILED: u64 = 10;
+/// ... and their share was above five percent and so many times the baseline's.
+const BEFORE_TIMES: f64 = 3.0;
 
 /// What the gates of one service are asked about.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +32,12 @@ pub(crate) struct Question<'a> {
     pub(crate) now: Timestamp,
     pub(crate) service: &'a ServiceName,
     pub(crate) settings: &'a ServiceSettings,
-    /// What the breached row looks at; none for a question in general.
-    pub(crate) signal: Option<Signal>,
+    /// What the breached row judges; none for a question in general.
+    pub(crate) condition: Option<Condition>,
+    /// The share of requests that fail now.
+    pub(crate) error_rate: f64,
+    /// What it depends on, by name.
+    pub(crate) reliances: &'a BTreeMap<String, Reliance>,
     /// When the symptom began.
     pub(crate) onset: Option<Timestamp>,
     pub(crate) deployed: Timestamp,
@@ -44,31 +52,12 @@ pub(crate) struct Question<'a> {
     pub(crate) attempts: u32,
 }
 
-/// What the rest of the fleet looks like; made once a turn, and only if a gate is asked.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) settings: FleetSettings,
-    pub(crate) engine: Option<EngineState>,
-    /// The engine came back at this time.
-    pub(crate) engine_back: Option<Timestamp>,
-    pub(crate) store_error: Option<String>,
-    pub(crate) flags: Flags,
-    /// When each service's release appeared, sorted.
-    pub(crate) deployed: Vec<Timestamp>,
-    /// Services with a crossed line: name, deployed, since when.
-    pub(crate) degraded: Vec<(ServiceName, Timestamp, Timestamp)>,
-    /// Rollbacks in flight (none), and when the last ones ended.
-    pub(crate) rollbacks: Vec<(ServiceName, Option<Timestamp>)>,
-    /// Automatic rollbacks of the whole fleet within `settings.breaker_window`.
-    pub(crate) recent: u32,
-}
-
 /// Asks every gate in order.
-pub(crate) fn ask(q: Question<'_>, around: &Surroundings) -> Vec<GateAnswer> {
+pub(crate) fn ask(q: Question<'_>, around: Surroundings<'_>) -> Vec<GateAnswer> {
     Gate::ALL.into_iter().map(|gate| answer(gate, q, around)).collect()
 }
 
-fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
+fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
     let result = match gate {
         Gate::Store => store(around),
         Gate::Engine => engine(q, around),
@@ -80,7 +69,7 @@ fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
         Gate::Target => q.target.map(|t| format!("{t} is known-good")).map_err(Into::into),
         Gate::Cooldown => cooldown(q),
         Gate::Attempts => attempts(q),
-        Gate::Breaker => breaker(around),
+        Gate::Breaker => breaker(q, around),
     };
     let allow = result.is_ok();
     GateAnswer { gate, allow, why: result.unwrap_or_else(|why| why) }
@@ -88,15 +77,30 @@ fn answer(gate: Gate, q: Question<'_>, around: &Surroundings) -> GateAnswer {
 
 type Answer = Result<String, String>;
 
-fn store(around: &Surroundings) -> Answer {
-    match &around.store_error {
+impl Question<'_> {
+    fn signal(&self) -> Option<Signal> {
+        self.condition.map(Condition::signal)
+    }
+}
+
+impl Surroundings<'_> {
+    /// Automatic rollbacks of the whole fleet within the breaker's window.
+    pub(crate) fn recent_rollbacks(&self, now: Timestamp) -> u32 {
+        let begun = self.roster.values().flat_map(|n| &n.attempts);
+        let window = self.settings.breaker_window;
+        count(begun.filter(|at| **at > self.breaker_reset && now.since(**at) < window).count())
+    }
+}
+
+fn store(around: Surroundings<'_>) -> Answer {
+    match around.store_error {
         None => Ok("the store takes writes".into()),
         Some(why) => Err(format!("nothing is done that could not be recorded first: {why}")),
     }
 }
 
-fn engine(q: Question<'_>, around: &Surroundings) -> Answer {
-    match &around.engine {
+fn engine(q: Question<'_>, around: Surroundings<'_>) -> Answer {
+    match around.engine {
         None => Err("the engine has not answered yet".into()),
         Some(EngineState::Unreachable { why }) => Err(format!("the engine does not answer: {why}")),
         Some(EngineState::Reachable { .. }) => {
@@ -113,7 +117,7 @@ fn engine(q: Question<'_>, around: &Surroundings) -> Answer {
     }
 }
 
-fn paused(q: Question<'_>, around: &Surroundings) -> Answer {
+fn paused(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     match q.flags.paused.as_ref().or(around.flags.paused.as_ref()) {
         None => Ok("not paused".into()),
         Some(pause) => Err(format!("paused by {}: {}", pause.by, pause.why)),
@@ -121,7 +125,7 @@ fn paused(q: Question<'_>, around: &Surroundings) -> Answer {
 }
 
 fn new_enough(q: Question<'_>) -> Answer {
-    let slow = matches!(q.signal, Some(Signal::Memory | Signal::OomKills | Signal::Exits));
+    let slow = matches!(q.signal(), Some(Signal::Memory | Signal::OomKills | Signal::Exits));
     let watch = if slow { q.settings.watch_slow } else { q.settings.watch };
     let age = q.onset.unwrap_or(q.now).since(q.deployed);
     if age <= watch {
@@ -136,7 +140,7 @@ fn new_enough(q: Question<'_>) -> Answer {
 }
 
 fn before(q: Question<'_>) -> Answer {
-    let bad = match q.signal {
+    let bad = match q.signal() {
         None => None,
         Some(Signal::Health) => {
             let (failed, all) = q.before.health;
@@ -156,6 +160,8 @@ fn before(q: Question<'_>) -> Answer {
             (kills > 0)
                 .then(|| format!("the release before it was killed for want of memory too ({kills} times)"))
         }
+        Some(Signal::Requests) if q.condition == Some(Condition::ErrorRate) => failed_before(q),
+        // The other rows compare with what was before themselves.
         Some(
             Signal::Cpu
             | Signal::Requests
@@ -173,57 +179,43 @@ fn before(q: Question<'_>) -> Answer {
     bad.map_or_else(|| Ok("it was not so before the deployment".into()), Err)
 }
 
+/// Requests failed just before the deployment already, far more often than usual.
+fn failed_before(q: Question<'_>) -> Option<String> {
+    let norm = &q.before.norm;
+    let (total, errors) = norm.just_before;
+    let rate = norm.just_before_rate();
+    let usual = norm.error_rate().unwrap_or(0.0);
+    let line =
+        q.settings.rules.iter().find(|r| r.condition == Condition::ErrorRate).map_or(0.05, |r| r.threshold);
+    let broken = errors >= BEFORE_FAILED && rate > line.max(BEFORE_TIMES * usual);
+    broken.then(|| {
+        format!(
+            "it was broken before the deployment: {errors} of {total} requests ({}) failed in the 3 min before",
+            percent_of(rate)
+        )
+    })
+}
+
 /// One rollback at a time: the first may cure the second. Memory is the container's own: nothing outside fills it.
-fn one_at_a_time(q: Question<'_>, around: &Surroundings) -> Answer {
+fn one_at_a_time(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     if memory(q) {
         return Ok("memory is the container's own".into());
     }
     let wait = around.settings.one_at_a_time;
-    for (name, ended) in around.rollbacks.iter().filter(|(name, _)| name != q.service) {
-        match ended {
-            None => return Err(format!("a rollback of {name} is in flight; it may cure this one")),
-            Some(ended) if q.now.since(*ended) < wait => {
-                let left = human(wait.saturating_sub(q.now.since(*ended)));
-                return Err(format!("{name} was just rolled back; its effect is awaited for another {left}"));
-            }
-            Some(_) => {}
+    for (name, n) in around.roster.iter().filter(|(name, _)| *name != q.service) {
+        if n.in_flight {
+            return Err(format!("a rollback of {name} is in flight; it may cure this one"));
+        }
+        if let Some(ago) = n.ended.map(|ended| q.now.since(ended)).filter(|ago| *ago < wait) {
+            let left = human(wait.saturating_sub(ago));
+            return Err(format!("{name} was just rolled back; its effect is awaited for another {left}"));
         }
     }
     Ok("no other service is being rolled back".into())
 }
 
 fn memory(q: Question<'_>) -> bool {
-    matches!(q.signal, Some(Signal::Memory | Signal::OomKills))
-}
-
-/// Not the deployment's fault when others, that nobody deployed, suffer at the same time.
-fn environment(q: Question<'_>, around: &Surroundings) -> Answer {
-    if memory(q) {
-        return Ok("memory is the container's own".into());
-    }
-    let onset = q.onset.unwrap_or(q.now);
-    let settled_by = onset.before(WITNESS_AGE);
-    let own = usize::from(q.deployed <= settled_by);
-    let witnesses = around.deployed.partition_point(|d| *d <= settled_by).saturating_sub(own);
-    let suffering: Vec<&str> = around
-        .degraded
-        .iter()
-        .filter(|(name, deployed, since)| {
-            name != q.service && *deployed <= settled_by && onset.since(*since) <= CHRONIC
-        })
-        .map(|(name, ..)| name.as_str())
-        .collect();
-    if suffering.len() >= 2 && suffering.len() * 2 >= witnesses {
-        return Err(format!(
-            "{} of {witnesses} services that nobody deployed are degraded too ({})",
-            suffering.len(),
-            suffering.join(", ")
-        ));
-    }
-    Ok(match witnesses {
-        0 => "no other service to compare with".into(),
-        n => format!("{} of {n} other services are degraded", suffering.len()),
-    })
+    matches!(q.signal(), Some(Signal::Memory | Signal::OomKills))
 }
 
 fn cooldown(q: Question<'_>) -> Answer {
@@ -254,16 +246,13 @@ fn attempts(q: Question<'_>) -> Answer {
     if q.attempts < q.settings.attempts { Ok(said) } else { Err(format!("{said}: a person is needed")) }
 }
 
-fn breaker(around: &Surroundings) -> Answer {
+fn breaker(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     if let Some(why) = &around.flags.stuck {
         return Err(why.clone());
     }
-    let s = &around.settings;
-    let said = format!(
-        "{} of {} rollbacks in the fleet in {}",
-        around.recent,
-        s.breaker_rollbacks,
-        human(s.breaker_window)
-    );
-    if around.recent < s.breaker_rollbacks { Ok(said) } else { Err(said) }
+    let s = around.settings;
+    let recent = around.recent_rollbacks(q.now);
+    let said =
+        format!("{recent} of {} rollbacks in the fleet in {}", s.breaker_rollbacks, human(s.breaker_window));
+    if recent < s.breaker_rollbacks { Ok(said) } else { Err(said) }
 }

@@ -1,0 +1,331 @@
+//! Rows about requests: errors and latency go through one and the same test.
+//!
+//! "p99 above twice the baseline" says the same as "more than one in a hundred requests is slower than twice the
+//! baseline's p99". So both rows count bad requests, and a count is something that a person can check by hand. A
+//! window is breached if there are too many bad ones in all of it, in each of its quarters and at its end, and more
+//! than chance would bring (decision.md, 4.1).
+
+use std::time::Duration;
+
+use super::super::baseline::Norm;
+use super::super::chance::binomial_tail;
+use super::super::decision::{Compared, Reason, percent_of as percent, seconds};
+use super::super::sample::Signal;
+use super::super::settings::{Action, Against, Condition, Profile, Rule};
+use super::super::snapshot::RowAnswer;
+use super::super::streak::ERRORS_IN_A_ROW;
+use super::super::time::{Timestamp, human};
+use super::super::traffic::{Bad, Share};
+use super::{Finding, Scene};
+
+/// No window is shorter, however short the row's time is set.
+const SHORTEST: Duration = Duration::from_secs(15);
+/// One request in a hundred may be slower than the p99: that is what it is.
+const TAIL: f64 = 0.01;
+/// How much worse than the release before it a release must be, at least.
+const WORSE: f64 = 1.5;
+/// Below so few requests, every part of a window must have seen some.
+const FEW: u64 = 20;
+/// A part of a window with so many requests needs two bad ones.
+const MANY: u64 = 10;
+/// What makes a row pending: this much in so short a time.
+const PENDING: Tier =
+    Tier { window: Duration::from_secs(30), times: 1.0, alpha: 1e-3, parts: 1, harder: false };
+
+/// How much for how long: the worse it is, the shorter the window that suffices.
+#[derive(Debug, Clone, Copy)]
+struct Tier {
+    window: Duration,
+    /// The line, as a multiple of what is allowed.
+    times: f64,
+    /// The probability of so many bad ones by chance must be below this.
+    alpha: f64,
+    /// The window is cut into so many parts.
+    parts: u32,
+    /// The shortest window: each part must be above the line itself, and twice as many bad ones are needed.
+    harder: bool,
+}
+
+/// What the row counts, and how many of them are allowed.
+struct Line {
+    bad: Bad,
+    /// The share that is allowed.
+    allowed: f64,
+    compared: Compared,
+}
+
+/// Windows as shares of the row's own time, ten minutes in the shipped matrix.
+fn tiers(rule: &Rule, profile: Profile) -> Vec<Tier> {
+    let tier = |share: f64, times, alpha| Tier {
+        window: rule.sustained.mul_f64(share).max(SHORTEST),
+        times,
+        alpha,
+        parts: 4,
+        harder: false,
+    };
+    let error = rule.condition == Condition::ErrorRate;
+    match profile {
+        Profile::Cautious => vec![tier(0.5, 1.0, if error { 1e-3 } else { 1e-2 })],
+        Profile::Fast if error => vec![
+            Tier { parts: 3, harder: true, ..tier(0.05, 10.0, 1e-4) },
+            tier(0.1, 2.0, 1e-4),
+            tier(0.3, 1.4, 1e-3),
+            tier(1.0, 1.0, 5e-3),
+        ],
+        // Less than twice as slow is less urgent.
+        Profile::Fast if rule.against == Against::Baseline && rule.threshold < 2.0 => {
+            vec![tier(0.5, 2.0, 1e-2), tier(1.0, 1.3, 1e-2)]
+        }
+        Profile::Fast => vec![tier(0.3, 5.0, 1e-2), tier(0.5, 2.0, 1e-2), tier(1.0, 1.3, 1e-2)],
+    }
+}
+
+/// More than a share of the requests fail.
+pub(super) fn error_rate(rule: &Rule, scene: Scene<'_>) -> Finding {
+    if let Some(missing) = unmeasured(rule, scene) {
+        return missing;
+    }
+    let line = errors_allowed(rule, scene);
+    // Errors need less warm-up than latency: half of the grace.
+    judge(rule, scene, &line, scene.settings.grace / 2)
+}
+
+/// The share of failures that is allowed: the row's, or what the release before had, with a margin.
+fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
+    let norm = &scene.before.norm;
+    let usual = unusual(scene).map_or(0.0, |norm| norm.errors_at_most());
+    let typed = match (rule.against, norm.error_rate()) {
+        (Against::Absolute, _) => rule.threshold,
+        (Against::Baseline, rate) => (rule.threshold * rate.unwrap_or(0.0)).max(rule.floor),
+    };
+    // One failure among a handful of requests is no rate.
+    let just_before = if norm.just_before.1 >= 2 { norm.just_before_rate() } else { 0.0 };
+    let allowed = typed.max(WORSE * norm.errors_at_most().max(usual)).max(WORSE * just_before);
+    let before = norm.error_rate().map(|rate| (rate, norm.span));
+    Line {
+        bad: Bad::Failed,
+        allowed: allowed.min(1.0),
+        compared: Compared::Errors {
+            threshold: typed,
+            before: before.map(|b| b.0),
+            span: before.map(|b| b.1),
+        },
+    }
+}
+
+/// More than one in a hundred requests is slower than the limit.
+pub(super) fn latency(rule: &Rule, scene: Scene<'_>) -> Finding {
+    if let Some(missing) = unmeasured(rule, scene) {
+        return missing;
+    }
+    let norm = &scene.before.norm;
+    let other = unusual(scene);
+    let limit = match rule.against {
+        Against::Absolute => rule.threshold,
+        Against::Baseline => {
+            let Some(p99) = norm.p99 else {
+                let known = norm.latency.total();
+                let why = format!(
+                    "nothing to compare with: {known} requests with latencies in the {} before the deployment, 500 in 4m are needed",
+                    human(scene.settings.baseline)
+                );
+                return rule.finding(RowAnswer::NoData, why);
+            };
+            // While the traffic is not what it was, the more tolerant of the two has the word.
+            let p99 = other.as_ref().and_then(|o| o.p99).map_or(p99, |o| o.max(p99));
+            (rule.threshold * p99).max(rule.floor)
+        }
+    };
+    let traffic = &scene.evidence.traffic;
+    let end = traffic.end().unwrap_or(scene.now);
+    let mix = norm.slower_by_mix(&traffic.between(end.before(rule.sustained), end), limit);
+    let usual = other.map_or(0.0, |norm| norm.slower_at_most(limit));
+    let before = norm.slower_at_most(limit).max(usual).max(norm.slower_just_before(limit)).max(mix);
+    let allowed = TAIL.max(WORSE * before).min(1.0);
+    let times = (rule.against == Against::Baseline).then_some(rule.threshold);
+    let compared = Compared::Latency {
+        limit_seconds: limit,
+        times,
+        before: norm.p99,
+        span: norm.p99.map(|_| norm.span),
+    };
+    judge(rule, scene, &Line { bad: Bad::Slower(limit), allowed, compared }, scene.settings.grace)
+}
+
+/// What this hour of earlier days was like, if today's traffic is not what it was before the deployment.
+fn unusual(scene: Scene<'_>) -> Option<Norm> {
+    const LATELY: Duration = Duration::from_secs(10 * 60);
+    let traffic = &scene.evidence.traffic;
+    let end = traffic.end()?;
+    let from = traffic.begins(end.before(LATELY))?;
+    let now = traffic.share(Bad::Failed, from, end);
+    if scene.before.norm.total > 0 && scene.before.norm.is_like(now.n, end.since(from)) {
+        return None;
+    }
+    scene.history.same_hour(scene.now)
+}
+
+/// The answer if there is nothing to judge.
+fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Option<Finding> {
+    let traffic = &scene.evidence.traffic;
+    if let Some((n, since, why)) = scene.evidence.unmeasured.get(&Signal::Requests) {
+        if *n >= ERRORS_IN_A_ROW && traffic.is_stale(scene.now) {
+            return Some(rule.finding(RowAnswer::CannotMeasure, why).since(*since));
+        }
+    }
+    if traffic.last.is_none() {
+        let why = scene.evidence.not_applicable.get(&Signal::Requests);
+        let configured = scene.settings.counts_requests();
+        let (answer, why) = match why {
+            Some(why) => (RowAnswer::Off, why.as_str()),
+            None if configured => (RowAnswer::NoData, "not measured yet"),
+            None => (RowAnswer::Off, "no source of requests configured"),
+        };
+        return Some(rule.finding(answer, why));
+    }
+    traffic.is_stale(scene.now).then(|| {
+        let ago = traffic.last.map_or(Duration::ZERO, |last| scene.now.since(last));
+        rule.finding(RowAnswer::NoData, format!("no measurement for {}", human(ago)))
+    })
+}
+
+fn judge(rule: &Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding {
+    let traffic = &scene.evidence.traffic;
+    let end = traffic.end().unwrap_or(scene.now);
+    let from = (scene.deployed + grace).max(scene.evidence.since);
+    let shown = traffic.share(line.bad, end.before(Duration::from_secs(60).max(2 * traffic.usual)), end);
+    let told = |row: Finding| {
+        row.baseline(line.compared.baseline()).samples(u32::try_from(shown.n).unwrap_or(u32::MAX))
+    };
+    let value = line.value(shown);
+    if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && traffic.share(Bad::Failed, from, end).n > 0 {
+        return told(rule.finding(RowAnswer::NoData, "the source does not tell how long requests take"));
+    }
+    let least = u64::from(rule.min_samples);
+    let met = tiers(rule, scene.settings.profile)
+        .into_iter()
+        .find_map(|tier| tier.breached(scene, line, from, end, least).map(|share| (tier, share)));
+    if let Some((tier, share)) = met {
+        let since = onset(scene, line, end);
+        if let Some(highest) = share.beyond {
+            let why = format!("{value}; its highest bucket ends at {}, below the limit", seconds(highest));
+            return told(rule.finding(RowAnswer::CannotMeasure, why).since(since));
+        }
+        let reason = line.reason(&tier, share, since.since(scene.deployed));
+        return told(rule.crossed(true, value, since, reason));
+    }
+    if rule.action == Action::Rollback
+        && let Some(share) = PENDING.breached(scene, line, from, end, least).filter(|s| s.beyond.is_none())
+    {
+        let since = onset(scene, line, end);
+        let reason = line.reason(&PENDING, share, since.since(scene.deployed));
+        return told(rule.crossed(false, value, since, reason));
+    }
+    let warming = scene.now < from;
+    let (answer, value) = match (shown.n, warming) {
+        (0, _) => (RowAnswer::NoData, "no requests".to_owned()),
+        (_, true) => (RowAnswer::NoData, format!("warming up: {value}")),
+        (_, false) => (RowAnswer::Ok, value),
+    };
+    told(rule.finding(answer, value))
+}
+
+impl Tier {
+    /// The window that ends at `end`, if it is breached.
+    fn breached(
+        &self,
+        scene: Scene<'_>,
+        line: &Line,
+        from: Timestamp,
+        end: Timestamp,
+        least: u64,
+    ) -> Option<Share> {
+        let traffic = &scene.evidence.traffic;
+        let start = end.before(self.window);
+        if start < from {
+            return None;
+        }
+        let whole = traffic.share(line.bad, start, end);
+        let limit = self.limit(line.allowed);
+        let enough = if self.harder { 2 * least } else { least };
+        if whole.bad() < enough || whole.rate() <= limit {
+            return None;
+        }
+        if binomial_tail(whole.bad(), whole.n, line.allowed) >= self.alpha {
+            return None;
+        }
+        let parts: Vec<Share> = (0..self.parts)
+            .map(|i| {
+                let cut = |i: u32| start + self.window * i / self.parts;
+                traffic.share(line.bad, cut(i), cut(i + 1))
+            })
+            .collect();
+        let floor = if self.harder { limit } else { line.allowed };
+        let above = |part: &Share| part.rate() > floor && (part.n < MANY || part.bad() >= 2);
+        let busy = parts.iter().filter(|part| part.n > 0);
+        let quorum = if whole.n < FEW { self.parts } else { self.parts.min(3) };
+        let spread = self.parts == 1
+            || (busy.clone().all(above)
+                && parts.last().is_some_and(|part| part.n > 0)
+                && u32::try_from(busy.count()).is_ok_and(|busy| busy >= quorum));
+        let tail = traffic.share(line.bad, end.before(SHORTEST.max(self.window / 12)), end);
+        (spread && (tail.n == 0 || tail.rate() > line.allowed)).then_some(whole)
+    }
+
+    /// The share above which this window is breached. What is allowed already may be so much that a multiple of it
+    /// would be more than everything.
+    fn limit(&self, allowed: f64) -> f64 {
+        (self.times * allowed).min(f64::midpoint(1.0, allowed))
+    }
+}
+
+/// When it began: back from the end, step by step, as long as each step is above the line.
+fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
+    const STEPS: u32 = 120;
+    /// Steps without a request that are passed over.
+    const GAPS: u32 = 2;
+    let traffic = &scene.evidence.traffic;
+    let step = match line.bad {
+        Bad::Failed => Duration::from_secs(15),
+        Bad::Slower(_) => Duration::from_secs(30),
+    };
+    let step = step.max(traffic.usual);
+    let (mut since, mut gaps) = (end, 0);
+    for i in 0..STEPS {
+        let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
+        let share = traffic.share(line.bad, from, to);
+        if to <= scene.deployed || gaps > GAPS || (share.n > 0 && share.rate() <= line.allowed) {
+            break;
+        }
+        if share.n == 0 {
+            gaps += 1;
+        } else {
+            (since, gaps) = (from, 0);
+        }
+    }
+    since.max(scene.deployed)
+}
+
+impl Line {
+    fn value(&self, share: Share) -> String {
+        match self.bad {
+            Bad::Failed => format!("{} of {} requests failed", percent(share.rate()), share.n),
+            Bad::Slower(limit) => {
+                format!("{} of {} requests above {}", percent(share.rate()), share.n, seconds(limit))
+            }
+        }
+    }
+
+    fn reason(&self, tier: &Tier, share: Share, after: Duration) -> Reason {
+        Reason::Requests {
+            bad: share.bad(),
+            total: share.n,
+            window: tier.window,
+            limit: tier.limit(self.allowed),
+            allowed: self.allowed,
+            by_chance: binomial_tail(share.bad(), share.n, self.allowed),
+            after,
+            compared: self.compared.clone(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Blame: a release is not rolled back for what happens to everybody, or to what it depends on (decision.md, 4.3).
+
+use std::time::Duration;
+
+use super::super::settings::Dependency;
+use super::super::surroundings::{LINGERS, Neighbour, Surroundings};
+use super::super::time::{Timestamp, human};
+use super::{Answer, Question, memory};
+
+/// A service deployed this shortly before the onset is no witness: it may be bad by itself.
+const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
+/// Who has suffered for longer than this before the onset suffers from something else.
+const CHRONIC: Duration = Duration::from_secs(60 * 60);
+/// What is depended on fails at most so much later than those who depend on it: probes take their time.
+const LATER: Duration = Duration::from_secs(20);
+/// Errors this soon after the deployment, and ...
+const CENTRE_AFTER: Duration = Duration::from_secs(2 * 60);
+/// ... more of them than this share, and ...
+const CENTRE_RATE: f64 = 0.2;
+/// ... so many times as many as anybody else has, and the release is what the others suffer from.
+const CENTRE_TIMES: f64 = 2.0;
+
+/// Whether what is seen can be the release's own fault.
+pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
+    if memory(q) {
+        return Ok("memory is the container's own".into());
+    }
+    let onset = q.onset.unwrap_or(q.now);
+    connectivity(around)?;
+    deployed_closer(q, around, onset)?;
+    let dependencies = depended_on(q, around, onset)?;
+    let others = blast_radius(q, around, onset)?;
+    pressure(q, around, onset)?;
+    Ok(format!("{dependencies}{others}"))
+}
+
+fn connectivity(around: Surroundings<'_>) -> Result<(), String> {
+    match &around.host.state.cut_off {
+        Some(why) => Err(format!("nothing can be reached from here: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// The machine itself is short of something, and was before the deployment, or others suffer from it too.
+fn pressure(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
+    let (Some(what), Some(since)) = (&around.host.state.pressure, around.host.pressed) else {
+        return Ok(());
+    };
+    let others =
+        neighbours(q, around).any(|(_, n)| ails(n, q.now) && n.deployed <= onset.before(WITNESS_AGE));
+    if since < q.deployed || others {
+        return Err(format!("the machine has been short of it for {}: {what}", human(q.now.since(since))));
+    }
+    Ok(())
+}
+
+fn neighbours<'a>(
+    q: Question<'a>,
+    around: Surroundings<'a>,
+) -> impl Iterator<Item = (&'a str, &'a Neighbour)> {
+    around
+        .roster
+        .iter()
+        .filter(move |(name, n)| *name != q.service && n.present)
+        .map(|(name, n)| (name.as_str(), n))
+}
+
+/// Whether it is ill, or was until just now.
+fn ails(n: &Neighbour, now: Timestamp) -> bool {
+    n.ailing.as_ref().is_some_and(|a| a.until.is_none_or(|until| now.since(until) < LINGERS))
+}
+
+/// Another ailing service was deployed after this one and shortly before it began: it takes the blame.
+fn deployed_closer(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
+    let closer = neighbours(q, around)
+        .filter(|(_, n)| ails(n, q.now) && !n.undone && n.deployed > q.deployed)
+        .filter(|(_, n)| n.deployed <= onset && onset.since(n.deployed) <= WITNESS_AGE)
+        .max_by_key(|(_, n)| n.deployed);
+    match closer {
+        Some((name, n)) => Err(format!(
+            "{name} was deployed {} before this began, later than this release, and is degraded too",
+            human(onset.since(n.deployed))
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Something that the service depends on is down, or was until just now.
+fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Answer {
+    let mut well = Vec::new();
+    for (name, dependency) in &q.settings.dependencies {
+        if let Some(reliance) = q.reliances.get(name) {
+            let soon = |began: Timestamp| began <= onset + LATER;
+            if reliance.failing.is_some_and(soon) {
+                let times = reliance.failures;
+                return Err(format!(
+                    "what it depends on is down: {name} failed {times} times: {}",
+                    reliance.last
+                ));
+            }
+            if let Some((_, ended)) = reliance.outage.filter(|(began, _)| soon(*began)) {
+                let ago = q.now.since(ended);
+                if ago < LINGERS {
+                    return Err(format!("what it depends on was down until {} ago: {name}", human(ago)));
+                }
+            }
+        }
+        if let Dependency::Service(service) = dependency
+            && let Some(n) = around.roster.get(service).filter(|n| n.present && ails(n, q.now))
+            && n.ailing.as_ref().is_some_and(|a| a.since <= onset + LINGERS)
+        {
+            return Err(format!("what it depends on is degraded: {service}"));
+        }
+        well.push(name.as_str());
+    }
+    Ok(if well.is_empty() { String::new() } else { format!("{} ok; ", well.join(", ")) })
+}
+
+/// Others, that nobody deployed, suffer at the same time.
+fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Answer {
+    let settled_by = onset.before(WITNESS_AGE);
+    let witnesses: Vec<(&str, &Neighbour)> = neighbours(q, around)
+        .filter(|(_, n)| n.deployed <= settled_by && !n.relies_on.contains(q.service))
+        .collect();
+    let suffering: Vec<_> = witnesses
+        .iter()
+        .filter(|(_, n)| ails(n, q.now))
+        .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| onset.since(a.since) <= CHRONIC))
+        .collect();
+    let worst =
+        suffering.iter().filter_map(|(_, n)| n.ailing.as_ref()).map(|a| a.error_rate).fold(0.0, f64::max);
+    let centre = onset.since(q.deployed) <= CENTRE_AFTER
+        && q.error_rate > CENTRE_RATE
+        && q.error_rate >= CENTRE_TIMES * worst;
+    let of = format!("{} of {} other services", suffering.len(), witnesses.len());
+    if suffering.len() >= 2 && suffering.len() * 2 >= witnesses.len() && !centre {
+        let names: Vec<&str> = suffering.iter().map(|(name, _)| *name).collect();
+        return Err(format!("{of} that nobody deployed are degraded too ({})", names.join(", ")));
+    }
+    Ok(match witnesses.len() {
+        0 => "no other service to compare with".into(),
+        _ if centre && suffering.len() >= 2 => format!("{of} are degraded too, this one worst and first"),
+        _ => format!("{of} are degraded"),
+    })
+}

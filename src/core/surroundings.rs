@@ -1,0 +1,220 @@
+//! Surroundings: what a service knows of the others, of what it depends on, and of the machine.
+//!
+//! Whether a release is to blame cannot be seen in its own samples. The roster holds what each service has to say to
+//! the others; it is renewed after each turn of a service, so that asking costs nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::baseline::Norm;
+use super::chance::binomial_tail;
+use super::io::{EngineState, HostState};
+use super::ledger::Flags;
+use super::release::ServiceName;
+use super::settings::{Dependency, FleetSettings, ServiceSettings};
+use super::time::Timestamp;
+use super::traffic::{Bad, Traffic};
+use super::window::{Before, Evidence};
+
+/// Whoever is well again is a witness for this long: others recover later than what they depend on (decision.md, 4.3).
+pub(crate) const LINGERS: Duration = Duration::from_secs(60);
+/// Others suffer from errors when more than this share of their requests fail.
+const ERRORS: f64 = 0.05;
+/// Others suffer from slowness when requests are slower than so many times their p99.
+const SLOWER: f64 = 1.4;
+/// How much worse than usual is not usual.
+const WORSE: f64 = 1.5;
+/// What is usual is looked at again this often while all is well.
+const USUAL_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// What the rest of the fleet and the machine look like to the service whose turn it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) settings: &'a FleetSettings,
+    pub(crate) engine: Option<&'a EngineState>,
+    /// The engine came back at this time.
+    pub(crate) engine_back: Option<Timestamp>,
+    pub(crate) store_error: Option<&'a str>,
+    pub(crate) flags: &'a Flags,
+    pub(crate) host: &'a Host,
+    /// The breaker counts rollbacks after this.
+    pub(crate) breaker_reset: Timestamp,
+    pub(crate) roster: &'a Roster,
+}
+
+/// Every service, as the others see it.
+pub(crate) type Roster = BTreeMap<ServiceName, Neighbour>;
+
+/// The machine that we run on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Host {
+    pub(crate) state: HostState,
+    /// Since when it is short of something.
+    pub(crate) pressed: Option<Timestamp>,
+}
+
+/// One service, as the others see it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Neighbour {
+    /// Something of it runs.
+    pub(crate) present: bool,
+    /// When its release appeared.
+    pub(crate) deployed: Timestamp,
+    pub(crate) ailing: Option<Ailing>,
+    /// Services that it declared as its dependencies.
+    pub(crate) relies_on: Vec<ServiceName>,
+    /// A rollback of it is in flight.
+    pub(crate) in_flight: bool,
+    /// When its last rollback ended; in dry-run mode, when it would have been.
+    pub(crate) ended: Option<Timestamp>,
+    /// Its release was, or in dry-run mode would have been, put right by a rollback.
+    pub(crate) undone: bool,
+    /// When its automatic rollbacks began.
+    pub(crate) attempts: Vec<Timestamp>,
+}
+
+/// Something is wrong with a service, whoever's fault it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ailing {
+    pub(crate) since: Timestamp,
+    /// The share of its requests that fail.
+    pub(crate) error_rate: f64,
+    /// It is well again since then.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// Something that a service depends on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reliance {
+    /// Failures in a row up to now.
+    pub(crate) failures: u32,
+    /// When it was last well before it failed: that is when it can have begun.
+    pub(crate) failing: Option<Timestamp>,
+    /// When it last was well.
+    well: Option<Timestamp>,
+    /// The last outage of two failures or more: from when until when.
+    pub(crate) outage: Option<(Timestamp, Timestamp)>,
+    /// What the last failure looked like.
+    pub(crate) last: String,
+}
+
+impl Reliance {
+    /// Takes in a check.
+    pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
+        if ok {
+            if let Some(began) = self.failing.take().filter(|_| self.failures >= 2) {
+                self.outage = Some((began, now));
+            }
+            self.failures = 0;
+            self.well = Some(now);
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.failing = self.failing.or(self.well).or(Some(now));
+            self.last = detail;
+        }
+    }
+}
+
+/// What a service is like when it is well: what being ill is told by.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Usual {
+    norm: Norm,
+    at: Option<Timestamp>,
+}
+
+impl Usual {
+    /// Looks again at what is usual, now and then.
+    pub(crate) fn renew(&mut self, now: Timestamp, traffic: &Traffic, before: &Before, within: Duration) {
+        if self.at.is_some_and(|at| now.since(at) < USUAL_EVERY) {
+            return;
+        }
+        let norm = Norm::of(traffic, now, within);
+        self.norm = if norm.total > 0 { norm } else { before.norm.clone() };
+        self.at = Some(now);
+    }
+
+    /// Another release: what the one before it was like is all that is known.
+    pub(crate) fn reset(&mut self, now: Timestamp, before: &Before) {
+        *self = Self { norm: before.norm.clone(), at: Some(now) };
+    }
+}
+
+/// What is wrong with a service now, if anything: since when, and the share of requests that fail. Memory is the
+/// container's own: it says as little about the surroundings as they say about it.
+pub(crate) fn symptoms(
+    now: Timestamp,
+    deployed: Timestamp,
+    settings: &ServiceSettings,
+    evidence: &Evidence,
+    usual: &Usual,
+) -> Option<Ailing> {
+    let errors = suffers(evidence, Bad::Failed, ERRORS.max(WORSE * usual.norm.errors_at_most()), deployed);
+    let slow = usual.norm.p99.and_then(|p99| {
+        let limit = SLOWER * p99;
+        let allowed = 0.01_f64.max(WORSE * usual.norm.slower_at_most(limit));
+        suffers(evidence, Bad::Slower(limit), allowed, deployed)
+    });
+    let starting = now.since(deployed) < settings.grace;
+    let failing = evidence
+        .checks
+        .iter()
+        .filter(|((name, _), streak)| {
+            settings.checks.get(name).is_none_or(|check| check.required) && (streak.succeeded || !starting)
+        })
+        .filter_map(|(_, streak)| streak.failing.filter(|_| streak.failures >= 2).map(|(first, _)| first));
+    let unhealthy = evidence.unhealthy.values().chain(evidence.down.values()).map(|(since, _)| *since);
+    let exits = evidence.exits.iter().map(|(at, _)| *at).filter(|at| now.since(*at) < LINGERS);
+    let traffic = &evidence.traffic;
+    let silent = traffic.last.filter(|_| traffic.samples > 2 && traffic.is_stale(now));
+    let others = failing.chain(unhealthy).chain(exits).chain(silent).min();
+    let since = [errors.map(|(since, _)| since), slow.map(|(since, _)| since), others];
+    since.into_iter().flatten().min().map(|since| Ailing {
+        since,
+        error_rate: errors.map_or(0.0, |(_, rate)| rate),
+        until: None,
+    })
+}
+
+/// Since when more requests are bad than is usual, and which share of them lately: over half a minute, two or five.
+fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> Option<(Timestamp, f64)> {
+    const LATELY: Duration = Duration::from_secs(30);
+    const LEAST: u64 = 3;
+    const STEP: Duration = Duration::from_secs(15);
+    const STEPS: u32 = 40;
+    let traffic = &evidence.traffic;
+    let end = traffic.end()?;
+    let lately = LATELY.max(traffic.usual);
+    let windows = [(lately, 1e-3), (Duration::from_secs(120), 1e-2), (Duration::from_secs(300), 1e-2)];
+    let now = traffic.share(bad, end.before(lately), end);
+    if now.n == 0 || now.beyond.is_some() || now.rate() <= allowed {
+        return None;
+    }
+    let ill = windows.into_iter().any(|(window, alpha)| {
+        let share = traffic.share(bad, end.before(window), end);
+        share.bad() >= LEAST && share.rate() > allowed && binomial_tail(share.bad(), share.n, allowed) < alpha
+    });
+    if !ill {
+        return None;
+    }
+    let step = STEP.max(traffic.usual);
+    let mut since = end.before(step);
+    for i in 1..STEPS {
+        let share = traffic.share(bad, end.before(step * (i + 1)), end.before(step * i));
+        if share.n == 0 || share.rate() <= allowed {
+            break;
+        }
+        since = end.before(step * (i + 1));
+    }
+    Some((since.max(deployed), now.rate()))
+}
+
+/// The services among what is depended on.
+pub(crate) fn relies_on(settings: &ServiceSettings) -> Vec<ServiceName> {
+    let named = settings.dependencies.values().filter_map(|dependency| match dependency {
+        Dependency::Service(name) => Some(name.clone()),
+        Dependency::Check(_) => None,
+    });
+    named.collect()
+}
