@@ -21,6 +21,7 @@ use async_trait::async_trait;
 pub use client::{PrometheusClient, Series};
 
 use super::Probe;
+use super::scrape::latencies;
 use super::scrape::presets::{is_housekeeping, route_of, seconds_per_unit};
 use crate::clock::Clock;
 use crate::core::Timestamp;
@@ -216,17 +217,14 @@ impl State {
             latency: Latencies::default(),
         });
         let parts = parts.collect();
-        let mut latency = Latencies::default();
-        let mut below = 0;
-        for (bound, value) in buckets {
-            // Rounding each bound by itself could let the counts fall.
-            below = whole(Counted::Bucket(bound.to_bits()), value * share, &mut self.rest).max(below);
-            latency.counts.push(below);
-            latency.bounds.extend(Some(*bound).filter(|b| b.is_finite()));
-        }
-        // Without `+Inf` nobody knows how many there were above the last bound.
-        if latency.counts.len() != latency.bounds.len() + 1 || latency.bounds.len() > Latencies::BOUNDS_MAX {
-            latency = Latencies::default();
+        let bucket = |(bound, value): &(f64, f64)| {
+            let bits = bound.to_bits();
+            (bits, whole(Counted::Bucket(bits), value * share, &mut self.rest) as f64)
+        };
+        let latency = latencies(buckets.iter().map(bucket).collect(), 1.0);
+        if errors > total {
+            // Rounding brought an error before its request: it waits for it.
+            *self.rest.entry(Counted::Errors).or_default() += 1.0;
         }
         Requests { window, total, errors: errors.min(total), latency, parts }
     }

@@ -22,7 +22,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Start times of one process may differ by this: some libraries work them out anew each time.
 const START_WOBBLE: f64 = 1.5;
 
-/// Pages in a row on which counters began anew, after which they are not believed: so often no process restarts.
+/// If counters began anew on so many of the last eight pages, they are not believed: two processes that answer in turn
+/// look like this, and one that restarts so often is known by its exits.
 const RESETS_MAX: u32 = 3;
 
 /// A histogram that does not tell its unit is in milliseconds if its highest bound is at least this: nobody waits a
@@ -33,7 +34,8 @@ const SECONDS_MAX: f64 = 1_000.0;
 #[derive(Debug, Default)]
 pub(super) struct Books {
     last: Option<(Timestamp, Page)>,
-    resets: u32,
+    /// On which of the last eight pages counters began anew: the lowest bit is the last page.
+    resets: u8,
 }
 
 impl Books {
@@ -80,13 +82,13 @@ impl Books {
         page.remember(last);
         self.last = Some((at, page));
         let (requests, reset) = counted?;
-        self.resets = if reset { self.resets + 1 } else { 0 };
-        if self.resets >= RESETS_MAX {
+        self.resets = self.resets << 1 | u8::from(reset);
+        if self.resets.count_ones() >= RESETS_MAX {
             return Err(format!(
-                "counters began anew {} times in a row: either the process restarts all the time, or several processes \
-                 answer in turn; then give every replica's own port, or have the workers of one server share their \
-                 metrics",
-                self.resets
+                "counters began anew on {} of the last 8 pages: either the process restarts all the time, or several \
+                 processes answer in turn; then give every replica's own port, or have the workers of one server share \
+                 their metrics",
+                self.resets.count_ones()
             ));
         }
         Ok(Some(Requests { window, ..requests }))
@@ -255,7 +257,8 @@ fn bucket_increments(
     more.values().any(|n| *n > 0.0).then_some(more)
 }
 
-fn latencies(sums: BTreeMap<u64, f64>, unit: f64) -> Latencies {
+/// Latencies from cumulative counts by the bits of their bounds. Nothing without `+Inf`; of too many bounds some.
+pub(in crate::signal) fn latencies(sums: BTreeMap<u64, f64>, unit: f64) -> Latencies {
     // Above zero, floats are in the order of their bits.
     let mut found: Vec<(f64, f64)> = sums.into_iter().map(|(b, n)| (f64::from_bits(b), n)).collect();
     let Some((_, all)) = found.pop().filter(|(bound, _)| bound.is_infinite()) else {

@@ -12,6 +12,8 @@ mod choice;
 mod increments;
 pub mod presets;
 pub mod text;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +28,7 @@ use crate::core::Timestamp;
 use crate::core::sample::{Measurement, Requests, Signal};
 use crate::core::settings::{MetricsSource, Target, Tls};
 use increments::Books;
+pub(super) use increments::latencies;
 use text::{Page, Sought};
 
 /// The most bytes of a page: a hundred thousand series.
@@ -37,27 +40,60 @@ const AT_ONCE_MAX: usize = 256 * 1024;
 /// What Prometheus asks for, without protobuf.
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
+/// Makes requests of pages, wherever they come from.
+#[derive(Debug)]
+pub struct Reader {
+    source: MetricsSource,
+    sought: Arc<Sought>,
+    books: Books,
+}
+
+impl Reader {
+    /// A reader of the pages of `source`, which has seen none yet.
+    pub fn new(source: &MetricsSource) -> Self {
+        Self { source: source.clone(), sought: Arc::new(choice::sought(source)), books: Books::default() }
+    }
+
+    /// What was counted between the page before and this one, which was asked for at `at`. The first gives nothing.
+    ///
+    /// # Errors
+    /// Why the page tells nothing, for people.
+    pub fn read(
+        &mut self,
+        at: Timestamp,
+        body: &[u8],
+        content_type: &str,
+    ) -> Result<Option<Requests>, String> {
+        let page = text::scan(body, &self.sought, content_type)?;
+        self.turn(at, page)
+    }
+
+    fn turn(&mut self, at: Timestamp, page: Page) -> Result<Option<Requests>, String> {
+        let choice = choice::choose(&self.source, &page);
+        self.books.turn(at, page, choice)
+    }
+}
+
 /// Reads one metrics page, again and again.
 #[derive(Debug)]
 pub struct ScrapeProbe {
     /// Where to ask and with what, or why that is impossible.
     ask: Result<(Fetch, Url), String>,
-    source: MetricsSource,
     sought: Arc<Sought>,
     clock: Clock,
-    books: Mutex<Books>,
+    reader: Mutex<Reader>,
 }
 
 impl ScrapeProbe {
     /// A probe for `source`; `address` is the replica's own one, which only [`Target::Replica`] needs. A replica is
     /// asked by HTTPS if anything is said about TLS, else by HTTP.
     pub fn new(source: &MetricsSource, address: Option<IpAddr>, clock: Clock) -> Self {
+        let reader = Reader::new(source);
         Self {
             ask: target(source, address),
-            source: source.clone(),
-            sought: Arc::new(choice::sought(source)),
+            sought: Arc::clone(&reader.sought),
             clock,
-            books: Mutex::default(),
+            reader: Mutex::new(reader),
         }
     }
 
@@ -67,12 +103,7 @@ impl ScrapeProbe {
         let answer =
             fetch.get(url.clone(), ACCEPT).await.map_err(|why| format!("the metrics page: {why}"))?;
         let page = self.read(answer).await?;
-        self.turn(at, page)
-    }
-
-    fn turn(&self, at: Timestamp, page: Page) -> Result<Option<Requests>, String> {
-        let choice = choice::choose(&self.source, &page);
-        self.books.lock().unwrap_or_else(PoisonError::into_inner).turn(at, page, choice)
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).turn(at, page)
     }
 
     async fn read(&self, answer: Answer) -> Result<Page, String> {

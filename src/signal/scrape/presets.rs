@@ -54,7 +54,8 @@ pub const PRESETS: &[Preset] = &[
         ],
         ..PLAIN
     },
-    // prometheus-fastapi-instrumentator: the histogram without labels has 21 bounds, the one by handler three.
+    // prometheus-fastapi-instrumentator: the histogram by handler has three bounds, too few for a 99th percentile; the
+    // one without labels has 21, but counts health checks, too.
     Preset {
         name: "fastapi",
         requests: &["http_requests"],
@@ -69,10 +70,10 @@ pub const PRESETS: &[Preset] = &[
         latency: &["starlette_request_duration_seconds", "starlette_requests_processing_time_seconds"],
         ..PLAIN
     },
-    // prometheus-flask-exporter.
+    // prometheus-flask-exporter: only the histogram knows paths.
     Preset {
         name: "flask",
-        requests: &["flask_http_request", "flask_http_request_duration_seconds"],
+        requests: &["flask_http_request_duration_seconds", "flask_http_request"],
         errors: &["flask_http_request_exceptions"],
         latency: &["flask_http_request_duration_seconds"],
         ..PLAIN
