@@ -11,7 +11,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::core::time::human;
 
-/// Redirects followed on the same host: `/metrics` to `/metrics/`, `http` to `https`.
+/// Redirects followed on the same host and port, or from `http` to `https`: `/metrics` to `/metrics/`.
 const REDIRECTS_MAX: usize = 3;
 
 /// Tokens are far shorter; a file longer than this is another file.
@@ -88,13 +88,14 @@ fn redirected(from: &Url, response: &Response) -> Result<Url, String> {
     let Some(to) = to else {
         return Err(format!("it answered {status} without saying where to"));
     };
-    let downgraded = from.scheme() == "https" && to.scheme() != "https";
-    if to.host_str() != from.host_str() || downgraded || !matches!(to.scheme(), "http" | "https") {
+    let same_port = to.port_or_known_default() == from.port_or_known_default();
+    let upgraded = from.scheme() == "http" && to.scheme() == "https";
+    let same = to.host_str() == from.host_str() && (upgraded || (same_port && to.scheme() == from.scheme()));
+    if !same {
         // Following it could carry the token to somebody else.
-        let host = to.host_str().unwrap_or_default();
         return Err(format!(
-            "it redirects ({status}) to {}://{host}, which is not followed: configure that URL, if it is the right one",
-            to.scheme()
+            "it redirects ({status}) to {}, which is not followed: configure that URL, if it is the right one",
+            shown(&to)
         ));
     }
     Ok(to)

@@ -160,7 +160,7 @@ async fn what_answers_badly_is_not_measured() {
         (ok("").map(|a| a.replace("Content-Length: 0", "Content-Length: 10")), "the answer broke off"),
         (
             answer("302 Found", "Location: http://elsewhere.example/metrics\r\n", ""),
-            "to http://elsewhere.example, which is",
+            "to http://elsewhere.example/metrics, which is",
         ),
         (answer("301 Moved", "Location: /again\r\n", ""), "redirects more than 3 times"),
         (answer("302 Found", "", ""), "without saying where to"),

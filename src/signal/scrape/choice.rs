@@ -205,7 +205,7 @@ impl Choice {
     /// Whether a series is about requests of users, and counts them once.
     pub(super) fn counts(&self, labels: &Labels) -> bool {
         let is = |(label, value): &(&str, &str)| label_of(labels, label) == Some(*value);
-        self.layer.as_ref().is_none_or(|layer| is(layer))
+        self.layer.as_ref().is_none_or(is)
             && !self.not.iter().any(is)
             && !route(labels).is_some_and(is_housekeeping)
     }

@@ -268,7 +268,7 @@ pub(in crate::signal) fn latencies(sums: BTreeMap<u64, f64>, unit: f64) -> Laten
     let step = found.len().div_ceil(Latencies::BOUNDS_MAX).max(1);
     let last = found.len().saturating_sub(1);
     // The last bound stays: above it nothing can be told.
-    let kept = found.into_iter().enumerate().filter(|(i, _)| (last - i) % step == 0).map(|(_, b)| b);
+    let kept = found.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(step)).map(|(_, b)| b);
     let mut latency = Latencies::default();
     let mut below = 0;
     for (bound, n) in kept {

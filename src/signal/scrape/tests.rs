@@ -189,6 +189,11 @@ fn increments_are_what_was_counted_in_between() {
         "{first}"
     );
     assert_eq!(auto(&[BEFORE, BEFORE, &page(0, 1)]), (1, 1));
+    // Errors by a counter of their own, which says that there were none yet.
+    let own = "http_requests_total{endpoint=\"/a\"} 9\n# TYPE http_errors_total counter\n";
+    assert_eq!(auto(&[BEFORE, own]), (9, 0));
+    let bad = "http_errors_total{status_code=\"404\"} 3\nhttp_errors_total{status_code=\"500\"} 2\n";
+    assert_eq!(auto(&[BEFORE, &format!("{own}{bad}")]), (9, 2));
 }
 
 #[test]
