@@ -6,15 +6,19 @@
 
 use async_trait::async_trait;
 
-use crate::core::sample::Measurement;
+use crate::core::sample::{Measurement, Signal};
 
+mod fetch;
+pub mod tls;
 pub mod http;
 pub mod memory;
+pub mod scrape;
+pub mod promql;
 pub mod scheduler;
 
 /// Something that can be measured again and again.
 #[async_trait]
 pub trait Probe: std::fmt::Debug + Send + Sync {
     /// Measures once. Bounded in time by itself.
-    async fn measure(&self) -> Measurement;
+    async fn measure(&self) -> Vec<(Signal, Measurement)>;
 }

@@ -6,6 +6,7 @@ mod timelines;
 mod properties;
 mod saga;
 mod config;
+mod sources;
 mod store;
 mod notify;
 mod api;
