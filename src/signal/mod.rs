@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use crate::core::sample::{Measurement, Signal};
 
-pub mod http;
-pub mod memory;
+pub mod check;
+pub mod stats;
+pub mod host;
 pub mod scheduler;
 
 /// Something that can be measured again and again.
