@@ -20,7 +20,8 @@ use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::{Enrolment, Snapshot};
-use crate::signal::memory::{MemorySource, MemoryUse};
+use crate::signal::check::{CommandRunner, Ran};
+use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
 use crate::store::Store;
 
 /// Said wherever the store is needed and could not be opened.
@@ -172,14 +173,34 @@ impl Enrolment for Enrolled {
     }
 }
 
-/// The engine in the words of the memory probe.
+/// The engine in the words of the probes.
 #[derive(Debug)]
-pub(super) struct EngineMemory(pub(super) Arc<Engine>);
+pub(super) struct EngineProbed(pub(super) Arc<Engine>);
 
 #[async_trait]
-impl MemorySource for EngineMemory {
-    async fn memory(&self, replica: &ReplicaId) -> Result<MemoryUse, String> {
-        let memory = self.0.memory(replica.as_str()).await.map_err(|e| e.to_string())?;
-        Ok(MemoryUse { used: memory.used, limit: memory.limit, limited: memory.limited })
+impl StatsSource for EngineProbed {
+    async fn stats(&self, replica: &ReplicaId) -> Result<Stats, String> {
+        let usage = self.0.usage(replica.as_str()).await.map_err(|e| e.to_string())?;
+        let memory = usage.memory;
+        Ok(Stats {
+            memory: MemoryUse { used: memory.used, limit: memory.limit, limited: memory.limited },
+            throttling: usage.periods.map(|(periods, throttled)| Throttling { periods, throttled }),
+        })
+    }
+}
+
+#[async_trait]
+impl CommandRunner for EngineProbed {
+    async fn prepare(&self, replica: &ReplicaId, command: &[String]) -> Result<String, String> {
+        self.0.prepare_exec(replica.as_str(), command).await.map_err(|e| e.to_string())
+    }
+
+    async fn run(&self, id: &str) -> Result<Ran, String> {
+        let ended = self.0.run_exec(id).await.map_err(|e| e.to_string())?;
+        Ok(Ran { code: ended.code, output: ended.output })
+    }
+
+    async fn runs(&self, id: &str) -> Result<bool, String> {
+        self.0.exec_runs(id).await.map_err(|e| e.to_string())
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::bridges::{EngineMemory, Enrolled, Operators, Records};
+use self::bridges::{EngineProbed, Enrolled, Operators, Records};
 use self::driver::{Books, Driver, Ended};
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
@@ -33,8 +33,9 @@ use crate::rollback::{CrashingStore, Executor};
 use crate::runtime::Runtime;
 use crate::runtime::container::ContainerRuntime;
 use crate::runtime::engine::Engine;
-use crate::signal::http::HealthClients;
-use crate::signal::scheduler::Scheduler;
+use crate::signal::check::{CheckTools, HealthClients};
+use crate::signal::host::HostProbe;
+use crate::signal::scheduler::{Scheduler, Tools};
 use crate::store::{Store, StoreError};
 use crate::systemd::Systemd;
 
@@ -126,8 +127,17 @@ impl Program {
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
-        let memory = Arc::new(EngineMemory(Arc::clone(&engine)));
-        let probes = Scheduler::new(inputs.clone(), HealthClients::new(), memory, self.clock);
+        let probed = Arc::new(EngineProbed(engine));
+        let checks = CheckTools {
+            clients: HealthClients::new(),
+            commands: Arc::clone(&probed) as _,
+            clock: self.clock,
+        };
+        let probes = Scheduler::new(inputs.clone(), Tools { checks, stats: probed });
+        let targets = self.settings.subscribe();
+        background.spawn(life.clone().run_until_cancelled_owned(
+            HostProbe::new("/proc").watch(inputs.clone(), move || targets.borrow().fleet.self_check.clone()),
+        ));
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
             scheduler: probes,

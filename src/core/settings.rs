@@ -23,6 +23,10 @@ pub struct FleetSettings {
     pub breaker_rollbacks: u32,
     /// ... within this time stop all automatic rollbacks until somebody resumes them.
     pub breaker_window: Duration,
+    /// Where to knock to tell whether anything can be reached from here: URLs (`https://example.com`,
+    /// `tcp://10.0.0.1:53`). If none of them answers, we are cut off and blame nobody.
+    #[serde(default)]
+    pub self_check: Vec<String>,
 }
 
 /// Whether decisions are carried out.
@@ -536,6 +540,7 @@ impl Default for FleetSettings {
             // Five in an hour is a storm on any host that one person looks after.
             breaker_rollbacks: 5,
             breaker_window: mins(60),
+            self_check: Vec::new(),
         }
     }
 }

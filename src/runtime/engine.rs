@@ -64,12 +64,22 @@ struct Session {
 /// Memory of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Bytes in use, without the page cache that nobody has touched for a while (as `docker stats` counts).
+    /// Bytes in use that cannot be given to others for the asking: without the page cache.
     pub used: u64,
     /// The most it can use, in bytes.
     pub limit: u64,
     /// The limit is its own; else it is the host's memory.
     pub limited: bool,
+}
+
+/// What one container uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Its memory.
+    pub memory: MemoryUse,
+    /// Since its start: periods under a CPU limit, and those in which it was throttled. None if the engine does not
+    /// tell.
+    pub periods: Option<(u64, u64)>,
 }
 
 impl fmt::Debug for Engine {
@@ -106,11 +116,11 @@ impl Engine {
         }
     }
 
-    /// Memory of a running container, as `docker stats` shows it.
+    /// What a running container uses.
     ///
     /// # Errors
     /// As the engine answers; `NotFound` if there is no such container, `Permanent` if it does not run.
-    pub async fn memory(&self, container: &str) -> Result<MemoryUse, RuntimeError> {
+    pub async fn usage(&self, container: &str) -> Result<Usage, RuntimeError> {
         let stats = self.json(&format!("/containers/{container}/stats?stream=false&one-shot=true")).await?;
         let mut memory = memory_of(&stats).ok_or_else(|| {
             permanent(format!("container {container} has no memory statistics: it does not run"))
@@ -121,7 +131,9 @@ impl Engine {
             Ok::<_, RuntimeError>(info["MemTotal"].as_u64().unwrap_or(u64::MAX))
         });
         memory.limited = memory.limit > 0 && memory.limit < *total.await?;
-        Ok(memory)
+        let throttling = &stats["cpu_stats"]["throttling_data"];
+        let periods = throttling["periods"].as_u64().zip(throttling["throttled_periods"].as_u64());
+        Ok(Usage { memory, periods })
     }
 
     /// The TCP name of the engine, if it is reached by one: a socket proxy must not be acted on.
@@ -181,6 +193,37 @@ impl Engine {
             }
             Err(_) => Err(self.away(&format!("{what}: no answer within {} s", limit.as_secs()))),
         }
+    }
+
+    /// A request whose answer is a stream: sent, and answered with success. Only the beginning is bounded in time.
+    pub(crate) async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<reqwest::Response, RuntimeError> {
+        let session = self.session().await?;
+        let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
+        let mut request = self.http.request(method, self.url(&format!("/v1.{}{path}", session.minor)));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = tokio::time::timeout(CALL, request.send())
+            .await
+            .map_err(|_| self.away(&format!("{what}: no answer within {} s", CALL.as_secs())))?
+            .map_err(|e| self.away(&format!("{what}: {}", causes(&e))))?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            return Ok(response);
+        }
+        let bytes =
+            tokio::time::timeout(CALL, body_of(response)).await.unwrap_or_else(|e| Err(e.to_string()));
+        Err(refused(&what, status, &bytes.unwrap_or_default()))
+    }
+
+    /// A stream that ended in the middle.
+    pub(crate) fn broke_off(&self, what: &str, why: &str) -> RuntimeError {
+        self.away(&format!("{what}: {why}"))
     }
 
     /// Container events from `since` (engine time, `seconds.nanos`) on. Ends with the connection.
@@ -420,8 +463,11 @@ fn versioned(docker: Docker, minor: u32) -> Docker {
 }
 
 async fn receive(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), String> {
-    let mut response = request.send().await.map_err(|e| causes(&e))?;
-    let status = response.status().as_u16();
+    let response = request.send().await.map_err(|e| causes(&e))?;
+    Ok((response.status().as_u16(), body_of(response).await?))
+}
+
+async fn body_of(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| causes(&e))? {
         if bytes.len() + chunk.len() > BODY_MAX {
@@ -429,21 +475,26 @@ async fn receive(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Str
         }
         bytes.extend_from_slice(&chunk);
     }
-    Ok((status, bytes))
+    Ok(bytes)
 }
 
 /// Sorts an answer by its status: texts differ between engine versions, codes hardly do.
 fn sort(what: &str, status: u16, bytes: &[u8]) -> Result<Value, RuntimeError> {
-    let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
     if (200..400).contains(&status) {
-        return Ok(body);
+        return Ok(serde_json::from_slice(bytes).unwrap_or(Value::Null));
     }
+    Err(refused(what, status, bytes))
+}
+
+/// An answer that is a refusal, in the engine's words.
+fn refused(what: &str, status: u16, bytes: &[u8]) -> RuntimeError {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
     let said =
         body["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
-    Err(RuntimeError {
+    RuntimeError {
         class: class(status),
         message: format!("{what}: {} ({status})", cut(said.trim(), MESSAGE_MAX)),
-    })
+    }
 }
 
 const fn class(status: u16) -> ErrorClass {
@@ -499,15 +550,30 @@ fn cut(text: &str, max: usize) -> String {
     format!("{}...", text.get(..end).unwrap_or_default())
 }
 
-/// The formula of `docker stats`: cache that was not used lately is free for the asking.
+/// What cannot be had back for the asking: usage without the page cache, of which the kernel takes what it needs before
+/// anybody is killed. `docker stats` leaves only the inactive half of it out, and so calls a service full that has read
+/// many files lately.
+///
+/// cgroup v2 names the parts plainly; v1 sums them up over sub-groups under names with `total_`, and has no word for
+/// reclaimable kernel memory. tmpfs and shared memory are counted as cache by both, but are on neither list of files,
+/// so they stay in. Counters lag behind usage: anonymous memory is the least that it can be.
+/// Whatever the engine does not tell is taken as in use, down to plain usage (Podman on v1).
 /// `limited` is what can be said without knowing the host's memory.
 fn memory_of(stats: &Value) -> Option<MemoryUse> {
     let memory = &stats["memory_stats"];
     let usage = memory["usage"].as_u64()?;
-    // cgroup v1 sums it up over sub-groups; v2 has one number. Podman on v1 sends neither.
-    let cache =
-        ["total_inactive_file", "inactive_file"].iter().find_map(|key| memory["stats"][*key].as_u64());
-    let used = cache.filter(|cache| *cache < usage).map_or(usage, |cache| usage - cache);
+    let part = |names: [&str; 2]| names.iter().find_map(|name| memory["stats"][*name].as_u64());
+    let inactive = part(["total_inactive_file", "inactive_file"]).filter(|cache| *cache < usage);
+    let used = match inactive {
+        None => usage,
+        Some(inactive) => {
+            let active = part(["total_active_file", "active_file"]).unwrap_or(0);
+            let kernel = memory["stats"]["slab_reclaimable"].as_u64().unwrap_or(0);
+            let anonymous = part(["total_rss", "anon"]).unwrap_or(0);
+            let at_most = usage - inactive;
+            at_most.saturating_sub(active.saturating_add(kernel)).max(anonymous.min(at_most))
+        }
+    };
     let limit = memory["limit"].as_u64().unwrap_or(0);
     Some(MemoryUse { used, limit, limited: false })
 }
@@ -553,26 +619,37 @@ mod tests {
         assert!(sort("POST", 304, b"").is_ok(), "it is so already");
     }
 
+    fn used(usage: u64, stats: &Value) -> u64 {
+        let stats = json!({"memory_stats": {"usage": usage, "limit": 104_857_600u64, "stats": stats}});
+        let memory = memory_of(&stats).unwrap();
+        assert_eq!((memory.limit, memory.limited), (104_857_600, false));
+        memory.used
+    }
+
     /// cgroup v1, as Docker 20.10 sends it (shortened).
     #[test]
-    fn memory_on_cgroup_v1_leaves_unused_cache_out() {
-        let stats = json!({"memory_stats": {"usage": 71_303_168u64, "max_usage": 90_000_000u64, "limit": 104_857_600u64,
-            "stats": {"cache": 40_000_000u64, "total_inactive_file": 11_303_168u64, "inactive_file": 1u64, "total_rss": 30_000_000u64}}});
-        assert_eq!(
-            memory_of(&stats),
-            Some(MemoryUse { used: 60_000_000, limit: 104_857_600, limited: false })
-        );
+    fn memory_on_cgroup_v1_leaves_the_page_cache_out() {
+        let mut stats = json!({"cache": 40_000_000u64, "total_inactive_file": 11_303_168u64, "inactive_file": 1u64,
+            "total_rss": 30_000_000u64});
+        assert_eq!(used(71_303_168, &stats), 60_000_000);
+        stats["total_active_file"] = json!(25_000_000u64);
+        stats["active_file"] = json!(1u64);
+        // tmpfs, mapped in both `cache` and `total_active_anon`, stays in.
+        assert_eq!(used(71_303_168, &stats), 35_000_000);
     }
 
     /// cgroup v2, as Docker 28 sends it (shortened).
     #[test]
-    fn memory_on_cgroup_v2_leaves_unused_cache_out() {
-        let stats = json!({"memory_stats": {"usage": 50_000_000u64, "limit": 67_108_864u64,
-            "stats": {"anon": 20_000_000u64, "file": 29_000_000u64, "inactive_file": 10_000_000u64}}});
-        assert_eq!(
-            memory_of(&stats),
-            Some(MemoryUse { used: 40_000_000, limit: 67_108_864, limited: false })
-        );
+    fn memory_on_cgroup_v2_leaves_the_page_cache_out() {
+        let mut stats = json!({"anon": 20_000_000u64, "file": 29_000_000u64, "inactive_file": 10_000_000u64});
+        assert_eq!(used(50_000_000, &stats), 40_000_000);
+        stats["active_file"] = json!(14_000_000u64);
+        stats["slab_reclaimable"] = json!(1_000_000u64);
+        assert_eq!(used(50_000_000, &stats), 25_000_000, "what no part names counts as in use");
+        stats["active_file"] = json!(39_000_000u64);
+        assert_eq!(used(50_000_000, &stats), 20_000_000, "parts that lag behind: at least what is anonymous");
+        stats["anon"] = json!(90_000_000u64);
+        assert_eq!(used(50_000_000, &stats), 40_000_000, "at most what `docker stats` shows");
     }
 
     #[test]

@@ -8,17 +8,20 @@ use async_trait::async_trait;
 
 use crate::core::sample::{Measurement, Signal};
 
-mod fetch;
+pub mod check;
 pub mod tls;
-pub mod http;
-pub mod memory;
+mod fetch;
 pub mod scrape;
 pub mod promql;
+pub mod stats;
+pub mod host;
 pub mod scheduler;
 
 /// Something that can be measured again and again.
 #[async_trait]
 pub trait Probe: std::fmt::Debug + Send + Sync {
-    /// Measures once. Bounded in time by itself.
+    /// Measures once, and tells everything that this one look shows. Bounded in time by itself: it holds one of the
+    /// scheduler's few places meanwhile. Whoever follows a stream does so in a task of its own, and here only tells
+    /// what came in since it was last asked.
     async fn measure(&self) -> Vec<(Signal, Measurement)>;
 }

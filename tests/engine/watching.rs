@@ -134,7 +134,7 @@ fn an_engine_that_comes_back_is_told_and_looked_at() {
     watch.run("web", &["--restart", "always", "--memory", "48m"], "web:v1", &[]);
     watch.observed("web:v1 runs", |o| one_of(o, "web:v1", Phase::Running));
     let engine = Arc::clone(&watch.engine);
-    let memory = watch.tokio.block_on(engine.memory("web")).unwrap();
+    let memory = watch.tokio.block_on(engine.usage("web")).unwrap().memory;
     assert!(
         memory.limited && memory.limit == 48 << 20 && memory.used > 0 && memory.used < memory.limit,
         "{memory:?}"
@@ -159,7 +159,7 @@ fn an_engine_that_comes_back_is_told_and_looked_at() {
     assert!(look.after_gap && look.services.len() == 1, "{look:?}");
     watch.bed.docker(&["restart", "-t", "0", "web"]);
     assert!(watch.exited("web").2, "events are followed again");
-    let memory = watch.tokio.block_on(engine.memory("web")).unwrap();
+    let memory = watch.tokio.block_on(engine.usage("web")).unwrap().memory;
     assert!(memory.limited, "the session was made anew: {memory:?}");
     // The listener goes: the watch ends by itself, or the runtime could not be shut down here.
     watch.inputs.close();
