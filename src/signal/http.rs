@@ -15,7 +15,7 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url, redirect};
 use super::Probe;
 use crate::clock::Clock;
 use crate::core::Timestamp;
-use crate::core::sample::Measurement;
+use crate::core::sample::{Measurement, Signal};
 use crate::core::settings::{HttpStep, Target};
 use crate::core::time::human;
 
@@ -181,11 +181,12 @@ impl HttpProbe {
 
 #[async_trait]
 impl Probe for HttpProbe {
-    async fn measure(&self) -> Measurement {
-        match &self.ask {
+    async fn measure(&self) -> Vec<(Signal, Measurement)> {
+        let measurement = match &self.ask {
             Ok((client, url)) => self.ask(client, url).await,
             Err(why) => Measurement::Unavailable { why: why.clone() },
-        }
+        };
+        vec![(Signal::Health, measurement)]
     }
 }
 
@@ -327,9 +328,15 @@ mod tests {
         HttpProbe::new(&HealthClients::new(), step, *timeout, address, Clock::start())
     }
 
+    impl HttpProbe {
+        async fn one(&self) -> Measurement {
+            self.measure().await.remove(0).1
+        }
+    }
+
     async fn ask(port: u16, timeout: Duration) -> Measurement {
         let check = check(Target::Replica { port, path: "/health".into() }, timeout);
-        probe(&check, Some("127.0.0.1")).measure().await
+        probe(&check, Some("127.0.0.1")).one().await
     }
 
     #[track_caller]
@@ -370,11 +377,11 @@ mod tests {
     async fn a_404_passes_where_that_is_wanted() {
         let port = says("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
         let mut check = check(Target::Replica { port, path: "/".into() }, PATIENT);
-        failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+        failed(&probe(&check, Some("127.0.0.1")).one().await, "404 Not Found");
         check.0.status = vec![(200, 299), (401, 401), (404, 404)];
-        passed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+        passed(&probe(&check, Some("127.0.0.1")).one().await, "404 Not Found");
         check.0.status = vec![(200, 403), (405, 499)];
-        failed(&probe(&check, Some("127.0.0.1")).measure().await, "404 Not Found");
+        failed(&probe(&check, Some("127.0.0.1")).one().await, "404 Not Found");
     }
 
     #[tokio::test]
@@ -490,13 +497,13 @@ mod tests {
     async fn who_speaks_no_tls_is_down() {
         let port = says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         let check = check(Target::Url(format!("https://127.0.0.1:{port}/")), PATIENT);
-        failed(&probe(&check, None).measure().await, "after ");
+        failed(&probe(&check, None).one().await, "after ");
     }
 
     #[tokio::test]
     async fn what_we_cannot_do_is_not_the_services_fault() {
         let replica = Target::Replica { port: 80, path: "/health".into() };
-        unavailable(&probe(&check(replica, PATIENT), None).measure().await, "no address of its own");
+        unavailable(&probe(&check(replica, PATIENT), None).one().await, "no address of its own");
         for (url, why) in [
             ("http://nobody.invalid/health", "our resolver, asked for nobody.invalid,"),
             ("ftp://127.0.0.1/", "must begin with http:// or https://"),
@@ -504,12 +511,12 @@ mod tests {
             ("127.0.0.1/health", "cannot be used"),
         ] {
             let check = check(Target::Url(url.into()), PATIENT);
-            unavailable(&probe(&check, None).measure().await, why);
+            unavailable(&probe(&check, None).one().await, why);
         }
         let broken = HealthClients { direct: Err("no bundle".into()), public: Err("no bundle".into()) };
         let check = check(Target::Url("https://127.0.0.1/".into()), PATIENT);
         unavailable(
-            &HttpProbe::new(&broken, &check.0, check.1, None, Clock::start()).measure().await,
+            &HttpProbe::new(&broken, &check.0, check.1, None, Clock::start()).one().await,
             "no bundle",
         );
     }
@@ -528,7 +535,7 @@ mod tests {
         let check = check(Target::Replica { port, path: "/".into() }, PATIENT);
         let probe = probe(&check, Some("127.0.0.1"));
         for _ in 0..3 {
-            passed(&probe.measure().await, "200 OK");
+            passed(&probe.one().await, "200 OK");
             counted.recv().await.unwrap();
         }
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::Probe;
 use crate::core::release::ReplicaId;
-use crate::core::sample::Measurement;
+use crate::core::sample::{Measurement, Signal};
 
 /// How long the engine may take. Its own sampling takes up to two seconds; ten mean that it is in trouble.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +50,9 @@ impl MemoryProbe {
 
 #[async_trait]
 impl Probe for MemoryProbe {
-    async fn measure(&self) -> Measurement {
+    async fn measure(&self) -> Vec<(Signal, Measurement)> {
         let unavailable = |why: &str| Measurement::Unavailable { why: why.into() };
-        match tokio::time::timeout(TIMEOUT, self.source.memory(&self.replica)).await {
+        let memory = match tokio::time::timeout(TIMEOUT, self.source.memory(&self.replica)).await {
             Err(_) => unavailable("the engine did not say within 10s how much memory it uses"),
             Ok(Err(why)) => unavailable(&why),
             Ok(Ok(memory)) if !memory.limited && !self.host_memory => {
@@ -62,7 +62,8 @@ impl Probe for MemoryProbe {
                 unavailable("the engine does not say what its memory limit is")
             }
             Ok(Ok(MemoryUse { used, limit, .. })) => Measurement::Level { used, limit },
-        }
+        };
+        vec![(Signal::Memory, memory)]
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     }
 
     async fn measure(source: impl MemorySource + 'static, host_memory: bool) -> Measurement {
-        MemoryProbe::new(Arc::new(source), ReplicaId::new("r"), host_memory).measure().await
+        MemoryProbe::new(Arc::new(source), ReplicaId::new("r"), host_memory).measure().await.remove(0).1
     }
 
     fn says(used: u64, limit: u64, limited: bool) -> Says {

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 
-use crate::core::sample::Measurement;
+use crate::core::sample::{Measurement, Signal};
 
 pub mod http;
 pub mod memory;
@@ -15,6 +15,8 @@ pub mod scheduler;
 /// Something that can be measured again and again.
 #[async_trait]
 pub trait Probe: std::fmt::Debug + Send + Sync {
-    /// Measures once. Bounded in time by itself.
-    async fn measure(&self) -> Measurement;
+    /// Measures once, and tells everything that this one look shows. Bounded in time by itself: it holds one of the
+    /// scheduler's few places meanwhile. Whoever follows a stream does so in a task of its own, and here only tells
+    /// what came in since it was last asked.
+    async fn measure(&self) -> Vec<(Signal, Measurement)>;
 }

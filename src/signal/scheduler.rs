@@ -204,25 +204,27 @@ async fn keep_probing(key: Key, probe: Box<dyn Probe>, interval: Duration, outle
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
-        let measurement = {
+        let measured = {
             let Ok(_permit) = outlet.permits.acquire().await else {
                 return;
             };
             probe.measure().await
         };
-        let sampled = Input::Sampled {
-            service: key.service.clone(),
-            replica: key.replica.clone(),
-            signal: key.signal,
-            name: key.name.clone(),
-            measurement,
-        };
-        match outlet.inputs.try_send(sampled) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                outlet.dropped.fetch_add(1, Ordering::Relaxed);
+        for (signal, measurement) in measured {
+            let sampled = Input::Sampled {
+                service: key.service.clone(),
+                replica: key.replica.clone(),
+                signal,
+                name: key.name.clone(),
+                measurement,
+            };
+            match outlet.inputs.try_send(sampled) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    outlet.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => return,
         }
     }
 }
