@@ -183,6 +183,32 @@ impl Engine {
         }
     }
 
+    /// GET of what goes on and on. Only the beginning of the answer is bounded in time: its body is for the caller, who
+    /// must drop it to end it. What is no success has become an error, as everywhere.
+    pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response, RuntimeError> {
+        let session = self.session().await?;
+        let what = format!("GET {}", path.split('?').next().unwrap_or(path));
+        let request = self.http.get(self.url(&format!("/v1.{}{path}", session.minor)));
+        let begin = async {
+            let mut answer = request.send().await.map_err(|e| causes(&e))?;
+            let status = answer.status().as_u16();
+            if answer.status().is_success() {
+                return Ok(Ok(answer));
+            }
+            // An error is one short message.
+            let body = answer.chunk().await.map_err(|e| causes(&e))?.unwrap_or_default();
+            Ok(sort(&what, status, &body).and(Err(permanent(format!("{what}: no answer of use ({status})")))))
+        };
+        match tokio::time::timeout(CALL, begin).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err::<_, String>(why)) => {
+                self.forget().await;
+                Err(self.away(&format!("{what}: {why}")))
+            }
+            Err(_) => Err(self.away(&format!("{what}: no answer within {} s", CALL.as_secs()))),
+        }
+    }
+
     /// Container events from `since` (engine time, `seconds.nanos`) on. Ends with the connection.
     pub(crate) async fn events(
         &self,

@@ -10,6 +10,7 @@ use crate::core::sample::{Measurement, Signal};
 
 pub mod http;
 pub mod memory;
+pub mod logs;
 pub mod scheduler;
 
 /// Something that can be measured again and again.

@@ -11,3 +11,4 @@ mod notify;
 mod api;
 mod cli;
 mod picture;
+mod logs;
