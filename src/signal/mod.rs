@@ -13,6 +13,7 @@ pub mod tls;
 mod fetch;
 pub mod scrape;
 pub mod promql;
+pub mod logs;
 pub mod stats;
 pub mod host;
 pub mod scheduler;
