@@ -11,6 +11,7 @@ mod failure;
 mod history;
 mod pause;
 mod plan;
+mod replay;
 mod rollback;
 mod run;
 mod status;
@@ -84,6 +85,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
+    /// Say what would have been decided, from a trace of what happened
+    Replay(replay::ReplayArgs),
     /// Show Backstop at work on this host's Docker Engine: a bad version is deployed, and the good one comes back
     Demo(demo::DemoArgs),
     /// A small web service that misbehaves on demand, for the demo and the tests
@@ -139,6 +142,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
+        Command::Replay(args) => replay::run(args, &out),
         Command::Demo(args) => demo::run(args).await,
         Command::DemoApp(args) => demo_app::run(*args).await,
     }
