@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -19,8 +20,11 @@ use super::run::{SourceArgs, read};
 use super::table::Screen;
 use super::{Output, write_out};
 use crate::config::Settings;
+use crate::core::Timestamp;
 use crate::core::release::ServiceName;
 use crate::core::settings::ServiceSettings;
+use crate::flight::reader::{is_segment, segments};
+use crate::replay::record::{self, Account};
 use crate::replay::{Line, Trace, run_trace};
 
 /// Only these files are taken from a directory of traces.
@@ -30,7 +34,8 @@ const STDIN: &str = "-";
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Traces as JSON Lines, directories of them (`*.jsonl`), or `-` for standard input
+    /// Traces as JSON Lines, directories of them (`*.jsonl`), `-` for standard input, or the daemon's own record
+    /// (`/var/lib/backstop/flight`), which has its settings in it and is compared with what the daemon did
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -40,8 +45,8 @@ pub(super) struct ReplayArgs {
     jobs: Option<NonZeroUsize>,
 }
 
-/// What became of one file: its decisions, or why it could not be used.
-type Played = Result<Vec<Line>, String>;
+/// What became of one file: its decisions and what else there is to say, or why it could not be used.
+type Played = Result<(Vec<Line>, Option<Account>), String>;
 
 pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     let settings = read(&args.sources.sources())?;
@@ -49,18 +54,52 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let mut failed = 0;
     play(&files, &settings, jobs, |path, played| match played {
-        Ok(lines) => print(out, (files.len() > 1).then(|| stem(path)), &lines),
+        Ok((lines, account)) => {
+            print(out, (files.len() > 1).then(|| stem(path)), &lines, account.is_some())?;
+            failed += usize::from(account.is_some_and(|account| !tell(path, &account, &out.screen)));
+            Ok(())
+        }
         Err(why) => {
             failed += 1;
-            anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}: {}", path.display(), why.replace('\n', "\n  "));
+            say_wrong(path, &why);
             Ok(())
         }
     })?;
     match failed {
         0 => Ok(()),
-        n => Err(Failure::new(Code::Failure, format!("{n} of {} files could not be replayed", files.len()))
-            .hint("correct the lines that are named above; the format is in `backstop replay --help`")
-            .into()),
+        n => {
+            let what = format!("{n} of {} could not be replayed, or went otherwise", files.len());
+            Err(Failure::new(Code::Failure, what).hint("what is wrong with each is said above").into())
+        }
+    }
+}
+
+fn say_wrong(path: &Path, why: &str) {
+    anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}: {}", path.display(), why.replace('\n', "\n  "));
+}
+
+/// Says how the daemon's own record compares with what it did; whether it is the same.
+fn tell(path: &Path, account: &Account, screen: &Screen) -> bool {
+    for remark in &account.remarks {
+        anstream::eprintln!("\x1b[1;33mwarning:\x1b[0m {}: {remark}", path.display());
+    }
+    let Some((from, until)) = account.span else {
+        say_wrong(path, "there is nothing in it that could be replayed");
+        return false;
+    };
+    let (from, until) = (screen.moment(crate::api::time(from)), screen.moment(crate::api::time(until)));
+    let versions = account.versions.join(", ");
+    let what = format!("{} inputs from {from} to {until}, recorded by backstop {versions}", account.turns);
+    match &account.difference {
+        None => {
+            anstream::eprintln!("identical to what it did: {} decisions; {what}", account.recorded);
+            true
+        }
+        Some(difference) => {
+            let ours = env!("CARGO_PKG_VERSION");
+            say_wrong(path, &format!("not what it did: {difference}\n{what}; this is backstop {ours}"));
+            false
+        }
     }
 }
 
@@ -68,7 +107,8 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
 fn spread(given: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in given {
-        if !path.is_dir() {
+        // The daemon's own record is one file to us.
+        if !path.is_dir() || segments(&path).is_ok_and(|segments| !segments.is_empty()) {
             files.push(path);
             continue;
         }
@@ -124,6 +164,10 @@ fn play(
 }
 
 fn one(path: &Path, settings: &Settings) -> Played {
+    if path.is_dir() || is_segment(path) {
+        let mut account = record::replay(path).map_err(|e| format!("it cannot be read: {e}"))?;
+        return Ok((std::mem::take(&mut account.lines), Some(account)));
+    }
     let from: Box<dyn Read> = if path.as_os_str() == STDIN {
         Box::new(std::io::stdin())
     } else {
@@ -131,7 +175,8 @@ fn one(path: &Path, settings: &Settings) -> Played {
     };
     let trace = Trace::read(BufReader::new(from)).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
     let known = configured(settings, trace.services.keys())?;
-    Ok(run_trace(&trace, &|name| known.get(name).cloned().unwrap_or_default(), settings.fleet.clone()))
+    let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();
+    Ok((run_trace(&trace, &known, settings.fleet.clone()), None))
 }
 
 /// The configured settings of each service.
@@ -152,7 +197,7 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
 }
 
-fn print(out: &Output, trace: Option<String>, lines: &[Line]) -> anyhow::Result<()> {
+fn print(out: &Output, trace: Option<String>, lines: &[Line], unix: bool) -> anyhow::Result<()> {
     /// A decision that names its file.
     #[derive(Serialize)]
     struct Named<'a> {
@@ -162,7 +207,7 @@ fn print(out: &Output, trace: Option<String>, lines: &[Line]) -> anyhow::Result<
         line: &'a Line,
     }
     if !out.json {
-        return write_out(&table(&out.screen, trace.as_deref(), lines));
+        return write_out(&table(&out.screen, trace.as_deref(), lines, unix));
     }
     let mut text = String::new();
     for line in lines {
@@ -172,13 +217,14 @@ fn print(out: &Output, trace: Option<String>, lines: &[Line]) -> anyhow::Result<
     write_out(&text)
 }
 
-fn table(screen: &Screen, trace: Option<&str>, lines: &[Line]) -> String {
+/// `unix`: the times are Unix time, and people read calendars.
+fn table(screen: &Screen, trace: Option<&str>, lines: &[Line], unix: bool) -> String {
     let mut text = trace.map_or_else(String::new, |trace| format!("{}\n", super::table::bold(trace)));
     if lines.is_empty() {
         text.push_str("Nothing was decided.\n");
     } else {
         let rows = lines.iter().map(|line| {
-            let at = format!("{}s", line.t);
+            let at = if unix { moment(screen, line.t) } else { format!("{}s", line.t) };
             let row = [at, line.service.clone(), line.decision.to_owned(), line.signal.clone()];
             (row, line.reason.clone())
         });
@@ -188,4 +234,9 @@ fn table(screen: &Screen, trace: Option<&str>, lines: &[Line]) -> String {
         text.push('\n');
     }
     text
+}
+
+fn moment(screen: &Screen, t: f64) -> String {
+    let since = Duration::try_from_secs_f64(t).unwrap_or_default();
+    screen.moment(crate::api::time(Timestamp::default() + since))
 }

@@ -1,11 +1,13 @@
 //! Replay: the core once more, over what was written down, thousands of times faster than it happened.
 //!
 //! A plain trace ([`trace`]) is JSON Lines that anybody can write; it is played to a fleet of its own ([`world`])
-//! in which nothing is ever touched. What the core decides comes back as [`Line`]s.
+//! in which nothing is ever touched. What the core decides comes back as [`Line`]s. The daemon's own record
+//! ([`record`], written by [`crate::flight`]) is played from its checkpoints, and must give what it gave then.
 
 pub mod trace;
 mod bare;
 mod world;
+pub mod record;
 
 use serde::Serialize;
 
