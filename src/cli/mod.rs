@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Every failure says what to type next.
 
+mod backtest;
 mod check_config;
 mod client;
 mod demo;
@@ -87,6 +88,8 @@ enum Command {
     History(history::HistoryArgs),
     /// Say what would have been decided, from a trace of what happened
     Replay(replay::ReplayArgs),
+    /// Say what would have been decided last month, from a Prometheus server's history
+    Backtest(backtest::BacktestArgs),
     /// Show Backstop at work on this host's Docker Engine: a bad version is deployed, and the good one comes back
     Demo(demo::DemoArgs),
     /// A small web service that misbehaves on demand, for the demo and the tests
@@ -143,6 +146,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),
+        Command::Backtest(args) => backtest::run(args, &out).await,
         Command::Demo(args) => demo::run(args).await,
         Command::DemoApp(args) => demo_app::run(*args).await,
     }

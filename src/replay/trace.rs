@@ -174,11 +174,14 @@ impl Trace {
         Self::read(text.as_bytes())
     }
 
-    /// Adds an event at its place; for those who make traces of other things.
-    pub fn push(&mut self, event: Event) {
-        self.cast(&event);
-        let at = self.events.partition_point(|e| e.t <= event.t);
-        self.events.insert(at, event);
+    /// A trace of events that are in order of time already; for those who make traces of other things.
+    pub fn of(events: Vec<Event>) -> Self {
+        let mut trace = Self::default();
+        for event in &events {
+            trace.cast(event);
+        }
+        trace.events = events;
+        trace
     }
 
     /// The service's part, by what is told of it.

@@ -206,7 +206,7 @@ fn a_segment_cut_at_any_byte_replays_up_to_there() {
         while segment.entry().unwrap().is_some() {}
         assert_eq!(clean, segment.damage().is_none(), "cut at {cut}");
     }
-    assert!(steps > 5, "the segment has too few blocks to show anything: {steps}");
+    assert!(steps >= 5, "the segment has too few blocks to show anything: {steps}");
 }
 
 #[test]
