@@ -172,7 +172,7 @@ impl Recorder {
     /// Records a turn: what the core was told, and what followed; `fleet` is the core after it.
     pub fn turned(&mut self, at: Timestamp, input: Input, effects: &[Effect], fleet: &Fleet) {
         let decided = effects.iter().filter_map(|effect| match effect {
-            Effect::Decided(decision) => Some(decision.clone()),
+            Effect::Decided(decision) => Some(Decision::clone(decision)),
             _ => None,
         });
         let decided = decided.collect();

@@ -49,7 +49,7 @@ pub fn deployments(series: &[Series], from: Timestamp, step: Duration) -> Vec<De
             last = Some((*at, *value));
         }
     }
-    events.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    events.sort_by_key(|(at, _, i, _)| (*at, *i));
     let mut current = None;
     let mut found: Vec<Deployment> = Vec::new();
     for (at, begins, i, value) in events {

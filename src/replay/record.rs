@@ -167,7 +167,10 @@ fn turn(account: &mut Account, at: Timestamp, effects: &[Effect], then: &[Decisi
     let now: Vec<&Decision> = effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Decided(decision) => Some(decision),
+            Effect::Decided(decision) => {
+                let decision: &Decision = decision;
+                Some(decision)
+            }
             _ => None,
         })
         .collect();
