@@ -9,6 +9,8 @@ pub mod config;
 pub mod core;
 pub mod metrics;
 pub mod notify;
+pub mod flight;
+pub mod replay;
 pub mod rollback;
 pub mod runtime;
 pub mod signal;

@@ -20,6 +20,7 @@ use crate::core::observation::Refusal;
 use crate::core::release::{Release, ReleaseId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, State};
 use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, Timestamp};
+use crate::flight::Recorder;
 use crate::metrics::Metrics;
 use crate::notify::NotifierHandle;
 use crate::runtime::Runtime;
@@ -60,6 +61,8 @@ pub(super) enum Ended {
 #[derive(Debug)]
 pub(super) struct Driver {
     pub(super) fleet: Fleet,
+    /// Takes everything down that the core is told; none if that is switched off.
+    pub(super) flight: Option<Recorder>,
     pub(super) clock: Clock,
     /// None while it cannot be opened.
     pub(super) store: Option<Store>,
@@ -134,7 +137,11 @@ impl Driver {
     async fn turn(&mut self, input: Input) {
         let now = self.clock.now();
         let turning = self.clock.stopwatch();
+        let copy = self.flight.is_some().then(|| input.clone());
         let effects = self.fleet.handle(now, input);
+        if let Some((flight, copy)) = self.flight.as_mut().zip(copy) {
+            flight.turned(now, copy, &effects, &self.fleet);
+        }
         self.metrics.turned(turning.elapsed());
         let busy = !effects.is_empty();
         self.perform(effects).await;

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::{Settings, Sources};
 use crate::core::ledger::Remembered;
 use crate::core::{Executed, Fleet, Input};
+use crate::flight::{self, Recorder};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, NotifierHandle, WebhookTarget};
 use crate::rollback::{CrashingStore, Executor};
@@ -154,6 +155,7 @@ impl Program {
             clock: self.clock,
             metrics: self.metrics.clone(),
             systemd: self.systemd.clone(),
+            flight: self.start_record(&settings, &fleet),
             fleet,
         };
         for record in driver.fleet.executing() {
@@ -209,6 +211,14 @@ impl Program {
                 Ok((None, Remembered::default(), Some(e.to_string())))
             }
         }
+    }
+
+    /// The flight record. The daemon's work does not depend on it.
+    fn start_record(&self, settings: &Settings, fleet: &Fleet) -> Option<Recorder> {
+        let directory = settings.state_dir.join(flight::DIRECTORY);
+        Recorder::start(directory, flight::Limits::default(), self.clock.now(), fleet)
+            .inspect_err(|e| error!("there is no flight record: {e}"))
+            .ok()
     }
 
     fn start_notifier(
@@ -287,6 +297,9 @@ impl Program {
         }
         notifier.drain(LAST_WORDS).await;
         life.cancel();
+        if let Some(record) = driver.flight.take() {
+            record.close();
+        }
         drop(driver);
         background.close();
         if tokio::time::timeout(LAST_WORDS, background.wait()).await.is_err() {

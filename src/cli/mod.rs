@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Every failure says what to type next.
 
+mod backtest;
 mod check_config;
 mod client;
 mod demo;
@@ -11,6 +12,7 @@ mod failure;
 mod history;
 mod pause;
 mod plan;
+mod replay;
 mod rollback;
 mod run;
 mod status;
@@ -84,6 +86,10 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
+    /// Say what would have been decided, from a trace of what happened
+    Replay(replay::ReplayArgs),
+    /// Say what would have been decided last month, from a Prometheus server's history
+    Backtest(backtest::BacktestArgs),
     /// Show Backstop at work on this host's Docker Engine: a bad version is deployed, and the good one comes back
     Demo(demo::DemoArgs),
     /// A small web service that misbehaves on demand, for the demo and the tests
@@ -139,6 +145,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
+        Command::Replay(args) => replay::run(args, &out),
+        Command::Backtest(args) => backtest::run(args, &out).await,
         Command::Demo(args) => demo::run(args).await,
         Command::DemoApp(args) => demo_app::run(*args).await,
     }

@@ -64,7 +64,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 /// Reads the configuration; everything that is wrong with it is one failure.
-fn read(sources: &Sources) -> anyhow::Result<Settings> {
+pub(super) fn read(sources: &Sources) -> anyhow::Result<Settings> {
     crate::config::load(sources).map_err(|problems| wrong(&problems).into())
 }
 

@@ -4,6 +4,7 @@
 mod tidy;
 mod timelines;
 mod properties;
+mod replay;
 mod saga;
 mod config;
 mod sources;

@@ -41,7 +41,7 @@ fn event() -> impl Strategy<Value = String> {
 }
 
 /// A timeline of events, each some seconds after the one before.
-fn timeline() -> impl Strategy<Value = Vec<(u64, String)>> {
+pub(crate) fn timeline() -> impl Strategy<Value = Vec<(u64, String)>> {
     prop::collection::vec((0..90_u64, event()), 1..60)
 }
 
@@ -49,7 +49,7 @@ fn is_about_one(what: &str, service: &str) -> bool {
     what.split([' ', ':']).any(|word| word == service)
 }
 
-fn run(world: &mut World, events: &[(u64, String)]) {
+pub(crate) fn run(world: &mut World, events: &[(u64, String)]) {
     let mut at = 1;
     for (pause, what) in events {
         at += pause;

@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) begun: Vec<RollbackRequest>,
     /// Promises that were broken.
     pub(crate) broken: Vec<String>,
+    /// Every input with its time and what followed from it, for the flight record.
+    pub(crate) tape: Vec<(Timestamp, Input, Vec<Effect>)>,
     settings: ServiceSettings,
 }
 
@@ -69,6 +71,7 @@ impl World {
             log: Vec::new(),
             begun: Vec::new(),
             broken: Vec::new(),
+            tape: Vec::new(),
             settings,
         };
         world.input(Input::Engine(EngineState::Reachable { restarted: false }));
@@ -368,7 +371,8 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
-        let effects = self.fleet.handle(self.now, input);
+        let effects = self.fleet.handle(self.now, input.clone());
+        self.tape.push((self.now, input, effects.clone()));
         self.states_changed();
         for effect in effects {
             self.carry_out(effect);

@@ -1,0 +1,242 @@
+//! `backstop replay`: what would have been decided, and whether it is what was decided.
+//!
+//! Every file is a world of its own; several are worked on side by side, and their decisions are printed in the order
+//! in which the files were named, whoever is ready first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::failure::{Code, Failure};
+use super::run::{SourceArgs, read};
+use super::table::Screen;
+use super::{Output, write_out};
+use crate::config::Settings;
+use crate::core::Timestamp;
+use crate::core::release::ServiceName;
+use crate::core::settings::ServiceSettings;
+use crate::flight::reader::{is_segment, segments};
+use crate::replay::record::{self, Account};
+use crate::replay::{Line, Trace, run_trace};
+
+/// Only these files are taken from a directory of traces.
+const TRACE_EXTENSION: &str = "jsonl";
+/// Standard input.
+const STDIN: &str = "-";
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Traces as JSON Lines, directories of them (`*.jsonl`), `-` for standard input, or the daemon's own record
+    /// (`/var/lib/backstop/flight`), which has its settings in it and is compared with what the daemon did
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// How many files are worked on at a time [default: one a processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// What became of one file: its decisions and what else there is to say, or why it could not be used.
+type Played = Result<(Vec<Line>, Option<Account>), String>;
+
+pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
+    let settings = read(&args.sources.sources())?;
+    let files = spread(args.files)?;
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let mut failed = 0;
+    play(&files, &settings, jobs, |path, played| match played {
+        Ok((lines, account)) => {
+            print(out, (files.len() > 1).then(|| stem(path)), &lines, account.is_some())?;
+            failed += usize::from(account.is_some_and(|account| !tell(path, &account, &out.screen)));
+            Ok(())
+        }
+        Err(why) => {
+            failed += 1;
+            say_wrong(path, &why);
+            Ok(())
+        }
+    })?;
+    match failed {
+        0 => Ok(()),
+        n => {
+            let what = format!("{n} of {} could not be replayed, or went otherwise", files.len());
+            Err(Failure::new(Code::Failure, what).hint("what is wrong with each is said above").into())
+        }
+    }
+}
+
+fn say_wrong(path: &Path, why: &str) {
+    anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}: {}", path.display(), why.replace('\n', "\n  "));
+}
+
+/// Says how the daemon's own record compares with what it did; whether it is the same.
+fn tell(path: &Path, account: &Account, screen: &Screen) -> bool {
+    for remark in &account.remarks {
+        anstream::eprintln!("\x1b[1;33mwarning:\x1b[0m {}: {remark}", path.display());
+    }
+    let Some((from, until)) = account.span else {
+        say_wrong(path, "there is nothing in it that could be replayed");
+        return false;
+    };
+    let (from, until) = (screen.moment(crate::api::time(from)), screen.moment(crate::api::time(until)));
+    let versions = account.versions.join(", ");
+    let what = format!("{} inputs from {from} to {until}, recorded by backstop {versions}", account.turns);
+    match &account.difference {
+        None => {
+            anstream::eprintln!("identical to what it did: {} decisions; {what}", account.recorded);
+            true
+        }
+        Some(difference) => {
+            let ours = env!("CARGO_PKG_VERSION");
+            say_wrong(path, &format!("not what it did: {difference}\n{what}; this is backstop {ours}"));
+            false
+        }
+    }
+}
+
+/// The files meant: a directory stands for the traces in it.
+fn spread(given: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in given {
+        // The daemon's own record is one file to us.
+        if !path.is_dir() || segments(&path).is_ok_and(|segments| !segments.is_empty()) {
+            files.push(path);
+            continue;
+        }
+        let unreadable = |e| Failure::new(Code::Failure, format!("{} cannot be listed: {e}", path.display()));
+        let entries = std::fs::read_dir(&path).map_err(unreadable)?;
+        let mut within: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| file.extension().is_some_and(|e| e == TRACE_EXTENSION))
+            .collect();
+        if within.is_empty() {
+            let what = format!("{} has no trace in it: no file ends in .{TRACE_EXTENSION}", path.display());
+            return Err(Failure::new(Code::Failure, what).into());
+        }
+        within.sort();
+        files.append(&mut within);
+    }
+    Ok(files)
+}
+
+/// Plays every file, `jobs` at a time, and hands the results on in the files' order.
+fn play(
+    files: &[PathBuf],
+    settings: &Settings,
+    jobs: usize,
+    mut ready: impl FnMut(&Path, Played) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let next = Mutex::new((0..files.len()).collect::<VecDeque<_>>());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        let (done, results) = mpsc::channel();
+        for _ in 0..jobs.min(files.len()) {
+            let (done, take) = (done.clone(), &take);
+            scope.spawn(move || {
+                while let Some((i, path)) = take().and_then(|i| Some((i, files.get(i)?))) {
+                    if done.send((i, one(path, settings))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let mut early = BTreeMap::new();
+        let mut due = 0;
+        for (i, played) in results {
+            early.insert(i, played);
+            while let Some((path, played)) = files.get(due).zip(early.remove(&due)) {
+                ready(path, played)?;
+                due += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn one(path: &Path, settings: &Settings) -> Played {
+    if path.is_dir() || is_segment(path) {
+        let mut account = record::replay(path).map_err(|e| format!("it cannot be read: {e}"))?;
+        return Ok((std::mem::take(&mut account.lines), Some(account)));
+    }
+    let from: Box<dyn Read> = if path.as_os_str() == STDIN {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|e| format!("it cannot be opened: {e}"))?)
+    };
+    let trace = Trace::read(BufReader::new(from)).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
+    let known = configured(settings, trace.services.keys())?;
+    let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();
+    Ok((run_trace(&trace, &known, settings.fleet.clone()), None))
+}
+
+/// The configured settings of each service.
+fn configured<'a>(
+    settings: &Settings,
+    names: impl Iterator<Item = &'a ServiceName>,
+) -> Result<BTreeMap<ServiceName, ServiceSettings>, String> {
+    names
+        .map(|name| match settings.service(name, &BTreeMap::new()) {
+            Ok(found) => Ok((name.clone(), found)),
+            Err(problems) => Err(format!("the settings of {name} do not hold: {}", problems.join("; "))),
+        })
+        .collect()
+}
+
+/// The name by which decisions tell their file.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn print(out: &Output, trace: Option<String>, lines: &[Line], unix: bool) -> anyhow::Result<()> {
+    /// A decision that names its file.
+    #[derive(Serialize)]
+    struct Named<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<&'a str>,
+        #[serde(flatten)]
+        line: &'a Line,
+    }
+    if !out.json {
+        return write_out(&table(&out.screen, trace.as_deref(), lines, unix));
+    }
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(&Named { trace: trace.as_deref(), line })?);
+        text.push('\n');
+    }
+    write_out(&text)
+}
+
+/// `unix`: the times are Unix time, and people read calendars.
+fn table(screen: &Screen, trace: Option<&str>, lines: &[Line], unix: bool) -> String {
+    let mut text = trace.map_or_else(String::new, |trace| format!("{}\n", super::table::bold(trace)));
+    if lines.is_empty() {
+        text.push_str("Nothing was decided.\n");
+    } else {
+        let rows = lines.iter().map(|line| {
+            let at = if unix { moment(screen, line.t) } else { format!("{}s", line.t) };
+            let row = [at, line.service.clone(), line.decision.to_owned(), line.signal.clone()];
+            (row, line.reason.clone())
+        });
+        text.push_str(&screen.noted(["T", "SERVICE", "DECISION", "SIGNAL"], rows.collect()));
+    }
+    if trace.is_some() {
+        text.push('\n');
+    }
+    text
+}
+
+fn moment(screen: &Screen, t: f64) -> String {
+    let since = Duration::try_from_secs_f64(t).unwrap_or_default();
+    screen.moment(crate::api::time(Timestamp::default() + since))
+}
