@@ -13,3 +13,4 @@ mod notify;
 mod api;
 mod cli;
 mod picture;
+mod corpus;

@@ -129,20 +129,35 @@ pub(super) struct Trace {
     pub(super) truth: Vec<super::plan::Label>,
 }
 
-/// One trace of a family. `turn` says which of its variants; `written` whether its lines are wanted too.
-pub(super) fn make(family: &Family, seed: u64, turn: usize, small: bool, written: bool) -> Trace {
+/// One trace of a family. `turn` says which of its variants.
+pub(super) fn make(family: &Family, seed: u64, turn: usize, small: bool) -> Trace {
     let rng = Rng::named(seed.wrapping_mul(1000).wrapping_add(turn as u64), family.name);
     let mut plan = Plan::new(rng, turn, small);
     (family.build)(&mut plan);
-    let text = if written { plan.render() } else { String::new() };
+    let text = plan.render();
     let name = format!("{}-{seed:03}{:02}", family.name, turn % 100);
     Trace { name, family: family.name, text, truth: plan.truth() }
 }
 
-/// All traces of a seed. Families with many variants walk through them from seed to seed.
-pub(super) fn of_seed(seed: u64, small: bool, written: bool) -> impl Iterator<Item = Trace> {
-    FAMILIES.iter().flat_map(move |family| {
-        let each = if small { 1 } else { family.traces };
-        (0..each).map(move |n| make(family, seed, seed as usize * each + n, small, written))
-    })
+impl Trace {
+    /// The truth about it, for other programs: one JSON object for each deployment.
+    pub(super) fn truth_as_json(&self) -> String {
+        let objects: Vec<String> = self
+            .truth
+            .iter()
+            .map(|label| {
+                serde_json::json!({
+                    "trace": self.name, "family": self.family, "service": label.service,
+                    "deployed": label.deployed, "expect": format!("{:?}", label.expect), "onset": label.onset,
+                    "usual_delay": label.wait.usual, "latest": label.onset + label.wait.latest,
+                    "signals": label.signals, "ask": format!("{:?}", label.ask), "hold": label.hold,
+                })
+                .to_string()
+            })
+            .collect();
+        if objects.is_empty() {
+            return serde_json::json!({"trace": self.name, "family": self.family, "expect": "Keep"}).to_string();
+        }
+        objects.join(",\n")
+    }
 }

@@ -67,7 +67,7 @@ pub(super) struct Plan {
     origin: f64,
 }
 
-const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 12] = [
     "api", "web", "auth", "cart", "search", "orders", "billing", "mail", "gateway", "worker", "catalog", "zones",
 ];
 

@@ -6,16 +6,12 @@ use std::fmt::Write as _;
 use super::plan::{Ask, Expect, Label};
 
 /// One decision, as `backstop replay --json` prints it.
-#[derive(Debug, Clone, serde::Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Decision {
-    #[serde(default)]
-    pub(super) trace: String,
     pub(super) t: f64,
     pub(super) service: String,
     pub(super) decision: String,
-    #[serde(default)]
-    pub(super) signal: Option<String>,
-    #[serde(default)]
+    pub(super) signal: String,
     pub(super) reason: String,
 }
 
@@ -99,8 +95,7 @@ impl Score {
                     self.found += 1;
                 }
                 self.delays.push((delay, label.wait.usual));
-                let signal = decision.signal.as_deref().unwrap_or_default();
-                if label.signals.is_empty() || label.signals.iter().any(|s| signal.starts_with(s)) {
+                if label.signals.is_empty() || label.signals.contains(&decision.signal.as_str()) {
                     self.reason_right += 1;
                 } else {
                     self.remark(trace, &format!("REASON, not {}", label.signals.join(" or ")), decision);
@@ -135,12 +130,16 @@ impl Score {
     }
 
     fn remark(&mut self, trace: &str, what: &str, decision: &Decision) {
-        let signal = decision.signal.as_deref().unwrap_or("-");
-        let Decision { service, t, reason, .. } = decision;
+        let Decision { service, t, signal, reason, .. } = decision;
         self.remarks.push(format!("{trace} {service}: {what}: at {t:.0} by {signal}: {reason}"));
     }
 
-    fn join(&mut self, other: &Self) {
+    /// Deployments that a person should have been asked about, and was not.
+    pub(super) const fn unanswered(&self) -> usize {
+        self.ask - self.asked
+    }
+
+    pub(super) fn join(&mut self, other: Self) {
         self.traces += other.traces;
         self.must += other.must;
         self.found += other.found;
@@ -148,13 +147,14 @@ impl Score {
         self.missed += other.missed;
         self.must_not += other.must_not;
         self.wrong += other.wrong;
-        self.delays.extend_from_slice(&other.delays);
+        self.delays.extend(other.delays);
         self.reason_right += other.reason_right;
         self.ask += other.ask;
         self.asked += other.asked;
         self.asked_needlessly += other.asked_needlessly;
         self.hold += other.hold;
         self.held += other.held;
+        self.remarks.extend(other.remarks);
     }
 
     /// The delay that so many of the rollbacks did not exceed.
@@ -198,13 +198,13 @@ pub(super) fn table(scores: &BTreeMap<&'static str, Score>, detailed: bool) -> S
     {
         let mut sum = Score::default();
         for (name, score) in scores.iter().filter(|(name, _)| name.starts_with(prefix)) {
-            sum.join(score);
+            sum.join(score.clone());
             if detailed {
                 let _ = writeln!(text, "{}", score.row(&format!("`{name}`")));
             }
         }
         let _ = writeln!(text, "{}", sum.row(&format!("**{group}**")));
-        all.join(&sum);
+        all.join(sum);
     }
     let _ = writeln!(text, "{}", all.row("**all**"));
     let precision = all.found as f64 / (all.found + all.late + all.wrong).max(1) as f64;
