@@ -14,3 +14,4 @@ mod api;
 mod cli;
 mod picture;
 mod logs;
+mod corpus;
