@@ -1,6 +1,9 @@
 //! The only reader of time.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+// The same clock as the standard one's, except that a test may pause it.
+use tokio::time::Instant;
 
 use crate::core::Timestamp;
 

@@ -17,6 +17,7 @@ use crate::core::settings::ServiceSettings;
 pub mod container;
 pub mod engine;
 pub mod exec;
+pub mod logs;
 
 /// The one seam to whatever runs services.
 #[async_trait]

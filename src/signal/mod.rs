@@ -15,6 +15,7 @@ pub mod scrape;
 pub mod promql;
 pub mod stats;
 pub mod host;
+pub mod logs;
 pub mod scheduler;
 
 /// Something that can be measured again and again.

@@ -12,3 +12,4 @@ mod notify;
 mod api;
 mod cli;
 mod picture;
+mod logs;
