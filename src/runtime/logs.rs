@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
+use reqwest::Method;
 
 use super::engine::Engine;
 use super::{ErrorClass, RuntimeError};
@@ -52,7 +53,7 @@ impl LogStreams for EngineLogs {
             Some(at) => format!("since={at}&tail={CATCH_UP_LINES}"),
         };
         let path = format!("/containers/{id}/logs?follow=1&stdout=1&stderr=1&timestamps=1&{from}");
-        let answer = match self.engine.open(http::Method::GET, &path, None).await {
+        let answer = match self.engine.open(Method::GET, &path, None).await {
             Err(e) if is_unreadable(&e) => return Err(Unfollowed::Never(unreadable(driver))),
             answer => answer.map_err(sorted)?,
         };

@@ -23,3 +23,4 @@ mod steps;
 mod surface;
 mod symptoms;
 mod watching;
+mod logs;

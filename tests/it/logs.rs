@@ -458,29 +458,3 @@ async fn a_pattern_of_no_use_says_so() {
     let rig = Rig::new(&LogSource { error: "(".into(), ..LogSource::default() });
     assert!(rig.unavailable().await.contains("unclosed group"));
 }
-
-/// How much a line costs; run by hand: `cargo test --release --test it logs::cost -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a test"]
-#[allow(clippy::print_stderr, reason = "it is read by a person")]
-fn cost() {
-    let fixture = |name: &str| {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs").join(name);
-        std::fs::read_to_string(path).unwrap()
-    };
-    let plain =
-        "2026-01-02T15:04:05Z INFO shop::cart: added article 4711 to the cart of customer 99 in 12 steps\n";
-    let clock = Clock::start();
-    for (name, text) in [
-        ("plain", plain.to_owned()),
-        ("common", fixture("ingress-nginx.log")),
-        ("json", fixture("node.log")),
-        ("logfmt", "time=2026-01-02T15:04:05Z level=info msg=\"handled\" method=GET path=/m status=200 duration=1.5ms\n".into()),
-    ] {
-        let lines = text.repeat(90_000 / text.lines().count());
-        let watch = clock.stopwatch();
-        let found = examine(lines.as_bytes());
-        let each = watch.elapsed().as_nanos() / lines.lines().count() as u128;
-        eprintln!("{name}: {each} ns a line of {} bytes ({} measurements)", lines.len() / lines.lines().count(), found.len());
-    }
-}
