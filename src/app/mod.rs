@@ -128,17 +128,7 @@ impl Program {
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
-        let probed = Arc::new(EngineProbed(engine));
-        let checks = CheckTools {
-            clients: HealthClients::new(),
-            commands: Arc::clone(&probed) as _,
-            clock: self.clock,
-        };
-        let probes = Scheduler::new(inputs.clone(), Tools { checks, stats: probed });
-        let targets = self.settings.subscribe();
-        background.spawn(life.clone().run_until_cancelled_owned(
-            HostProbe::new("/proc").watch(inputs.clone(), move || targets.borrow().fleet.self_check.clone()),
-        ));
+        let probes = self.start_probes(&inputs, engine, &background, &life);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
             scheduler: probes,
@@ -185,6 +175,24 @@ impl Program {
         let ended = driver.run(&life).await;
         self.end(driver, &life, &jobs, &background, &notifier).await;
         Ok(ended)
+    }
+
+    /// Starts looking at the machine, and gives what looks at the services.
+    fn start_probes(
+        &self,
+        inputs: &mpsc::Sender<Input>,
+        engine: Arc<Engine>,
+        tasks: &TaskTracker,
+        life: &CancellationToken,
+    ) -> Scheduler {
+        let settings = self.settings.subscribe();
+        let places = move || settings.borrow().fleet.self_check.clone();
+        let host = HostProbe::new("/proc").watch(inputs.clone(), places);
+        tasks.spawn(life.clone().run_until_cancelled_owned(host));
+        let probed = Arc::new(EngineProbed(engine));
+        let commands = Arc::clone(&probed) as _;
+        let checks = CheckTools { clients: HealthClients::new(), commands, clock: self.clock };
+        Scheduler::new(inputs.clone(), Tools { checks, stats: probed })
     }
 
     fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {

@@ -15,6 +15,7 @@ mod support;
 
 mod bad_input;
 mod bed_itself;
+mod checks;
 mod crashes;
 mod demo;
 mod fidelity;

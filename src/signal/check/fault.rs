@@ -8,7 +8,7 @@ use super::{Course, Late};
 use crate::core::sample::Measurement;
 
 /// What stands in a detail of what a service said: enough to recognise it by.
-const QUOTE_MAX: usize = 120;
+const QUOTE_MAX: usize = 200;
 
 /// The replica's own address, or why it has none.
 pub(super) fn own_address(address: Option<IpAddr>, port: u16) -> Result<SocketAddr, String> {
