@@ -10,5 +10,6 @@ mod sources;
 mod store;
 mod notify;
 mod api;
+mod hooks;
 mod cli;
 mod picture;
