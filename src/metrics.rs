@@ -4,11 +4,12 @@
 //! come from closed sets and the names of services that are watched now: a service that goes takes its series
 //! with it, so their number is bounded by the fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -17,7 +18,7 @@ use prometheus::{
 use crate::core::decision::{Decision, Gate, Verdict};
 use crate::core::ledger::RollbackRecord;
 use crate::core::sample::Signal;
-use crate::core::snapshot::{FleetSnapshot, SampleCounts, ServiceSnapshot, State};
+use crate::core::snapshot::{FleetSnapshot, RowAnswer, SampleCounts, ServiceSnapshot, State};
 use crate::core::{EngineState, Timestamp};
 
 /// Buckets of the time that users feel: a restart takes about a second, a stop with the engine's default grace
@@ -31,7 +32,15 @@ const ROLLBACK_BUCKETS: [f64; 10] = [5.0, 15.0, 30.0, 45.0, 60.0, 90.0, 120.0, 3
 const TURN_BUCKETS: [f64; 9] = [0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5];
 
 /// Reasons of decisions, as in `Reason::kind`.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 17] = [
+    "error_rate",
+    "latency",
+    "health_flapping",
+    "memory_leak",
+    "cpu_throttled",
+    "log_errors",
+    "user_reports",
+    "alert_firing",
     "health_failing",
     "container_unhealthy",
     "crash_loop",
@@ -51,6 +60,58 @@ const SAMPLES: [&str; 3] = ["healthy", "unhealthy", "error"];
 
 /// Outcomes of attempts to deliver an announcement.
 const DELIVERIES: [&str; 4] = ["delivered", "retried", "abandoned", "no_channel"];
+
+/// What became of an alert that was sent to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertOutcome {
+    /// It is about a watched service.
+    Matched,
+    /// It is about none.
+    Unmatched,
+    /// There were too many in one notification.
+    LeftOut,
+    /// The core did not take it; the sender sends it again.
+    Refused,
+}
+
+impl AlertOutcome {
+    const ALL: [Self; 4] = [Self::Matched, Self::Unmatched, Self::LeftOut, Self::Refused];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Unmatched => "unmatched",
+            Self::LeftOut => "left_out",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of a report of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// The core has it.
+    Accepted,
+    /// It was not understood, or is about no watched service.
+    Invalid,
+    /// There were too many.
+    Limited,
+    /// The core did not take it.
+    Busy,
+}
+
+impl ReportOutcome {
+    const ALL: [Self; 4] = [Self::Accepted, Self::Invalid, Self::Limited, Self::Busy];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Invalid => "invalid",
+            Self::Limited => "limited",
+            Self::Busy => "busy",
+        }
+    }
+}
 
 /// All metrics of the daemon. Cheap to clone: clones count into the same metrics.
 #[derive(Debug, Clone)]
@@ -81,6 +142,10 @@ pub struct Metrics {
     reload_ok: IntGauge,
     reload_at: Gauge,
     token_refused: IntCounter,
+    row: GaugeVec,
+    alerts: IntCounterVec,
+    malformed: IntCounter,
+    reports: IntCounterVec,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -89,7 +154,16 @@ pub struct Metrics {
 struct Seen {
     first_done: bool,
     engine_was_down: bool,
-    services: BTreeMap<String, Option<Timestamp>>,
+    services: BTreeMap<String, SeenService>,
+}
+
+/// What the last snapshot held of a service. What stayed the same is not written again: at a thousand services that is
+/// nearly everything.
+#[derive(Debug, Default)]
+struct SeenService {
+    deployed: Option<Timestamp>,
+    samples: BTreeMap<Signal, SampleCounts>,
+    rows: BTreeMap<String, f64>,
 }
 
 impl Metrics {
@@ -122,7 +196,11 @@ impl Metrics {
             dropped: made.counter("inputs_dropped_total", "Inputs that were dropped because the core's queue was full."),
             reload_ok: made.number("config_last_reload_successful", "Whether the last load of the configuration was good; if not, the one before it is in force."),
             reload_at: made.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded, in seconds since the Unix epoch."),
-            token_refused: made.counter("api_tokens_refused_total", "Operator actions refused for a missing or wrong token."),
+            token_refused: made.counter("api_tokens_refused_total", "Requests refused for a missing or wrong token."),
+            row: made.gauges("service_row_answer", "Answer of a row of a service's decision matrix: 0 ok, 1 pending, 2 breached, -1 no data, -2 cannot measure. A row that is off has no series.", &["service", "row"]),
+            alerts: made.counters("alerts_received_total", "Alerts received at /hooks/alertmanager: about a watched service, about none, too many in one notification, or refused because the core was too busy.", &["outcome"]),
+            malformed: made.counter("alert_notifications_malformed_total", "Notifications at /hooks/alertmanager that were not understood."),
+            reports: made.counters("reports_received_total", "Reports of users: accepted, invalid, more than the limits let through, or refused because the core was too busy.", &["outcome"]),
             seen: Arc::default(),
             registry: registry.clone(),
         };
@@ -151,11 +229,9 @@ impl Metrics {
             self.service(service, &mut seen);
         }
         let now: BTreeSet<&str> = fleet.services.iter().map(|service| service.name.as_str()).collect();
-        let gone: Vec<String> =
-            seen.services.keys().filter(|name| !now.contains(name.as_str())).cloned().collect();
-        for name in gone {
-            seen.services.remove(&name);
-            self.each_series(&name, |series, labels| series.remove(labels));
+        if seen.services.keys().any(|name| !now.contains(name.as_str())) {
+            seen.services.retain(|name, _| now.contains(name.as_str()));
+            self.forget_all_but(&now);
         }
         // The services of the first look were deployed before we came.
         seen.first_done |= fleet.engine.is_some();
@@ -223,7 +299,22 @@ impl Metrics {
         }
     }
 
-    /// Counts an operator action that came without the right token.
+    /// Counts alerts that were sent to us.
+    pub fn alerts(&self, outcome: AlertOutcome, alerts: usize) {
+        self.alerts.with_label_values(&[outcome.name()]).inc_by(alerts as u64);
+    }
+
+    /// Counts a notification of alerts that was not understood.
+    pub fn notification_malformed(&self) {
+        self.malformed.inc();
+    }
+
+    /// Counts a report of a user.
+    pub fn report(&self, outcome: ReportOutcome) {
+        self.reports.with_label_values(&[outcome.name()]).inc();
+    }
+
+    /// Counts a request that came without the right token.
     pub fn token_refused(&self) {
         self.token_refused.inc();
     }
@@ -249,23 +340,21 @@ impl Metrics {
         for outcome in DELIVERIES {
             self.announcements.with_label_values(&[outcome]);
         }
+        for outcome in AlertOutcome::ALL {
+            self.alerts.with_label_values(&[outcome.name()]);
+        }
+        for outcome in ReportOutcome::ALL {
+            self.reports.with_label_values(&[outcome.name()]);
+        }
     }
 
     fn service(&self, service: &ServiceSnapshot, seen: &mut Seen) {
         let name = service.name.as_str();
-        let before = seen.services.insert(name.to_owned(), service.deployed);
-        if before.is_none() {
-            self.each_series(name, |series, labels| series.create(labels));
+        let known = seen.services.get(name).map(|before| before.deployed);
+        if known.is_none() {
+            self.create_series(name);
         }
-        for state in State::ALL {
-            let is = f64::from(u8::from(state == service.state));
-            self.service_state.with_label_values(&[name, state.name()]).set(is);
-        }
-        self.no_target.with_label_values(&[name]).set(f64::from(u8::from(service.target.is_none())));
-        for (signal, counts) in &service.samples {
-            self.sampled(name, *signal, counts);
-        }
-        let is_new = match before {
+        let is_new = match known {
             Some(deployed) => deployed < service.deployed,
             None => seen.first_done,
         };
@@ -273,74 +362,118 @@ impl Metrics {
         if is_new && !by_us {
             self.deployments.with_label_values(&[name]).inc();
         }
-    }
-
-    fn sampled(&self, service: &str, signal: Signal, counts: &SampleCounts) {
-        let now = [counts.healthy, counts.unhealthy, counts.error];
-        for (outcome, now) in SAMPLES.into_iter().zip(now) {
-            let counter = self.samples.with_label_values(&[service, signal.name(), outcome]);
-            // A service that went and came back counts anew, as a restarted process does.
-            if now < counter.get() {
-                counter.reset();
-            }
-            counter.inc_by(now - counter.get());
-        }
-    }
-
-    /// Creates or removes every series that carries the service's name.
-    fn each_series(&self, service: &str, act: fn(&dyn Series, &[&str])) {
-        act(&self.deployments, &[service]);
-        act(&self.no_target, &[service]);
         for state in State::ALL {
-            act(&self.service_state, &[service, state.name()]);
+            let is = f64::from(u8::from(state == service.state));
+            self.service_state.with_label_values(&[name, state.name()]).set(is);
         }
-        for signal in Signal::ALL {
-            for outcome in SAMPLES {
-                act(&self.samples, &[service, signal.name(), outcome]);
+        self.no_target.with_label_values(&[name]).set(f64::from(u8::from(service.target.is_none())));
+        let before = seen.services.entry(name.to_owned()).or_default();
+        before.deployed = service.deployed;
+        self.sampled(service, &mut before.samples);
+        self.answered(service, &mut before.rows);
+    }
+
+    /// Counts samples on. A signal that no row judges and that was never measured has no series.
+    fn sampled(&self, service: &ServiceSnapshot, before: &mut BTreeMap<Signal, SampleCounts>) {
+        let is_judged =
+            |signal| service.rows.iter().any(|row| row.signal == signal && number(row.answer).is_some());
+        for (signal, counts) in &service.samples {
+            let is_idle = *counts == SampleCounts::default() && !is_judged(*signal);
+            if before.get(signal) == Some(counts) || (is_idle && !before.contains_key(signal)) {
+                continue;
+            }
+            before.insert(*signal, *counts);
+            let now = [counts.healthy, counts.unhealthy, counts.error];
+            for (outcome, now) in SAMPLES.into_iter().zip(now) {
+                let labels = [service.name.as_str(), signal.name(), outcome];
+                let counter = self.samples.with_label_values(&labels);
+                // A service that went and came back counts anew, as a restarted process does.
+                if now < counter.get() {
+                    counter.reset();
+                }
+                counter.inc_by(now - counter.get());
             }
         }
+    }
+
+    /// Shows what each row answers.
+    fn answered(&self, service: &ServiceSnapshot, before: &mut BTreeMap<String, f64>) {
+        let name = service.name.as_str();
+        let mut on = 0;
+        for row in &service.rows {
+            let Some(answer) = number(row.answer) else { continue };
+            on += 1;
+            if before.get(&row.rule) != Some(&answer) {
+                self.row.with_label_values(&[name, &row.rule]).set(answer);
+                before.insert(row.rule.clone(), answer);
+            }
+        }
+        if before.len() > on {
+            let is_on =
+                |rule: &str| service.rows.iter().any(|row| row.rule == rule && number(row.answer).is_some());
+            before.retain(|rule, _| {
+                let stays = is_on(rule);
+                if !stays {
+                    // It is an error if there is no such series: then there is nothing to do.
+                    let _ = self.row.remove_label_values(&[name, rule]);
+                }
+                stays
+            });
+        }
+    }
+
+    /// Creates the series of a service whose labels are known before anything happens.
+    fn create_series(&self, service: &str) {
+        self.deployments.with_label_values(&[service]);
         for verdict in [Verdict::Rollback, Verdict::Evaluate, Verdict::Hold] {
             for reason in REASONS {
-                act(&self.decisions, &[service, verdict.name(), reason]);
+                self.decisions.with_label_values(&[service, verdict.name(), reason]);
             }
         }
         for outcome in OUTCOMES {
-            act(&self.rollbacks, &[service, outcome]);
+            self.rollbacks.with_label_values(&[service, outcome]);
         }
+    }
+
+    /// Takes away the series of all services but these.
+    fn forget_all_but(&self, services: &BTreeSet<&str>) {
+        for counters in [&self.deployments, &self.samples, &self.decisions, &self.rollbacks] {
+            forget(counters, services);
+        }
+        for gauges in [&self.service_state, &self.no_target, &self.row] {
+            forget(gauges, services);
+        }
+    }
+}
+
+/// Takes away the series of all services but these from one family. By what is there, not by what should be: a reason
+/// or a row that nobody thought of must not stay for ever.
+fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, services: &BTreeSet<&str>) {
+    for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> =
+            metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+        if labels.get("service").is_some_and(|service| !services.contains(service)) {
+            // It is there: we have just seen it.
+            let _ = family.remove(&labels);
+        }
+    }
+}
+
+/// A row's answer as a number; none if the row is off.
+const fn number(answer: RowAnswer) -> Option<f64> {
+    match answer {
+        RowAnswer::Ok => Some(0.0),
+        RowAnswer::Pending => Some(1.0),
+        RowAnswer::Breached => Some(2.0),
+        RowAnswer::NoData => Some(-1.0),
+        RowAnswer::CannotMeasure => Some(-2.0),
+        RowAnswer::Off => None,
     }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A family whose series can be made and taken away.
-trait Series {
-    fn create(&self, labels: &[&str]);
-    fn remove(&self, labels: &[&str]);
-}
-
-impl Series for IntCounterVec {
-    fn create(&self, labels: &[&str]) {
-        self.with_label_values(labels);
-    }
-
-    fn remove(&self, labels: &[&str]) {
-        // It is an error if there is no such series: then there is nothing to do.
-        let _ = self.remove_label_values(labels);
-    }
-}
-
-impl Series for GaugeVec {
-    fn create(&self, labels: &[&str]) {
-        self.with_label_values(labels);
-    }
-
-    fn remove(&self, labels: &[&str]) {
-        // As above.
-        let _ = self.remove_label_values(labels);
     }
 }
 

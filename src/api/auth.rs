@@ -4,117 +4,163 @@
 //! it is never logged. Wrong attempts are bounded per address, so that one careless script cannot lock the
 //! on-call engineer out from another one.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::ApiState;
 use super::error::ApiError;
+use super::limit::{Buckets, whole_seconds};
 use super::listener::Peer;
-use crate::clock::Clock;
-use crate::core::Timestamp;
 
 /// Wrong attempts in a row that an address has: a person mistypes a few times, a guesser needs billions.
-const ATTEMPTS_MAX: u64 = 10;
+const ATTEMPTS_MAX: u32 = 10;
 
 /// An attempt comes back after this long.
-const ATTEMPT_REFILL_MS: u64 = 1000;
+const ATTEMPT_REFILL: Duration = Duration::from_secs(1);
 
-/// Addresses remembered at once. Beyond this the one nearest to being forgiven is forgotten.
+/// Addresses remembered at once.
 const ADDRESSES_MAX: usize = 1024;
 
-/// Wrong attempts by address: a token bucket each.
-#[derive(Debug, Clone)]
-pub(super) struct Limiter {
-    clock: Clock,
-    // By address: the moment at which all its attempts will have come back.
-    forgiven: Arc<Mutex<HashMap<IpAddr, Timestamp>>>,
+/// The tokens that open something.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// What operators show. While there is none, there are no operator actions.
+    pub operators: Option<SecretString>,
+    /// What those show that only tell something: Alertmanager, and whoever passes reports of users on. The
+    /// operators' token does for them too.
+    pub hooks: Option<SecretString>,
 }
 
-impl Limiter {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, forgiven: Arc::default() }
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Commands.
+    Operators,
+    /// Alerts and reports of users.
+    Hooks,
+}
+
+/// A door with its memory of wrong attempts. Each has its own: a sender with a wrong token, on the same host as the
+/// on-call engineer, must not lock them out.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    state: ApiState,
+    door: Door,
+    attempts: Arc<Mutex<Buckets<IpAddr>>>,
+}
+
+impl Guard {
+    pub(super) fn new(state: ApiState, door: Door) -> Self {
+        let attempts = Buckets::new(ATTEMPTS_MAX, ATTEMPT_REFILL, ADDRESSES_MAX);
+        Self { state, door, attempts: Arc::new(Mutex::new(attempts)) }
     }
 
-    /// How many seconds `peer` has to wait before its next attempt, if it has to.
-    fn wait_seconds(&self, peer: IpAddr, now: Timestamp) -> Option<u64> {
-        let forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
-        let owed = forgiven.get(&peer)?.as_millis().saturating_sub(now.as_millis());
-        let over = (owed + ATTEMPT_REFILL_MS).checked_sub(ATTEMPTS_MAX * ATTEMPT_REFILL_MS + 1)?;
-        Some(over / 1000 + 1)
-    }
-
-    fn failed(&self, peer: IpAddr, now: Timestamp) {
-        let mut forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
-        forgiven.retain(|_, at| *at > now);
-        if forgiven.len() >= ADDRESSES_MAX && !forgiven.contains_key(&peer) {
-            let nearest = forgiven.iter().min_by_key(|(_, at)| **at).map(|(peer, _)| *peer);
-            nearest.map(|peer| forgiven.remove(&peer));
+    /// The tokens that open this door.
+    fn keys(&self) -> Vec<SecretString> {
+        let tokens = self.state.tokens.borrow();
+        match self.door {
+            Door::Operators => tokens.operators.iter().cloned().collect(),
+            Door::Hooks => tokens.hooks.iter().chain(&tokens.operators).cloned().collect(),
         }
-        let at = forgiven.entry(peer).or_insert(now);
-        *at = *at + std::time::Duration::from_millis(ATTEMPT_REFILL_MS);
+    }
+
+    fn attempts(&self) -> std::sync::MutexGuard<'_, Buckets<IpAddr>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lets a request through if it carries the token.
-pub(super) async fn require_token(
-    State((state, limiter)): State<(ApiState, Limiter)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let now = limiter.clock.now();
+pub(super) async fn require_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let keys = guard.keys();
+    if keys.is_empty() {
+        return guard.door.shut().into_response();
+    }
     let peer = request
         .extensions()
         .get::<ConnectInfo<Peer>>()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| network(peer.0.ip()));
-    let Some(token) = state.token.borrow().clone() else {
-        return no_token().into_response();
-    };
-    if let Some(seconds) = limiter.wait_seconds(peer, now) {
+    // Taken before the token is compared, and given back if it is right: attempts side by side count as well.
+    if let Err(wait) = guard.attempts().take(&peer, guard.state.clock.now()) {
+        return guard.door.slow_down(whole_seconds(wait)).into_response();
+    }
+    let given = presented(request.headers(), guard.door);
+    // Every key is compared: how long it takes must not tell which one it was.
+    if given.as_ref().is_some_and(|given| keys.iter().fold(false, |found, key| found | same(given, key))) {
+        guard.attempts().give_back(&peer);
+        return next.run(request).await;
+    }
+    guard.state.metrics.token_refused();
+    tracing::warn!(%peer, path = request.uri().path(), "a request came without the right token");
+    guard.door.wrong(given.is_some()).into_response()
+}
+
+impl Door {
+    fn shut(self) -> ApiError {
+        let (what, file, key) = match self {
+            Self::Operators => ("operator actions are", "token", "api.token_file"),
+            Self::Hooks => ("alerts and reports are", "hook-token", "api.hook_token_file"),
+        };
+        ApiError::new(StatusCode::FORBIDDEN, format!("{what} switched off: no token is configured")).next(format!(
+            "write a token to a file (`openssl rand -hex 32 > /etc/backstop/{file}; chmod 600 /etc/backstop/{file}`), \
+             set `{key} = \"/etc/backstop/{file}\"` and reload (`systemctl reload backstop`)"
+        ))
+    }
+
+    fn slow_down(self, seconds: u64) -> ApiError {
         let mut error =
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
-                .next(format!("wait {seconds} s, then send the token of the daemon's `api.token_file`"));
+                .next(format!("wait {seconds} s, then send the token of the daemon's {}", self.file()));
         error.retry_after = Some(seconds);
-        return error.into_response();
+        error
     }
-    match presented(request.headers()) {
-        Some(given) if same(given, &token) => next.run(request).await,
-        given => {
-            limiter.failed(peer, now);
-            state.metrics.token_refused();
-            tracing::warn!(%peer, path = request.uri().path(), "an operator action came without the right token");
-            let what = if given.is_some() { "the token is wrong" } else { "this needs a token" };
-            ApiError::new(StatusCode::UNAUTHORIZED, what)
-                .next("send `Authorization: Bearer TOKEN`, or `backstop --token-file FILE ...`, with the token of the daemon's `api.token_file`")
-                .into_response()
+
+    fn wrong(self, given: bool) -> ApiError {
+        let what = if given { "the token is wrong" } else { "this needs a token" };
+        let how = match self {
+            Self::Operators => "send `Authorization: Bearer TOKEN`, or `backstop --token-file FILE ...`,",
+            Self::Hooks => {
+                "send `Authorization: Bearer TOKEN`, or the token as the password of `basic_auth`, or \
+                 `backstop --token-file FILE ...`,"
+            }
+        };
+        ApiError::new(StatusCode::UNAUTHORIZED, what)
+            .next(format!("{how} with the token of the daemon's {}", self.file()))
+    }
+
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Operators => "`api.token_file`",
+            Self::Hooks => "`api.hook_token_file` or `api.token_file`",
         }
     }
 }
 
-fn no_token() -> ApiError {
-    ApiError::new(
-        StatusCode::FORBIDDEN,
-        "operator actions are switched off: no token is configured",
-    )
-    .next(
-        "write a token to a file (`openssl rand -hex 32 > /etc/backstop/token; chmod 600 /etc/backstop/token`), \
-         set `api.token_file = \"/etc/backstop/token\"` and reload (`systemctl reload backstop`)",
-    )
-}
-
-/// The text after `Bearer`, if the header is there.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+/// The token that was sent: the text after `Bearer`; for hooks also the password of `Basic`. Operators' routes do not
+/// take the latter, because browsers send it along by themselves, from any page.
+fn presented(headers: &HeaderMap, door: Door) -> Option<Vec<u8>> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, given) = (&value[..space], value[space..].trim_ascii());
+    if scheme.eq_ignore_ascii_case(b"Bearer") {
+        return Some(given.to_vec());
+    }
+    if door != Door::Hooks || !scheme.eq_ignore_ascii_case(b"Basic") {
+        return None;
+    }
+    let decoded = STANDARD.decode(given).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(decoded[colon + 1..].trim_ascii().to_vec())
 }
 
 fn same(given: &[u8], token: &SecretString) -> bool {
@@ -123,8 +169,8 @@ fn same(given: &[u8], token: &SecretString) -> bool {
     !token.is_empty() && bool::from(Sha256::digest(given).ct_eq(&Sha256::digest(token)))
 }
 
-/// The address that attempts are counted under: whoever has one IPv6 address has the whole /64.
-fn network(ip: IpAddr) -> IpAddr {
+/// The address that attempts and reports are counted under: whoever has one IPv6 address has the whole /64.
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
@@ -134,37 +180,6 @@ fn network(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(ms: u64) -> Timestamp {
-        Timestamp::from_millis(1_000_000 + ms)
-    }
-
-    #[test]
-    fn an_address_has_ten_wrong_attempts_and_one_more_every_second() {
-        let limiter = Limiter::new(Clock::start());
-        let peer = IpAddr::from([10, 0, 0, 7]);
-        for _ in 0..ATTEMPTS_MAX {
-            assert_eq!(limiter.wait_seconds(peer, at(0)), None);
-            limiter.failed(peer, at(0));
-        }
-        assert_eq!(limiter.wait_seconds(peer, at(0)), Some(1));
-        assert_eq!(limiter.wait_seconds(peer, at(999)), Some(1));
-        assert_eq!(limiter.wait_seconds(peer, at(1000)), None);
-        limiter.failed(peer, at(1000));
-        assert_eq!(limiter.wait_seconds(peer, at(1000)), Some(1));
-        assert_eq!(limiter.wait_seconds(IpAddr::from([10, 0, 0, 8]), at(0)), None, "others are not held up");
-    }
-
-    #[test]
-    fn the_memory_of_addresses_is_bounded() {
-        let limiter = Limiter::new(Clock::start());
-        for n in 0..5000_u32 {
-            limiter.failed(IpAddr::V4(Ipv4Addr::from_bits(n)), at(0));
-        }
-        assert_eq!(limiter.forgiven.lock().unwrap().len(), ADDRESSES_MAX);
-        limiter.failed(IpAddr::from([1, 1, 1, 1]), at(60_000));
-        assert_eq!(limiter.forgiven.lock().unwrap().len(), 1, "what is forgiven is forgotten");
-    }
 
     #[test]
     fn only_the_very_token_is_the_same() {
@@ -176,14 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_bearer_in_any_case() {
-        let given = |value: &str| {
+    fn the_scheme_is_bearer_in_any_case_and_for_hooks_basic_too() {
+        let given = |value: &str, door| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            presented(&headers).map(<[u8]>::to_vec)
+            presented(&headers, door).map(|given| String::from_utf8(given).unwrap())
         };
-        assert_eq!(given("bearer  abc").as_deref(), Some(&b"abc"[..]));
-        assert_eq!(given("Basic abc"), None);
-        assert_eq!(given("Bear"), None);
+        assert_eq!(given("bearer  abc", Door::Operators).as_deref(), Some("abc"));
+        // `alertmanager:a:b`: a password may have colons in it, a name may not.
+        assert_eq!(given("Basic YWxlcnRtYW5hZ2VyOmE6Yg==", Door::Hooks).as_deref(), Some("a:b"));
+        assert_eq!(given("Basic YWxlcnRtYW5hZ2VyOmE6Yg==", Door::Operators), None);
+        for bad in ["Basic abc", "Basic ****", "Basic bm9jb2xvbg==", "Bear", "Digest a=b"] {
+            assert_eq!(given(bad, Door::Hooks), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_eq!(of("::ffff:10.0.0.7"), of("10.0.0.7"));
+        assert_ne!(of("10.0.0.7"), of("10.0.0.8"));
     }
 }

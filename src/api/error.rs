@@ -102,7 +102,7 @@ impl From<JsonRejection> for ApiError {
 }
 
 /// The names nearest to `name`, nearest first: those that contain it, or differ in a third of its letters at most.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
     let name: String = name.chars().take(COMPARED_CHARS_MAX).collect::<String>().to_lowercase();
     let mut near: Vec<(usize, &str)> = known
         .iter()

@@ -2,23 +2,29 @@
 //!
 //! It renders the published [`FleetSnapshot`] and hands operator commands on; it never decides anything, never
 //! reads a clock of its own, and never lets a request hold up the core. Reading is open to whoever reaches the
-//! address (loopback by default); whatever changes something needs the token.
+//! address (loopback by default); whatever changes something, or says that a service is unwell, needs a token.
 
+mod alerts;
 pub mod auth;
+mod body;
 pub mod error;
 mod health;
 mod host;
+mod limit;
 mod listener;
 mod operate;
 mod outlook;
 mod render;
+mod reports;
 mod rollbacks;
 mod services;
+mod settings;
 mod status;
 pub mod views;
 
 use std::any::Any;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +34,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +45,11 @@ use crate::core::decision::Decision;
 use crate::core::ledger::RollbackRecord;
 use crate::core::release::{Release, RollbackId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
-use crate::core::{Command, Timestamp};
+use crate::core::{Command, Input, Timestamp};
 use crate::metrics::Metrics;
 
-use self::auth::Limiter;
+pub use self::auth::Tokens;
+use self::auth::{Door, Guard};
 use self::error::ApiError;
 pub use self::host::Hosts;
 pub(crate) use self::render::time;
@@ -56,6 +62,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long requests in flight may still take once the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A full queue of the core is worked off in a second or two.
+const BUSY_RETRY_SECONDS: u64 = 5;
+
+/// A restart takes seconds, unless a rollback has to be finished first.
+const STOPPING_RETRY_SECONDS: u64 = 15;
 
 /// What has happened, as the store remembers it. Errors are sentences for people.
 #[async_trait]
@@ -95,6 +107,21 @@ pub trait Operate: Send + Sync + std::fmt::Debug {
 
     /// What a rollback would do now. Asks the engine and changes nothing.
     async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String>;
+
+    /// Hands samples to the core, without waiting: all of them or none.
+    ///
+    /// # Errors
+    /// There is no room for them, or nobody takes them any more.
+    fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken>;
+}
+
+/// Why the core did not take samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// Too many inputs wait already.
+    Full,
+    /// The daemon is stopping.
+    Stopping,
 }
 
 /// What a rollback would do.
@@ -134,8 +161,8 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
-    /// The token that operator actions need; while it is none, there are no operator actions.
-    pub token: watch::Receiver<Option<SecretString>>,
+    /// The tokens that open what is not open to everybody.
+    pub tokens: watch::Receiver<Tokens>,
     /// How the configuration in force came about.
     pub config: watch::Receiver<ConfigState>,
     /// Which `Host` headers are answered: see [`Hosts::of_listener`].
@@ -146,6 +173,28 @@ impl ApiState {
     fn fleet(&self) -> Arc<FleetSnapshot> {
         self.snapshot.borrow().clone()
     }
+}
+
+/// What the routes need that take alerts and reports in.
+#[derive(Debug, Clone)]
+struct Intake {
+    api: ApiState,
+    /// How often reports are taken.
+    limits: Arc<Mutex<reports::Limits>>,
+    /// Alerts without a service that were logged already.
+    told: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// The answer when the core takes no samples now: whoever sent them should send them again.
+fn not_taken(why: NotTaken) -> ApiError {
+    let (what, seconds) = match why {
+        NotTaken::Full => ("the daemon is too busy to take it in", BUSY_RETRY_SECONDS),
+        NotTaken::Stopping => ("the daemon is stopping", STOPPING_RETRY_SECONDS),
+    };
+    let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what)
+        .next(format!("send it again in {seconds} s; `backstop status` shows how the daemon fares"));
+    error.retry_after = Some(seconds);
+    error
 }
 
 /// The service called `name`, or the error that names the nearest ones.
@@ -170,13 +219,25 @@ fn find<'a>(fleet: &'a FleetSnapshot, name: &str) -> Result<&'a ServiceSnapshot,
 
 /// All routes with their guards.
 pub fn router(state: ApiState) -> Router {
-    let limiter = Limiter::new(state.clock);
+    let guard = |door| middleware::from_fn_with_state(Guard::new(state.clone(), door), auth::require_token);
     let operator = Router::new()
         .route("/api/v1/services/{name}/rollback", post(operate::rollback))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
         // Before the body is read: nobody without the token makes us parse anything.
-        .route_layer(middleware::from_fn_with_state((state.clone(), limiter), auth::require_token));
+        .route_layer(guard(Door::Operators));
+    let intake = Intake { api: state.clone(), limits: Arc::default(), told: Arc::default() };
+    let hooks = Router::new()
+        .route(
+            "/hooks/alertmanager",
+            post(alerts::alertmanager).layer(DefaultBodyLimit::max(alerts::BODY_BYTES_MAX)),
+        )
+        .route(
+            "/api/v1/services/{name}/reports",
+            post(reports::report).layer(DefaultBodyLimit::max(reports::BODY_BYTES_MAX)),
+        )
+        .route_layer(guard(Door::Hooks))
+        .with_state(intake);
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(health::healthz))
@@ -189,6 +250,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/rollbacks", get(rollbacks::list))
         .route("/api/v1/rollbacks/{id}", get(rollbacks::one))
         .merge(operator)
+        .merge(hooks)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -240,7 +302,10 @@ async fn index() -> impl IntoResponse {
          With `Authorization: Bearer TOKEN`:\n\
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
          POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
-         POST /api/v1/resume                     {{\"service\": ...}}\n"
+         POST /api/v1/resume                     {{\"service\": ...}}\n\n\
+         With that token, or the one of `api.hook_token_file`:\n\
+         POST /api/v1/services/NAME/reports      {{\"reporter\": ..., \"text\": ...}}\n\
+         POST /hooks/alertmanager                for `webhook_configs` of Alertmanager\n"
     )
 }
 

@@ -7,9 +7,9 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::body::{object, text};
 use super::error::ApiError;
 use super::views::{AnswerView, PauseRequestBody, PlanView, ResumeRequestBody, RollbackRequestBody};
 use super::{ApiState, find};
@@ -92,22 +92,6 @@ pub(super) async fn resume(
     carry_out(&state, command, body.by, service.as_ref()).await
 }
 
-/// Reads the body as an object. Lists are refused: their items would be taken for fields by their place.
-fn object<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
-    let Json(body) = body?;
-    let wrong =
-        |what: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is wrong: {what}"));
-    if !body.is_object() {
-        return Err(wrong("it is not a JSON object".to_owned()).next("send at least `{}`"));
-    }
-    serde_path_to_error::deserialize(body).map_err(|error| {
-        let place = error.path().to_string();
-        // Without a path the message itself names the field.
-        let place = if place == "." { String::new() } else { format!("`{place}`: ") };
-        wrong(format!("{place}{}", error.into_inner())).next("`GET /` shows the fields")
-    })
-}
-
 async fn carry_out(
     state: &ApiState,
     command: Command,
@@ -150,17 +134,6 @@ fn release(to: Option<String>) -> Result<Option<String>, ApiError> {
     Ok((!to.is_empty()).then_some(to))
 }
 
-/// A text of bounded length on one line: it goes into logs, chats and terminals.
-fn text(field: &str, given: Option<String>, chars_max: usize) -> Result<String, ApiError> {
-    let given = given.unwrap_or_default();
-    if given.chars().count() > chars_max {
-        let error = format!("`{field}` is longer than {chars_max} characters");
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, error));
-    }
-    let line: String = given.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Ok(line.trim().to_owned())
-}
-
 fn duration(given: &str) -> Result<Duration, ApiError> {
     let wrong = |what: String| {
         ApiError::new(StatusCode::BAD_REQUEST, what)
@@ -187,14 +160,5 @@ mod tests {
             assert!(error.error.contains("`duration`"), "{bad}: {error:?}");
             assert!(error.next.unwrap().contains("30m"));
         }
-    }
-
-    #[test]
-    fn texts_are_one_bounded_line() {
-        let given = |s: &str| text("why", Some(s.to_owned()), 20);
-        assert_eq!(given(" a\nb\u{1b}[31m ").unwrap(), "a b [31m");
-        assert_eq!(text("why", None, 20).unwrap(), "");
-        assert!(given("123456789012345678901").unwrap_err().error.contains("20 characters"));
-        assert_eq!(given("ääääääääääääääääääää").unwrap().chars().count(), 20);
     }
 }

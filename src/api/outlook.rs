@@ -3,7 +3,7 @@
 
 use super::views::CommandView;
 use crate::core::decision::GateAnswer;
-use crate::core::settings::{Action, Mode};
+use crate::core::settings::{Action, Condition, Mode, Rule};
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State};
 use crate::core::time::human;
 
@@ -99,12 +99,23 @@ fn paused(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
 }
 
 fn watching(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
-    let mut lines: Vec<String> = service.rows.iter().filter_map(|row| crossed(row, service, fleet)).collect();
-    if lines.is_empty() {
-        lines.push(format!("If a row with the action `rollback` is breached, {}.", consequence(service)));
-    } else {
+    let crossed: Vec<(&RowSnapshot, String)> =
+        service.rows.iter().filter_map(|row| Some((row, crossed(row, service, fleet)?))).collect();
+    let leads_to = |action| crossed.iter().any(|(row, _)| row.action == action);
+    let mut lines: Vec<String> = crossed.iter().map(|(_, line)| line.clone()).collect();
+    if leads_to(Action::Rollback) {
         lines.push(format!("Then {}.", consequence(service)));
+        return lines;
     }
+    if leads_to(Action::Evaluate) {
+        lines.push("Then a person is told, with the numbers; nothing is rolled back by that.".to_owned());
+    }
+    let on = |row: &RowSnapshot| row.action == Action::Rollback && row.answer != RowAnswer::Off;
+    lines.push(if service.rows.iter().any(on) {
+        format!("If a row with the action `rollback` is breached, {}.", consequence(service))
+    } else {
+        "No row leads to a rollback: all of them are off, or only tell a person.".to_owned()
+    });
     lines
 }
 
@@ -112,25 +123,37 @@ fn watching(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
 fn crossed(row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Option<String> {
     let leads = match row.action {
         Action::Rollback => "",
-        Action::Evaluate => " (its action is `evaluate`: a person is told, nothing is rolled back)",
+        Action::Evaluate => " (its action is `evaluate`)",
         Action::Monitor | Action::Off => return None,
     };
     match row.answer {
         RowAnswer::Breached => Some(format!("`{}` is breached{leads}.", row.rule)),
         RowAnswer::Pending => {
             let rule = service.settings.rules.iter().find(|rule| rule.name == row.rule);
-            let left =
-                rule.zip(row.since).map(|(rule, since)| rule.sustained.saturating_sub(fleet.at.since(since)));
-            Some(match left.filter(|left| !left.is_zero()) {
-                Some(left) => format!(
-                    "`{}` is breached if it stays crossed for another {}{leads}.",
-                    row.rule,
-                    human(left)
-                ),
-                None => format!("`{}` is breached with the next bad samples{leads}.", row.rule),
-            })
+            let wants =
+                rule.map_or_else(|| "with the next bad samples".to_owned(), |rule| wants(rule, row, fleet));
+            Some(format!("`{}` is breached {wants}{leads}.", row.rule))
         }
         RowAnswer::Ok | RowAnswer::NoData | RowAnswer::CannotMeasure | RowAnswer::Off => None,
+    }
+}
+
+/// When a row that is pending would be breached.
+fn wants(rule: &Rule, row: &RowSnapshot, fleet: &FleetSnapshot) -> String {
+    let left = row.since.map(|since| rule.sustained.saturating_sub(fleet.at.since(since)));
+    let left = left.filter(|left| !left.is_zero()).map(human);
+    match (rule.condition, left) {
+        // Several windows side by side: the row's own is the longest of them.
+        (Condition::ErrorRate | Condition::Latency, Some(left)) => {
+            format!("if it stays crossed for another {left}, sooner if it gets worse")
+        }
+        (Condition::Exits, _) => "with further exits".to_owned(),
+        (Condition::OomKills, _) => "with another kill".to_owned(),
+        (Condition::HealthFlapping, _) => "with further failures".to_owned(),
+        (Condition::UserReports, _) => "when more people report a problem".to_owned(),
+        (Condition::Alerts, None) => "when further alerts fire".to_owned(),
+        (_, Some(left)) => format!("if it stays crossed for another {left}"),
+        (_, None) => "with the next bad samples".to_owned(),
     }
 }
 

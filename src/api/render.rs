@@ -8,12 +8,12 @@ use crate::core::ledger::{Flags, LedgerEntry, RollbackRecord, Standing};
 use crate::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use crate::core::release::Release;
 use crate::core::sample::Signal;
-use crate::core::settings::{CheckKind, HealthCheck, Mode, Redeploy, ServiceSettings, Target};
+use crate::core::settings::{Mode, ServiceSettings};
 use crate::core::snapshot::{RowSnapshot, SampleCounts};
 
 use super::views::{
     DecisionView, FlagsView, GateView, LedgerView, PauseView, RefusedView, ReleaseView, ReplicaView,
-    RollbackView, RowView, SampleView, SettingsView, Time,
+    RollbackView, RowView, SampleView, Time,
 };
 
 /// A core timestamp for the outside.
@@ -161,42 +161,16 @@ impl From<&(Signal, SampleCounts)> for SampleView {
     }
 }
 
-impl From<&ServiceSettings> for SettingsView {
-    fn from(settings: &ServiceSettings) -> Self {
-        Self {
-            mode: mode(settings.mode).to_owned(),
-            health: settings.checks.get("health").map(where_health),
-            health_interval_seconds: settings.checks.get("health").map(|h| seconds(h.interval)),
-            memory_interval_seconds: seconds(settings.memory_interval),
-            trial_seconds: seconds(settings.trial),
-            watch_seconds: seconds(settings.watch),
-            watch_slow_seconds: seconds(settings.watch_slow),
-            grace_seconds: seconds(settings.grace),
-            cooldown_seconds: seconds(settings.cooldown),
-            attempts: settings.attempts,
-            attempts_window_seconds: seconds(settings.attempts_window),
-            verify_seconds: seconds(settings.verify),
-            verify_timeout_seconds: seconds(settings.verify_timeout),
-            keep: settings.keep,
-            redeploy: match settings.redeploy {
-                Redeploy::Watch => "watch",
-                Redeploy::Refuse => "refuse",
-            }
-            .to_owned(),
-            stop_grace_seconds: seconds(settings.stop_grace),
-            prepare: settings.prepare,
-        }
-    }
-}
-
 impl RowView {
     pub(crate) fn new(row: &RowSnapshot, settings: &ServiceSettings, now: Timestamp) -> Self {
         let rule = settings.rules.iter().find(|rule| rule.name == row.rule);
         Self {
             rule: row.rule.clone(),
             signal: row.signal.name().to_owned(),
+            condition: row.condition.name().to_owned(),
             value: row.value.clone(),
             threshold: row.threshold.clone(),
+            baseline: row.baseline.clone(),
             samples: row.samples,
             since: row.since.map(time),
             for_seconds: row.since.map(|since| seconds(now.since(since))),
@@ -236,47 +210,9 @@ pub(crate) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// Where health is asked. A URL may carry a password or a key: user information and query are not shown.
-fn where_health(health: &HealthCheck) -> String {
-    let target = match &health.kind {
-        CheckKind::Http(steps) => steps.first().map(|step| &step.target),
-        CheckKind::Tcp(target) | CheckKind::Grpc { target, .. } => Some(target),
-        CheckKind::Command(_) => None,
-    };
-    let Some(target) = target else { return "a command".to_owned() };
-    match target {
-        Target::Replica { port, path } => {
-            let path = path.split(['?', '#']).next().unwrap_or_default();
-            format!("port {port}, {path}")
-        }
-        Target::Url(url) => {
-            let shown = url.split(['?', '#']).next().unwrap_or_default();
-            let Some((scheme, rest)) = shown.split_once("://") else {
-                return "a URL".to_owned();
-            };
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn shown(url: &str) -> String {
-        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
-        where_health(&HealthCheck::get(Target::Url(url.to_owned()), interval, timeout))
-    }
-
-    #[test]
-    fn a_health_url_is_shown_without_its_secrets() {
-        assert_eq!(shown("http://shop:8080/healthz"), "http://shop:8080/healthz");
-        assert_eq!(shown("https://u:s3cret@shop/h?key=s3cret#s3cret"), "https://shop/h");
-        assert_eq!(shown("https://u:a@s3cret@shop"), "https://shop");
-        assert_eq!(shown("nonsense"), "a URL");
-    }
 
     #[test]
     fn times_are_rfc_3339_and_never_fail() {

@@ -9,7 +9,8 @@ use super::services::summary;
 use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView};
 use super::{ApiState, ConfigState};
 use crate::core::ledger::Standing;
-use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot, State as ServiceState};
+use crate::core::settings::Action;
+use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State as ServiceState};
 use crate::core::{EngineState, Timestamp};
 
 pub(super) async fn status(State(state): State<ApiState>) -> Json<StatusView> {
@@ -65,6 +66,7 @@ fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> 
     });
     stuck
         .chain(daemon(fleet, config))
+        .chain(fleet.services.iter().filter_map(asked))
         .chain(blind)
         .chain(refused)
         .chain(fleet.services.iter().filter_map(quarantined_runs))
@@ -99,6 +101,14 @@ fn daemon(fleet: &FleetSnapshot, config: &ConfigState) -> impl Iterator<Item = A
         item(format!("everything is paused until somebody resumes it (by {})", pause.by), "backstop resume")
     });
     [breaker, store, engine, config, paused].into_iter().flatten()
+}
+
+/// A row is breached that leaves it to a person to judge.
+fn asked(service: &ServiceSnapshot) -> Option<AttentionView> {
+    let asks = |row: &&RowSnapshot| row.action == Action::Evaluate && row.answer == RowAnswer::Breached;
+    let row = service.rows.iter().find(asks)?;
+    let what = format!("a person should judge it, `{}` is breached: {}", row.rule, row.value);
+    Some(about(service, what, Some(format!("backstop explain {}", service.name))))
 }
 
 /// A release that was rolled back before runs again.

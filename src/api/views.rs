@@ -232,23 +232,30 @@ pub struct LedgerView {
 pub struct RowView {
     /// The row's name, as in the configuration.
     pub rule: String,
-    /// What it looks at: `health`, `container_health`, `exits`, `oom_kills` or `memory`.
+    /// What is measured for it: `health`, `container_health`, `exits`, `oom_kills`, `memory`, `cpu`, `requests`,
+    /// `logs`, `reports` or `alerts`.
     pub signal: String,
-    /// Its value now, in words.
+    /// What it judges, and how: `health`, `error_rate`, `latency`, ... as `condition` in the configuration.
+    #[serde(default)]
+    pub condition: String,
+    /// Its value now, in words; why it is off, if it is.
     pub value: String,
     /// The line that must be crossed, in words.
     pub threshold: String,
+    /// What the value is compared with, in words; `null` if it is compared with nothing, or nothing is known.
+    #[serde(default)]
+    pub baseline: Option<String>,
     /// How many samples it judged by.
     pub samples: u32,
     /// Since when the line is crossed.
     pub since: Option<Time>,
     /// For how long it has been.
     pub for_seconds: Option<f64>,
-    /// How long it must stay crossed.
+    /// How long it must stay crossed. For errors and latency: at most; the worse it is, the shorter.
     pub sustained_seconds: Option<f64>,
     /// `ok`, `pending`, `breached`, `no data`, `cannot measure` or `off`.
     pub answer: String,
-    /// What a breach leads to: `rollback`, `evaluate` or `off`.
+    /// What a breach leads to: `rollback`, `evaluate` (a person is told), `monitor` (it is shown) or `off`.
     pub action: String,
     /// How urgent a breach is: `critical`, `high`, `medium` or `low`.
     pub severity: String,
@@ -427,11 +434,33 @@ pub struct PlanView {
 pub struct SettingsView {
     /// `act` or `dry-run`.
     pub mode: String,
-    /// Where health is asked, without credentials; `null` without an HTTP health check.
+    /// Where the health check called `health` asks; `null` if there is none of that name. All are in `checks`.
     pub health: Option<String>,
-    /// How often health is asked.
+    /// How often it asks.
     pub health_interval_seconds: Option<f64>,
-    /// How often memory is measured.
+    /// The health checks, by name.
+    #[serde(default)]
+    pub checks: Vec<CheckView>,
+    /// What the service cannot do without, by name.
+    #[serde(default)]
+    pub dependencies: Vec<DependencyView>,
+    /// Where requests, errors and latency come from; empty if nothing tells of them.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
+    /// Whether the containers' logs are read for error lines.
+    #[serde(default)]
+    pub logs: bool,
+    /// The labels, as name and value, that an alert of somebody else's monitoring must have to be about this service;
+    /// empty if the one that names it is enough.
+    #[serde(default)]
+    pub alert_labels: Vec<(String, String)>,
+    /// How quick the rows of errors and latency are: `fast` or `cautious`.
+    #[serde(default)]
+    pub profile: String,
+    /// How much of the time before a deployment the new release is compared with.
+    #[serde(default)]
+    pub baseline_seconds: f64,
+    /// How often memory and CPU are measured.
     pub memory_interval_seconds: f64,
     /// How long a new release is on trial.
     pub trial_seconds: f64,
@@ -459,6 +488,97 @@ pub struct SettingsView {
     pub stop_grace_seconds: f64,
     /// Whether the replacement is created as soon as a row is pending.
     pub prepare: bool,
+}
+
+/// A health check. Neither credentials nor headers, bodies or arguments are shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// Its name.
+    pub name: String,
+    /// `http`, `tcp`, `grpc` or `command`.
+    pub kind: String,
+    /// Where it asks, or what it runs; of several steps all, in order.
+    pub place: String,
+    /// How often.
+    pub interval_seconds: f64,
+    /// How long it may take.
+    pub timeout_seconds: f64,
+    /// Whether its failing is the service's failing; others are advisory.
+    pub required: bool,
+}
+
+/// Something that a service cannot do without.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DependencyView {
+    /// Its name.
+    pub name: String,
+    /// The watched service that it is, if it is one.
+    pub service: Option<String>,
+    /// How it is checked, if it is something else.
+    pub check: Option<CheckView>,
+}
+
+/// A source of requests, errors and latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// `metrics` (the service's own), `prometheus` (a server) or `access_log`.
+    pub kind: String,
+    /// Where it is, without credentials; for a log its format.
+    pub place: String,
+    /// How often it is read.
+    pub interval_seconds: f64,
+}
+
+/// Body of `POST /api/v1/services/NAME/reports`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportRequestBody {
+    /// Who noticed it. Upper and lower case, and white space around it, make no difference.
+    pub reporter: String,
+    /// What is wrong, for whoever looks into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// Answer to a report that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportView {
+    /// The service.
+    pub service: String,
+    /// The reporter, as they are told from others.
+    pub reporter: String,
+    /// What became of it, in one sentence.
+    pub answer: String,
+    /// How many reporters are counted now; `null` if that is not known, or no row asks.
+    pub counted: Option<u32>,
+    /// How many the row wants.
+    pub needed: Option<f64>,
+    /// Within which time.
+    pub within_seconds: Option<f64>,
+}
+
+/// Answer to a notification of alerts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertsView {
+    /// Alerts that are about a watched service.
+    pub accepted: usize,
+    /// Those services.
+    pub services: Vec<String>,
+    /// Alerts that are about none.
+    pub unmatched: Vec<UnmatchedAlertView>,
+    /// Alerts that were not looked at because there were too many of them.
+    pub left_out: usize,
+    /// Alerts that the sender left out.
+    pub truncated: u64,
+}
+
+/// An alert that is about no watched service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmatchedAlertView {
+    /// The alert with its labels.
+    pub alert: String,
+    /// Why it fits no service.
+    pub why: String,
 }
 
 /// Body of `POST /api/v1/services/NAME/rollback`.

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Order;
-use crate::api::{History, JournalLine, Operate, PlannedRollback};
-use crate::config::Settings;
-use crate::core::Command;
+use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Tokens};
+use crate::config::{ApiSettings, Settings};
 use crate::core::decision::Decision;
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, Standing};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use crate::core::settings::ServiceSettings;
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::core::{Command, Input};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::{Enrolment, Snapshot};
@@ -87,9 +88,23 @@ impl History for Records {
 /// Operators in the words of the core.
 #[derive(Debug)]
 pub(super) struct Operators {
-    pub(super) orders: mpsc::Sender<Order>,
-    pub(super) executor: Executor,
-    pub(super) snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+    orders: mpsc::Sender<Order>,
+    /// Where samples go: the same queue as the probes'.
+    inputs: mpsc::Sender<Input>,
+    executor: Executor,
+    snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+}
+
+impl Operators {
+    pub(super) fn new(
+        orders: mpsc::Sender<Order>,
+        inputs: &mpsc::Sender<Input>,
+        executor: &Executor,
+        published: &watch::Sender<Arc<FleetSnapshot>>,
+    ) -> Self {
+        let (inputs, executor, snapshot) = (inputs.clone(), executor.clone(), published.subscribe());
+        Self { orders, inputs, executor, snapshot }
+    }
 }
 
 #[async_trait]
@@ -121,6 +136,34 @@ impl Operate for Operators {
             notes: plan.notes.clone(),
         })
     }
+
+    fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
+        hand_over(&self.inputs, samples)
+    }
+}
+
+/// Puts samples into the core's queue, all or none, without waiting.
+fn hand_over(inputs: &mpsc::Sender<Input>, samples: Vec<Input>) -> Result<(), NotTaken> {
+    if inputs.is_closed() {
+        return Err(NotTaken::Stopping);
+    }
+    // Half of the room is for our own probes and the engine: nobody who sends us alerts makes us blind.
+    if inputs.capacity() < inputs.max_capacity() / 2 + samples.len() {
+        return Err(NotTaken::Full);
+    }
+    let room = inputs.try_reserve_many(samples.len()).map_err(|e| match e {
+        TrySendError::Full(()) => NotTaken::Full,
+        TrySendError::Closed(()) => NotTaken::Stopping,
+    })?;
+    room.zip(samples).for_each(|(place, sample)| place.send(sample));
+    Ok(())
+}
+
+/// The tokens in the words of the API.
+pub(super) fn tokens(settings: &Settings) -> Tokens {
+    // Field by field: a token that is added must not be forgotten here.
+    let ApiSettings { listen: _, token } = &settings.api;
+    Tokens { operators: token.clone(), hooks: None }
 }
 
 /// The release that would be gone back to: the one named, if it is eligible, or the one that would be chosen.
@@ -202,5 +245,27 @@ impl CommandRunner for EngineProbed {
 
     async fn runs(&self, id: &str) -> Result<bool, String> {
         self.0.exec_runs(id).await.map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_from_outside_are_taken_whole_and_leave_room_for_our_own() {
+        let (inputs, mut inbox) = mpsc::channel(8);
+        let samples = |n| (0..n).map(|_| Input::Tick).collect::<Vec<_>>();
+        assert_eq!(hand_over(&inputs, samples(5)), Err(NotTaken::Full), "none, because not all");
+        assert_eq!(hand_over(&inputs, samples(3)), Ok(()));
+        assert_eq!(inbox.len(), 3);
+        assert_eq!(hand_over(&inputs, samples(2)), Err(NotTaken::Full));
+        assert_eq!(hand_over(&inputs, samples(1)), Ok(()));
+        assert_eq!(hand_over(&inputs, samples(1)), Err(NotTaken::Full));
+        assert_eq!(inputs.capacity(), 4);
+        inbox.try_recv().unwrap();
+        assert_eq!(hand_over(&inputs, samples(1)), Ok(()), "there is room again");
+        drop(inbox);
+        assert_eq!(hand_over(&inputs, samples(1)), Err(NotTaken::Stopping));
     }
 }

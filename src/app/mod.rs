@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::bridges::{EngineProbed, Enrolled, Operators, Records};
+use self::bridges::{EngineProbed, Enrolled, Operators, Records, tokens};
 use self::driver::{Books, Driver, Ended};
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
@@ -157,7 +157,7 @@ impl Program {
         self.start_api(
             &published,
             records,
-            Operators { orders: orders_sent, executor: executor.clone(), snapshot: published.subscribe() },
+            Operators::new(orders_sent, &inputs, &executor, &published),
             &background,
             &life,
         )?;
@@ -259,11 +259,11 @@ impl Program {
     ) -> anyhow::Result<()> {
         let listener = self.listener.try_clone().context("cannot share the API's socket")?;
         let listener = TcpListener::from_std(listener).context("cannot use the API's socket")?;
-        let (token, tokens) = watch::channel(self.settings.borrow().api.token.clone());
+        let (shown, seen) = watch::channel(tokens(&self.settings.borrow()));
         let mut settings = self.settings.subscribe();
         tasks.spawn(life.clone().run_until_cancelled_owned(async move {
             while settings.changed().await.is_ok() {
-                token.send_replace(settings.borrow_and_update().api.token.clone());
+                shown.send_replace(tokens(&settings.borrow_and_update()));
             }
         }));
         let state = ApiState {
@@ -272,7 +272,7 @@ impl Program {
             operate: Arc::new(operators),
             metrics: self.metrics.clone(),
             clock: self.clock,
-            token: tokens,
+            tokens: seen,
             config: self.config.subscribe(),
             hosts: Hosts::of_listener(self.settings.borrow().api.listen),
         };

@@ -13,6 +13,7 @@ mod history;
 mod pause;
 mod plan;
 mod replay;
+mod report;
 mod rollback;
 mod run;
 mod status;
@@ -61,7 +62,7 @@ struct Global {
     /// Where the daemon listens
     #[arg(long, global = true, value_name = "URL", env = "BACKSTOP_ENDPOINT", default_value = ENDPOINT_DEFAULT)]
     endpoint: String,
-    /// File with the token for operator actions [default: /etc/backstop/token if it is readable]
+    /// File with the token for operator actions and reports [default: /etc/backstop/token if it is readable]
     #[arg(long, global = true, value_name = "FILE", env = "BACKSTOP_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
@@ -84,6 +85,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Go on: ends a pause, clears `stuck`, resets the breaker
     Resume(pause::ResumeArgs),
+    /// Report a problem with a service, as a user who noticed it
+    Report(report::ReportArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
     /// Say what would have been decided, from a trace of what happened
@@ -144,6 +147,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Rollback(args) => rollback::run(args, &asking()?, &out).await,
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
+        Command::Report(args) => report::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),
         Command::Backtest(args) => backtest::run(args, &out).await,

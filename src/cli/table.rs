@@ -65,7 +65,10 @@ impl Screen {
         let mut text = lines.next().map_or_else(String::new, |line| bold(&line) + "\n");
         for (line, note) in lines.zip(notes) {
             if self.columns.is_some() {
-                text.push_str(&format!("{}\n{}", self.painted(&line), self.wrapped(&note, "    ", "    ")));
+                text.push_str(&format!("{}\n", self.painted(&line)));
+                if !note.is_empty() {
+                    text.push_str(&self.wrapped(&note, "    ", "    "));
+                }
             } else {
                 text.push_str(&format!("{line}  {}\n", one_line(&note)));
             }

@@ -64,6 +64,10 @@ pub struct ServiceSettings {
     pub prometheus: Option<PromqlSource>,
     /// Its containers' logs.
     pub logs: LogSource,
+    /// An alert of somebody else's monitoring that has all of these labels, as name and value, is about this service.
+    /// If there are none, one whose label for a service's name is this service's name is.
+    #[serde(default)]
+    pub alert_labels: Vec<(String, String)>,
     /// How often memory and CPU are measured.
     pub memory_interval: Duration,
     /// Judge containers without a memory limit against the host's memory.
@@ -554,6 +558,7 @@ impl Default for ServiceSettings {
             metrics: None,
             prometheus: None,
             logs: LogSource::default(),
+            alert_labels: Vec::new(),
             memory_interval: secs(5),
             host_memory: false,
             trial: mins(15),

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstop::clock::Clock;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
+use backstop::core::settings::Action;
+use backstop::core::snapshot::RowAnswer;
 use backstop::core::{Command, EngineState, Timestamp};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
+use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record, row};
 
 async fn up() -> Surface {
     Surface::start(fleet(NEW_YEAR)).await
@@ -93,12 +96,64 @@ async fn a_service_shows_everything_about_it() {
 }
 
 #[tokio::test]
+async fn what_would_happen_next_is_what_the_rows_lead_to() {
+    let mut picture = fleet(NEW_YEAR);
+    let shop = &mut picture.services[2];
+    for rule in ["health", "latency_degraded", "latency_drift", "user_reports"] {
+        let row = row(shop, rule);
+        row.answer = RowAnswer::Pending;
+        row.since = Some(NEW_YEAR.before(Duration::from_secs(60)));
+    }
+    row(shop, "health").answer = RowAnswer::Ok;
+    let surface = Surface::start(picture.clone()).await;
+    let (_, body) = surface.get("/api/v1/services/shop").await;
+    assert_eq!(
+        body["outlook"],
+        json!([
+            "`latency_degraded` is breached if it stays crossed for another 9m, sooner if it gets worse (its action is `evaluate`).",
+            "`user_reports` is breached when more people report a problem (its action is `evaluate`).",
+            "Then a person is told, with the numbers; nothing is rolled back by that.",
+            "If a row with the action `rollback` is breached, it is rolled back to shop:v1 [aaaaaaaaaaaa].",
+        ]),
+        "a row that only shows leads to nothing"
+    );
+
+    let shop = &mut picture.services[2];
+    row(shop, "error_rate").answer = RowAnswer::Pending;
+    row(shop, "user_reports").answer = RowAnswer::Breached;
+    row(shop, "user_reports").value = "3 reporters in 15m".to_owned();
+    surface.fleet.send_replace(Arc::new(picture.clone()));
+    let (_, body) = surface.get("/api/v1/services/shop").await;
+    let lines = body["outlook"].as_array().unwrap();
+    assert_eq!(lines.last().unwrap(), "Then it is rolled back to shop:v1 [aaaaaaaaaaaa].", "{lines:?}");
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let (_, body) = surface.get("/api/v1/status").await;
+    let wanted: Vec<&Value> =
+        body["attention"].as_array().unwrap().iter().map(|item| &item["what"]).collect();
+    let asked = json!("a person should judge it, `user_reports` is breached: 3 reporters in 15m");
+    assert!(wanted.contains(&&asked), "{wanted:?}");
+
+    let shop = &mut picture.services[2];
+    for row in shop.rows.iter_mut().filter(|row| row.action == Action::Rollback) {
+        row.answer = RowAnswer::Off;
+    }
+    row(shop, "user_reports").answer = RowAnswer::Ok;
+    row(shop, "latency_degraded").answer = RowAnswer::Ok;
+    surface.fleet.send_replace(Arc::new(picture));
+    let (_, body) = surface.get("/api/v1/services/shop").await;
+    assert_eq!(
+        body["outlook"],
+        json!(["No row leads to a rollback: all of them are off, or only tell a person."])
+    );
+}
+
+#[tokio::test]
 async fn a_store_that_fails_hides_nothing_of_the_core() {
     let surface = up().await;
     *surface.past.failure.lock().unwrap() = Some("disk I/O error".to_owned());
     let (status, body) = surface.get("/api/v1/services/shop").await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(body["rows"].as_array().unwrap().len(), 7);
+    assert_eq!(body["rows"].as_array().unwrap().len(), 18);
     assert_eq!(body["decisions_error"], "disk I/O error");
     let (status, body) = surface.get("/api/v1/rollbacks").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -295,30 +350,46 @@ async fn operator_actions_need_the_token() {
     assert_eq!(ask(Some("wrong")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(surface.metrics.render().contains("backstop_api_tokens_refused_total 2"));
 
-    surface.token.send_replace(None);
+    surface.tokens.send_modify(|tokens| tokens.operators = None);
     let response = ask(Some(TOKEN)).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert!(response.json::<Value>().await.unwrap()["next"].as_str().unwrap().contains("api.token_file"));
-    surface.token.send_replace(Some(String::new().into()));
+    surface.tokens.send_modify(|tokens| tokens.operators = Some(String::new().into()));
     assert_eq!(ask(Some("")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(surface.commands().is_empty());
 
-    surface.token.send_replace(Some("another-token".to_owned().into()));
+    assert_eq!(ask(Some(HOOK_TOKEN)).await.unwrap().status(), StatusCode::UNAUTHORIZED, "it only tells");
+    surface.tokens.send_modify(|tokens| tokens.operators = Some("another-token".to_owned().into()));
     assert_eq!(ask(Some("another-token")).await.unwrap().status(), StatusCode::OK, "a reload takes effect");
 }
 
 #[tokio::test]
 async fn guessing_is_slowed_down() {
     let surface = up().await;
-    let mut last = None;
-    for _ in 0..15 {
-        let request = surface.request(Method::POST, "/api/v1/pause").bearer_auth("guess").json(&json!({}));
-        last = Some(request.send().await.unwrap());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/api/v1/pause", surface.url);
+    let clock = Clock::start();
+    let begun = clock.now();
+    let (mut wrong, mut slowed) = (0, None);
+    // However slow this machine is just now: an attempt comes back every second, and these need less.
+    while slowed.is_none() && wrong < 500 {
+        let guess = || http.post(&url).bearer_auth("guess").json(&json!({})).send();
+        for answer in futures_util::future::join_all((0..25).map(|_| guess())).await {
+            let answer = answer.unwrap();
+            match answer.status() {
+                StatusCode::UNAUTHORIZED => wrong += 1,
+                StatusCode::TOO_MANY_REQUESTS => slowed = Some(answer),
+                other => panic!("{other}"),
+            }
+        }
     }
-    let last = last.unwrap();
-    assert_eq!(last.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(last.headers()["retry-after"], "1");
+    // Ten at once, also when they come side by side, and one more for every second that has passed.
+    let seconds = clock.now().since(begun).as_secs();
+    assert!((10..=11 + seconds).contains(&wrong), "{wrong} attempts in {seconds} s");
+    assert_eq!(slowed.expect("nobody was slowed down").headers()["retry-after"], "1");
     assert_eq!(surface.get("/api/v1/status").await.0, StatusCode::OK, "reading goes on");
+    let alerts = http.post(format!("{}/hooks/alertmanager", surface.url)).bearer_auth("guess").body("{}");
+    assert_eq!(alerts.send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "one door at a time");
 }
 
 #[tokio::test]
@@ -395,7 +466,7 @@ async fn the_index_lists_every_route() {
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 12);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 14);
 }
 
 mod metrics {

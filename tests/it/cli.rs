@@ -2,6 +2,7 @@
 
 use std::process::{Output, Stdio};
 
+use backstop::api::Tokens;
 use backstop::core::Command as Asked;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
@@ -10,7 +11,7 @@ use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
+use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record};
 
 async fn up() -> Surface {
     Surface::start(fleet(NEW_YEAR)).await
@@ -200,6 +201,25 @@ async fn pause_and_resume_say_what_the_core_said() {
 }
 
 #[tokio::test]
+async fn a_report_says_who_and_what_and_how_many_there_are() {
+    let surface = up().await;
+    let mine = succeeded(&surface.run_with_token(&["report", "shop", "--text", "checkout fails"]).await);
+    assert!(mine.starts_with("counted: 1 of 3 reporters within 15m (reported by anna@"), "{mine}");
+    let file = token_file(HOOK_TOKEN);
+    let hook = ["--token-file", file.path().to_str().unwrap()];
+    let bobs = surface.run(&[&["report", "shop", "--reporter", "Bob"], &hook[..]].concat()).await;
+    assert_eq!(succeeded(&bobs), "counted: 2 of 3 reporters within 15m (reported by bob)\n");
+    let json = surface.run(&[&["--json", "report", "shop", "--reporter", "bob"], &hook[..]].concat()).await;
+    let json: Value = serde_json::from_str(&succeeded(&json)).unwrap();
+    assert_eq!((&json["counted"], &json["reporter"]), (&2.into(), &"bob".into()));
+    let unknown = surface.run_with_token(&["report", "shpo"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(err(&unknown), "error: there is no service `shpo`\nhint: did you mean `shop`?\n");
+    let without = surface.run(&["report", "shop", "--token-file", "/nowhere/token"]).await;
+    assert_eq!(without.status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn a_missing_or_wrong_token_is_explained() {
     let surface = up().await;
     let wrong = token_file("wrong");
@@ -209,7 +229,7 @@ async fn a_missing_or_wrong_token_is_explained() {
     let output = surface.run(&["pause", "--token-file", "/nowhere/token"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(err(&output).contains("/nowhere/token"), "{}", err(&output));
-    surface.token.send_replace(None);
+    surface.tokens.send_replace(Tokens::default());
     let output = surface.run_with_token(&["resume"]).await;
     assert!(err(&output).contains("api.token_file"), "{}", err(&output));
 }

@@ -11,6 +11,7 @@ mod sources;
 mod store;
 mod notify;
 mod api;
+mod hooks;
 mod cli;
 mod picture;
 mod logs;

@@ -1,23 +1,23 @@
 //! A fleet to look at, and a daemon's surface around it: the real router on a real port, with a scripted store and core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backstop::api::{self, ApiState, ConfigState, History, Hosts, JournalLine, Operate, PlannedRollback};
+use backstop::api::{
+    self, ApiState, ConfigState, History, Hosts, JournalLine, NotTaken, Operate, PlannedRollback, Tokens,
+};
 use backstop::clock::Clock;
 use backstop::core::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
 use backstop::core::ledger::{Flags, LedgerEntry, Pause, RollbackOutcome, RollbackRecord, Standing};
 use backstop::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use backstop::core::sample::Signal;
-use backstop::core::settings::{
-    Action, Condition, FleetSettings, HealthCheck, Mode, ServiceSettings, Severity, Target,
-};
+use backstop::core::sample::{Measurement, Signal};
+use backstop::core::settings::{FleetSettings, HealthCheck, Mode, Rule, ServiceSettings, Severity, Target};
 use backstop::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, SampleCounts, ServiceSnapshot, State};
-use backstop::core::{Command, EngineState, RollbackRequest, Timestamp};
+use backstop::core::{Command, EngineState, Input, RollbackRequest, Timestamp};
 use backstop::metrics::Metrics;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -25,6 +25,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
+
+/// What only tells something is let in by this too.
+pub(crate) const HOOK_TOKEN: &str = "hook-token-hook-token";
 
 /// 2030-01-01T00:00:00Z: ahead of every clock that runs these tests, so the picture never looks old, and answers
 /// with its times can be compared as they are.
@@ -162,29 +165,53 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
     }
 }
 
+/// The shipped matrix of a service that has a health check, metrics and users, and no logs to read.
 fn rows() -> Vec<RowSnapshot> {
-    let row = |rule: &str, signal, value: &str, threshold: &str, answer| RowSnapshot {
-        rule: rule.to_owned(),
-        signal,
-        condition: Condition::ALL.into_iter().find(|c| c.signal() == signal).unwrap(),
-        value: value.to_owned(),
-        threshold: threshold.to_owned(),
-        baseline: None,
-        samples: 12,
-        since: None,
-        answer,
-        action: Action::Rollback,
-        severity: Severity::Critical,
+    use RowAnswer::{CannotMeasure, NoData, Off, Ok};
+    let (ok, quick) = ("200 OK after 3ms", Some("p99 41 ms before the deployment"));
+    let seen = |rule: &Rule| match rule.name.as_str() {
+        "error_rate" => (Ok, "0.2 % of 8120 requests", "> 5 % for 10m", Some("0.1 % before the deployment")),
+        "latency_p99" => (Ok, "p99 44 ms", "> 2x baseline for 10m", quick),
+        "latency_degraded" => (Ok, "p99 44 ms", "> 1.5x baseline for 10m", quick),
+        "latency_drift" => (NoData, "p99 44 ms", "> 1.2x baseline for 10m", quick),
+        "health" => (Ok, ok, "2+ in a row over 10s", None),
+        "health_prolonged" => (Ok, ok, "2+ in a row over 5m", None),
+        "health_flapping" => (Ok, "0 failures in 5m", "4+ in 5m", None),
+        "health_advisory" => (Off, "not configured", "2+ in a row over 1m", None),
+        "container_health" => (Off, "no HEALTHCHECK", "unhealthy", None),
+        "crash_loop" => (Ok, "0 exits in 5m", "3+ in 5m", None),
+        "down" => (Ok, "1 of 1 running", "down for 10s", None),
+        "oom" => (Ok, "0 kills in 15m", "2+ in 15m", None),
+        "memory" => (CannotMeasure, "no memory limit is set", "> 90 % for 1m", None),
+        "memory_leak" => (Off, "not configured", "90 % in 30m", None),
+        "cpu_throttling" => (Off, "switched off", "> 50 % for 5m", None),
+        "log_errors" => (Off, "not configured", "> 3x baseline for 3m", None),
+        "user_reports" => (Ok, "0 in 15m", "3+ in 15m", None),
+        "alerts" => (Ok, "none is firing", "1+ firing", None),
+        other => panic!("the picture knows nothing of the row {other}"),
     };
-    vec![
-        row("health", Signal::Health, "200 OK after 3ms", "2+ in a row over 10s", RowAnswer::Ok),
-        row("health_prolonged", Signal::Health, "200 OK after 3ms", "2+ in a row over 5m", RowAnswer::Ok),
-        row("container_health", Signal::ContainerHealth, "healthy", "unhealthy", RowAnswer::Ok),
-        row("crash_loop", Signal::Exits, "0 exits in 5m", "3+ in 5m", RowAnswer::Ok),
-        row("down", Signal::Exits, "1 of 1 running", "down for 10s", RowAnswer::Ok),
-        row("oom", Signal::OomKills, "0 kills in 15m", "2+ in 15m", RowAnswer::Ok),
-        row("memory", Signal::Memory, "no memory limit is set", "> 90 % for 1m", RowAnswer::CannotMeasure),
-    ]
+    let row = |rule: Rule| {
+        let (answer, value, threshold, baseline) = seen(&rule);
+        RowSnapshot {
+            signal: rule.signal(),
+            condition: rule.condition,
+            value: value.to_owned(),
+            threshold: threshold.to_owned(),
+            baseline: baseline.map(str::to_owned),
+            samples: if answer == Off { 0 } else { 12 },
+            since: None,
+            answer,
+            action: rule.action,
+            severity: rule.severity,
+            rule: rule.name,
+        }
+    };
+    Rule::matrix().into_iter().map(row).collect()
+}
+
+/// Sets what one row of a service shows.
+pub(crate) fn row<'a>(service: &'a mut ServiceSnapshot, rule: &str) -> &'a mut RowSnapshot {
+    service.rows.iter_mut().find(|row| row.rule == rule).unwrap()
 }
 
 /// A service that is suspected.
@@ -207,7 +234,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             why: "it exited 3 times in 41s (limit: 3); last exit code 1".to_owned(),
         },
     });
-    let health = &mut shop.rows[0];
+    let health = row(&mut shop, "health");
     health.answer = RowAnswer::Pending;
     health.since = Some(ago(4));
     health.value = "2 failures in a row, last: 503 Service Unavailable after 4ms".to_owned();
@@ -318,6 +345,38 @@ pub(crate) struct Core {
     /// What a rollback command puts on record.
     pub(crate) past: Arc<Past>,
     pub(crate) then: Mutex<Vec<RollbackRecord>>,
+    pub(crate) samples: Mutex<Vec<Input>>,
+    /// Why it takes no samples, if it does not.
+    pub(crate) full: Mutex<Option<NotTaken>>,
+    /// Counts reports as the core does: by their reporters.
+    pub(crate) fleet: watch::Sender<Arc<FleetSnapshot>>,
+}
+
+impl Core {
+    /// Publishes a picture with the reports in it.
+    fn count_reports(&self, samples: &[Input]) {
+        let mut fleet = FleetSnapshot::clone(&self.fleet.borrow());
+        for service in &mut fleet.services {
+            let reporters: BTreeSet<&str> = samples
+                .iter()
+                .filter_map(|input| match input {
+                    Input::Sampled {
+                        service: about,
+                        measurement: Measurement::Report { reporter, .. },
+                        ..
+                    } if *about == service.name => Some(reporter.as_str()),
+                    _ => None,
+                })
+                .collect();
+            row(service, "user_reports").samples = u32::try_from(reporters.len()).unwrap();
+            if !reporters.is_empty() {
+                let counts = SampleCounts { unhealthy: samples.len() as u64, ..SampleCounts::default() };
+                service.samples.retain(|(signal, _)| *signal != Signal::Reports);
+                service.samples.push((Signal::Reports, counts));
+            }
+        }
+        self.fleet.send_replace(Arc::new(fleet));
+    }
 }
 
 #[async_trait]
@@ -347,6 +406,16 @@ impl Operate for Core {
             Some(other) => Err(format!("unexpected: {other}")),
         }
     }
+
+    fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
+        if let Some(why) = *self.full.lock().unwrap() {
+            return Err(why);
+        }
+        let mut taken = self.samples.lock().unwrap();
+        taken.extend(samples);
+        self.count_reports(&taken);
+        Ok(())
+    }
 }
 
 /// A surface that serves on a port of its own until it is dropped.
@@ -354,7 +423,7 @@ impl Operate for Core {
 pub(crate) struct Surface {
     pub(crate) url: String,
     pub(crate) fleet: watch::Sender<Arc<FleetSnapshot>>,
-    pub(crate) token: watch::Sender<Option<SecretString>>,
+    pub(crate) tokens: watch::Sender<Tokens>,
     pub(crate) config: watch::Sender<ConfigState>,
     pub(crate) past: Arc<Past>,
     pub(crate) core: Arc<Core>,
@@ -368,15 +437,21 @@ impl Surface {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
         let past = Arc::new(Past::default());
+        let (fleet, snapshot) = watch::channel(Arc::new(picture));
         let core = Arc::new(Core {
             commands: Mutex::default(),
             answer: Mutex::new(Ok("done".to_owned())),
             past: past.clone(),
             then: Mutex::default(),
+            samples: Mutex::default(),
+            full: Mutex::default(),
+            fleet: fleet.clone(),
         });
         let metrics = Metrics::new();
-        let (fleet, snapshot) = watch::channel(Arc::new(picture));
-        let (token, token_seen) = watch::channel(Some(SecretString::from(TOKEN)));
+        let (tokens, tokens_seen) = watch::channel(Tokens {
+            operators: Some(SecretString::from(TOKEN)),
+            hooks: Some(SecretString::from(HOOK_TOKEN)),
+        });
         let (config, config_seen) =
             watch::channel(ConfigState { last_reload_ok: true, error: None, loaded_at: NEW_YEAR });
         let state = ApiState {
@@ -385,13 +460,13 @@ impl Surface {
             operate: core.clone(),
             metrics: metrics.clone(),
             clock: Clock::start(),
-            token: token_seen,
+            tokens: tokens_seen,
             config: config_seen,
             hosts: Hosts::of_listener(address),
         };
         let stop = CancellationToken::new();
         tokio::spawn(api::serve(listener, state, stop.clone()));
-        Self { url: format!("http://{address}"), fleet, token, config, past, core, metrics, stop }
+        Self { url: format!("http://{address}"), fleet, tokens, config, past, core, metrics, stop }
     }
 }
 
