@@ -224,6 +224,7 @@ fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf
             one_at_a_time: fleet.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
             breaker_rollbacks: fleet.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
             breaker_window: fleet.breaker_window.map_or(base.breaker_window, |span| span.0),
+            self_check: base.self_check,
         },
         mode: mode.unwrap_or(Mode::Act),
         state_dir: state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0),

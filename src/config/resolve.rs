@@ -48,6 +48,7 @@ pub(super) fn resolve(layers: &[&Service]) -> (ServiceSettings, Vec<Clash>) {
         metrics: base.metrics,
         prometheus: base.prometheus,
         logs: base.logs,
+        alert_labels: base.alert_labels,
         profile: base.profile,
         baseline: base.baseline,
         memory_interval: typed.memory_interval.map_or(base.memory_interval, |span| span.0),

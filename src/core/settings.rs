@@ -23,6 +23,10 @@ pub struct FleetSettings {
     pub breaker_rollbacks: u32,
     /// ... within this time stop all automatic rollbacks until somebody resumes them.
     pub breaker_window: Duration,
+    /// What answers whenever our own connectivity is well: `tcp://1.1.1.1:53`, or a URL. When none of it answers, what
+    /// fails elsewhere says nothing about a release.
+    #[serde(default)]
+    pub self_check: Vec<Target>,
 }
 
 /// Whether decisions are carried out.
@@ -60,6 +64,10 @@ pub struct ServiceSettings {
     pub prometheus: Option<PromqlSource>,
     /// Its containers' logs.
     pub logs: LogSource,
+    /// An alert of somebody else's monitoring that has all of these labels, as name and value, is about this service.
+    /// If there are none, one whose label for a service's name is this service's name is.
+    #[serde(default)]
+    pub alert_labels: Vec<(String, String)>,
     /// How often memory and CPU are measured.
     pub memory_interval: Duration,
     /// Judge containers without a memory limit against the host's memory.
@@ -536,6 +544,7 @@ impl Default for FleetSettings {
             // Five in an hour is a storm on any host that one person looks after.
             breaker_rollbacks: 5,
             breaker_window: mins(60),
+            self_check: Vec::new(),
         }
     }
 }
@@ -549,6 +558,7 @@ impl Default for ServiceSettings {
             metrics: None,
             prometheus: None,
             logs: LogSource::default(),
+            alert_labels: Vec::new(),
             memory_interval: secs(5),
             host_memory: false,
             trial: mins(15),
