@@ -23,10 +23,10 @@ pub struct FleetSettings {
     pub breaker_rollbacks: u32,
     /// ... within this time stop all automatic rollbacks until somebody resumes them.
     pub breaker_window: Duration,
-    /// What answers whenever our own connectivity is well: `tcp://1.1.1.1:53`, or a URL. When none of it answers, what
-    /// fails elsewhere says nothing about a release.
+    /// Where to knock to tell whether anything can be reached from here: URLs (`https://example.com`,
+    /// `tcp://10.0.0.1:53`). If none of them answers, we are cut off and blame nobody.
     #[serde(default)]
-    pub self_check: Vec<Target>,
+    pub self_check: Vec<String>,
 }
 
 /// Whether decisions are carried out.
