@@ -192,7 +192,7 @@ sections! {
         watch_slow: Span<0, { 90 * DAY }>,
         grace: Span<0, { DAY }>,
         profile: Profile,
-        baseline: Span<{ 4 * MINUTE }, { 6 * HOUR }>,
+        baseline: Span<{ 4 * MINUTE }, { HOUR }>,
         cooldown: Span<0, { 30 * DAY }>,
         attempts: Count<1, 100>,
         attempts_window: Span<{ SECOND }, { 30 * DAY }>,

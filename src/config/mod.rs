@@ -46,7 +46,6 @@ pub use effective::Changed;
 pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SERVICE};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
-pub use series::PRESETS;
 pub use settings::{
     ApiSettings, EngineSettings, FlightSettings, LogSettings, NotifySettings, Settings, WebhookSettings,
 };

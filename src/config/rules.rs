@@ -15,8 +15,10 @@ const ROWS_MAX: usize = 64;
 /// The windows of a row are fractions of `sustained`, down to a twentieth: below a minute that would be single
 /// requests.
 const SHORTEST: Duration = Duration::from_secs(60);
-/// No deployment is blamed for longer than that without being asked.
+/// Requests are remembered for an hour ...
 const LONGEST: Duration = Duration::from_secs(60 * 60);
+/// ... and single samples of memory, CPU and logs for half of one.
+const LONGEST_OF_SAMPLES: Duration = Duration::from_secs(30 * 60);
 
 /// A latency above this is a slip: milliseconds where seconds are meant.
 const SECONDS_MAX: f64 = 600.0;
@@ -131,7 +133,8 @@ enum Unit {
     Share(&'static str),
     Seconds,
     Multiple,
-    Count,
+    /// At most so many, because no more are remembered.
+    Count(u32),
     PerMinute,
 }
 
@@ -146,6 +149,7 @@ impl Unit {
             (Condition::ErrorRate, Against::Absolute) => Self::Share("all requests"),
             (Condition::Memory | Condition::MemoryLeak, _) => Self::Share("the whole memory"),
             (Condition::CpuThrottling, _) => Self::Share("the whole time"),
+            (Condition::UserReports, _) => Self::Count(200),
             (
                 Condition::Health
                 | Condition::HealthFlapping
@@ -154,10 +158,9 @@ impl Unit {
                 | Condition::Exits
                 | Condition::Down
                 | Condition::OomKills
-                | Condition::UserReports
                 | Condition::Alerts,
                 _,
-            ) => Self::Count,
+            ) => Self::Count(50),
         }
     }
 
@@ -169,7 +172,7 @@ impl Unit {
             Self::Multiple => {
                 "a number above 1 would be right, as in 2 for twice what was before the deployment"
             }
-            Self::Count => "a whole number from 1 would be right: this row counts",
+            Self::Count(_) => "a whole number from 1 would be right: this row counts",
             Self::PerMinute => "a number of lines a minute would be right, as in 100",
         }
     }
@@ -190,10 +193,14 @@ impl Unit {
             Self::Multiple if number <= 1.0 => {
                 Some((format!("{number} times what was before the deployment is no rise"), right()))
             }
-            Self::Count if number.fract() != 0.0 || number < 1.0 => {
+            Self::Count(most) if number > f64::from(most) => Some((
+                format!("{number} is more than is remembered"),
+                format!("at most {most} would be right"),
+            )),
+            Self::Count(_) if number.fract() != 0.0 || number < 1.0 => {
                 Some((format!("{number} is not a count"), right()))
             }
-            Self::Share(_) | Self::Seconds | Self::Multiple | Self::Count | Self::PerMinute => None,
+            Self::Share(_) | Self::Seconds | Self::Multiple | Self::Count(_) | Self::PerMinute => None,
         }
     }
 }
@@ -213,16 +220,26 @@ fn judge(row: &Rule, typed: &RuleRow, service: &Service, resolving: &mut Resolvi
             "remove it; `sustained` is how long the line must be crossed",
         );
     }
-    let windows = matches!(row.condition, Condition::ErrorRate | Condition::Latency | Condition::MemoryLeak);
-    if windows && !(SHORTEST..=LONGEST).contains(&row.sustained) {
+    let longest = match row.condition {
+        Condition::ErrorRate | Condition::Latency => Some(LONGEST),
+        Condition::MemoryLeak | Condition::CpuThrottling | Condition::LogErrors => Some(LONGEST_OF_SAMPLES),
+        Condition::Health
+        | Condition::HealthFlapping
+        | Condition::AdvisoryHealth
+        | Condition::ContainerHealth
+        | Condition::Exits
+        | Condition::Down
+        | Condition::OomKills
+        | Condition::Memory
+        | Condition::UserReports
+        | Condition::Alerts => None,
+    };
+    if let Some(longest) = longest.filter(|longest| !(SHORTEST..=*longest).contains(&row.sustained)) {
         let what = if row.sustained < SHORTEST { "short" } else { "long" };
         resolving.clash(
             &[&key("sustained")],
-            format!(
-                "{} is too {what} for a row that looks at windows of a twentieth of it and more",
-                time(row.sustained)
-            ),
-            format!("from {} to {} would be right", time(SHORTEST), time(LONGEST)),
+            format!("{} is too {what} for {}", time(row.sustained), row.condition.name()),
+            format!("from {} to {} would be right", time(SHORTEST), time(longest)),
         );
     }
     only(row, service, resolving);

@@ -6,6 +6,7 @@ use super::nearest::nearest;
 use super::problem::Wrong;
 use super::schema::Named;
 use super::values::{Parse, quoted, text_settings};
+use crate::signal::scrape::presets::PRESETS;
 
 text_settings! {
     [] Query;
@@ -16,23 +17,6 @@ text_settings! {
     [] Pattern;
 }
 
-/// The presets of metric names that `metrics.preset` takes, besides `auto`, which tries them all.
-pub const PRESETS: &[&str] = &[
-    "prometheus",
-    "opentelemetry",
-    "micrometer",
-    "fastapi",
-    "flask",
-    "django",
-    "express",
-    "go",
-    "traefik",
-    "nginx",
-    "envoy",
-    "haproxy",
-    "caddy",
-];
-
 /// Which names of metrics are looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Preset(pub(super) String);
@@ -41,7 +25,7 @@ impl Parse for Preset {
     const RIGHT: &'static str = "the name of a preset would be right, or \"auto\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let all = || std::iter::once("auto").chain(PRESETS.iter().copied());
+        let all = || std::iter::once("auto").chain(PRESETS.iter().map(|preset| preset.name));
         if all().any(|preset| preset == text) {
             return Ok(Self(text.to_owned()));
         }
@@ -225,7 +209,7 @@ mod tests {
     #[test]
     fn a_preset_is_one_of_the_list() {
         assert_eq!(said::<Preset>("auto"), "fine");
-        assert_eq!(said::<Preset>(PRESETS[0]), "fine");
+        assert_eq!(said::<Preset>(PRESETS[0].name), "fine");
         let wrong = Preset::parse("enovy").unwrap_err();
         assert_eq!(wrong.right, "did you mean \"envoy\"?");
     }

@@ -601,7 +601,7 @@ baseline = "1h"
 port = 9000
 labels = { handler = "x" }
 requests = "shop_requests_total"
-preset = "go"
+preset = "flask"
 [services.web.logs]
 error = 'E\d+'
 access = "json"
@@ -615,7 +615,10 @@ logs = { enabled = false }
     let metrics = web.metrics.unwrap();
     assert_eq!(metrics.target, Target::Replica { port: 9000, path: "/metrics".into() });
     assert_eq!((metrics.interval, metrics.timeout), (Duration::from_secs(5), Duration::from_secs(3)));
-    assert_eq!((metrics.preset.as_str(), metrics.requests.as_deref()), ("go", Some("shop_requests_total")));
+    assert_eq!(
+        (metrics.preset.as_str(), metrics.requests.as_deref()),
+        ("flask", Some("shop_requests_total"))
+    );
     assert_eq!(metrics.labels, [("handler".to_owned(), "x".to_owned())]);
     let prometheus = web.prometheus.unwrap();
     assert_eq!(prometheus.requests, "sum(increase(r{job=\"web\"}[$window]))");
