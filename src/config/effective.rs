@@ -1,65 +1,185 @@
 //! The settings as they hold, for people: in the shape and order of the file, each named service complete, and
-//! every secret hidden.
+//! every secret hidden. And those among them that somebody changed, with where.
 
 use serde_json::{Map, Value};
 
-use super::file::File;
-use super::schema::{Setting, Shape};
+use super::file::{File, Service};
+use super::locate::Places;
+use super::schema::{Setting, Shape, given_up};
+use super::tree::dotted;
 
 /// What stands where a secret is.
 const HIDDEN: &str = "(hidden)";
 
-/// Brings the merged layers into the order of the keys, hides secrets, and completes services from the defaults.
-pub(super) fn show(merged: Value) -> Value {
-    let mut shown = shaped(merged, File::SHAPE);
+/// A setting that is not as shipped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// The setting's full name, as `--set` takes it.
+    pub key: String,
+    /// Its value; `(hidden)` if it is a secret.
+    pub value: Value,
+    /// Where it was set last: `file:line:column`, a variable, or a flag.
+    pub place: String,
+}
+
+/// Lays what people said over what is shipped, brings it into the order of the keys, hides secrets, and completes
+/// services from the defaults.
+pub(super) fn show(shipped: Value, own: Value) -> Value {
+    let mut shown = shaped(laid_over(shipped, own, File::SHAPE), File::SHAPE);
     let defaults = shown["defaults"].clone();
     if let Some(Value::Object(services)) = shown.get_mut("services") {
         for service in services.values_mut() {
             let own = service.take();
-            *service = shaped(laid_over(defaults.clone(), own), super::file::Service::SHAPE);
+            *service = shaped(laid_over(defaults.clone(), own, Service::SHAPE), Service::SHAPE);
         }
     }
     shown
+}
+
+/// What people said that is not what is shipped.
+pub(super) fn changed(shipped: &Value, own: &Value, places: &Places) -> Vec<Changed> {
+    let mut found = Vec::new();
+    each_value(&shaped(own.clone(), File::SHAPE), File::SHAPE, &mut Vec::new(), &mut |path, value| {
+        // A service's own settings are compared with what all services have.
+        let as_shipped = match path {
+            [services, _, rest @ ..] if services == "services" => at(&shipped["defaults"], rest),
+            path => at(shipped, path),
+        };
+        if as_shipped != Some(value) {
+            let place = places.of(path).map_or_else(String::new, ToString::to_string);
+            found.push(Changed { key: dotted(path), value: value.clone(), place });
+        }
+    });
+    found
+}
+
+/// Names that people gave to values which should not stand in the open, as paths.
+pub(super) fn in_the_open(own: &Value, shape: &Shape, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    match (shape, own) {
+        (Shape::Table { keys, .. }, Value::Object(table)) => {
+            for key in *keys {
+                if let Some(value) = table.get(key.name) {
+                    path.push(key.name.to_owned());
+                    in_the_open(value, key.shape, path, found);
+                    path.pop();
+                }
+            }
+        }
+        (Shape::Map { of, names }, Value::Object(table)) => {
+            for (name, value) in table {
+                path.push(name.clone());
+                if (names.private)(name) && value.is_string() {
+                    found.push(path.clone());
+                }
+                in_the_open(value, of, path, found);
+                path.pop();
+            }
+        }
+        (Shape::List { of, .. }, Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push(index.to_string());
+                in_the_open(item, of, path, found);
+                path.pop();
+            }
+        }
+        (Shape::Leaf { .. } | Shape::Table { .. } | Shape::Map { .. } | Shape::List { .. }, _) => {}
+    }
+}
+
+fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, name| value.get(name))
+}
+
+/// Visits every value, lists whole.
+fn each_value(
+    value: &Value,
+    shape: &Shape,
+    path: &mut Vec<String>,
+    visit: &mut impl FnMut(&[String], &Value),
+) {
+    match (shape, value) {
+        (Shape::Table { keys, .. }, Value::Object(table)) => {
+            for key in *keys {
+                if let Some(value) = table.get(key.name) {
+                    path.push(key.name.to_owned());
+                    each_value(value, key.shape, path, visit);
+                    path.pop();
+                }
+            }
+        }
+        (Shape::Map { of, .. }, Value::Object(table)) => {
+            for (name, value) in table {
+                path.push(name.clone());
+                each_value(value, of, path, visit);
+                path.pop();
+            }
+        }
+        (Shape::Leaf { .. } | Shape::List { .. } | Shape::Table { .. } | Shape::Map { .. }, value) => {
+            visit(path, value);
+        }
+    }
 }
 
 fn shaped(value: Value, shape: &Shape) -> Value {
     match (shape, value) {
         (Shape::Leaf { secret: true, .. }, _) => HIDDEN.into(),
         (Shape::Leaf { secret: false, .. }, value) => value,
-        (Shape::Table(keys), Value::Object(mut table)) => {
+        (Shape::List { of, .. }, Value::Array(items)) => {
+            items.into_iter().map(|item| shaped(item, of)).collect()
+        }
+        (Shape::List { .. }, value) => value,
+        (Shape::Table { keys, .. }, Value::Object(mut table)) => {
             let ordered = keys.iter().filter_map(|key| {
                 let value = table.remove(key.name)?;
                 Some((key.name.to_owned(), shaped(value, key.shape)))
             });
             Value::Object(ordered.collect())
         }
-        (Shape::Map { of, .. }, Value::Object(table)) => {
+        (Shape::Map { of, names }, Value::Object(table)) => {
             let mut entries: Vec<_> = table.into_iter().collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let entries = entries.into_iter().map(|(name, value)| (name, shaped(value, of)));
+            let entries = entries.into_iter().map(|(name, value)| {
+                let hidden = (names.private)(&name) && value.is_string();
+                let value = if hidden { HIDDEN.into() } else { shaped(value, of) };
+                (name, value)
+            });
             Value::Object(entries.collect())
         }
         // A section that is empty in every layer.
-        (Shape::Table(_) | Shape::Map { .. }, _) => Value::Object(Map::new()),
+        (Shape::Table { .. } | Shape::Map { .. }, _) => Value::Object(Map::new()),
     }
 }
 
-fn laid_over(lower: Value, higher: Value) -> Value {
-    match (lower, higher) {
-        (Value::Object(mut lower), Value::Object(higher)) => {
-            // One way to say where a health endpoint is stands in for the other, as in `file.rs`.
-            if higher.contains_key("url") {
-                lower.remove("port");
-                lower.remove("path");
-            } else if higher.contains_key("port") || higher.contains_key("path") {
-                lower.remove("url");
+/// One layer over another, as `under` does it with what was typed.
+fn laid_over(lower: Value, higher: Value, shape: &Shape) -> Value {
+    match (shape, lower, higher) {
+        (Shape::Table { keys, choices }, Value::Object(mut lower), Value::Object(mut higher)) => {
+            for key in given_up(choices, |key| higher.contains_key(key)) {
+                lower.remove(key);
             }
-            for (key, value) in higher {
-                let below = lower.remove(&key).unwrap_or_default();
-                lower.insert(key, laid_over(below, value));
+            for key in *keys {
+                if let Some(above) = higher.remove(key.name) {
+                    let value = match lower.remove(key.name) {
+                        Some(below) => laid_over(below, above, key.shape),
+                        None => above,
+                    };
+                    lower.insert(key.name.to_owned(), value);
+                }
             }
             Value::Object(lower)
         }
-        (_, higher) => higher,
+        (Shape::Map { of, .. }, Value::Object(mut lower), Value::Object(higher)) => {
+            for (name, above) in higher {
+                let value = match lower.remove(&name) {
+                    Some(below) => laid_over(below, above, of),
+                    None => above,
+                };
+                lower.insert(name, value);
+            }
+            Value::Object(lower)
+        }
+        (Shape::Leaf { .. } | Shape::List { .. } | Shape::Table { .. } | Shape::Map { .. }, _, higher) => {
+            higher
+        }
     }
 }

@@ -6,18 +6,35 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::numbers::{Count, Floor, Size, Threshold};
 use super::problem::Wrong;
-use super::schema::{Key, Named, Setting, Shape, over};
-use super::values::{
-    Count, DAY, Directory, EngineHost, Enroll, HOUR, HttpUrl, Listen, LogLevel, MINUTE, Name, Number, SECOND,
-    SecretFile, SecretUrl, Span, Statuses, Token, UrlPath,
+use super::requests::{
+    Addresses, Body, CommandLine, Content, GrpcAddress, GrpcService, HeaderText, HostFile, HostPort,
+    JsonPath, JsonValue, KeptFile, Method, Statuses,
 };
-use crate::core::settings::{Action, Against, Mode, Redeploy, Rule, Severity};
+use super::schema::{Key, Named, Setting, Shape, Way, given_up, over};
+use super::series::{AlertLabel, LabelValue, MetricName, Pattern, Preset, Query};
+use super::values::{
+    DAY, Directory, EngineHost, HOUR, HttpUrl, Listen, LogLevel, MINUTE, Name, Parse, SECOND, SecretFile,
+    SecretUrl, ServiceWord, Span, Token, UrlPath,
+};
+use super::words::Enroll;
+use crate::core::settings::{AccessLog, Action, Against, Condition, Mode, Profile, Redeploy, Severity};
 use crate::telemetry::LogFormat;
 
-/// Declares a section: a struct of optional settings, its shape, and how one layer of it lies over another.
+macro_rules! choices {
+    () => {
+        &[]
+    };
+    ($choices:expr) => {
+        $choices
+    };
+}
+
+/// Declares a section: a struct of optional settings, its shape, and how one layer of it lies over another. In
+/// brackets: where the same thing can be said in several ways.
 macro_rules! sections {
-    ($($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty),* $(,)? })*) => {$(
+    ($($(#[$doc:meta])* $name:ident $([$choices:expr])? { $($key:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
@@ -26,18 +43,79 @@ macro_rules! sections {
         }
 
         impl Setting for $name {
-            const SHAPE: &'static Shape = &Shape::Table(&[$(Key {
-                name: stringify!($key),
-                shape: <$type as Setting>::SHAPE,
-            }),*]);
+            const SHAPE: &'static Shape = &Shape::Table {
+                keys: &[$(Key { name: stringify!($key), shape: <$type as Setting>::SHAPE }),*],
+                choices: choices!($($choices)?),
+            };
 
             fn under(self, higher: Self) -> Self {
-                let lower = $name::yield_to(self, &higher);
+                let mut lower = self;
+                for key in given_up(choices!($($choices)?), |key| higher.has(key)) {
+                    lower.clear(key);
+                }
                 Self { $($key: over(lower.$key, higher.$key)),* }
+            }
+        }
+
+        #[allow(dead_code, reason = "what only some sections need is made for all")]
+        impl $name {
+            /// Whether a key is set.
+            pub(super) fn has(&self, key: &str) -> bool {
+                match key {
+                    $(stringify!($key) => self.$key.is_some(),)*
+                    _ => false,
+                }
+            }
+
+            /// Whether nothing is set.
+            pub(super) fn is_empty(&self) -> bool {
+                true $(&& self.$key.is_none())*
+            }
+
+            fn clear(&mut self, key: &str) {
+                match key {
+                    $(stringify!($key) => self.$key = None,)*
+                    _ => {}
+                }
             }
         }
     )*};
 }
+
+/// What belongs to an HTTP request.
+const REQUEST: &[&str] = &[
+    "method",
+    "headers",
+    "body",
+    "body_file",
+    "status",
+    "contains",
+    "json",
+    "redirects",
+    "ca_file",
+    "insecure",
+];
+const GRPC: &[&str] = &["grpc_service", "ca_file", "insecure"];
+
+/// What a check can ask.
+pub(super) const ASKED: &[Way] = &[
+    Way { leads: &["url"], with: REQUEST },
+    Way { leads: &["port", "path"], with: REQUEST },
+    Way { leads: &["tcp"], with: &[] },
+    Way { leads: &["tcp_port"], with: &[] },
+    Way { leads: &["grpc"], with: GRPC },
+    Way { leads: &["grpc_port"], with: GRPC },
+    Way { leads: &["command"], with: &[] },
+    Way { leads: &["steps"], with: &[] },
+    // Of a dependency only.
+    Way { leads: &["service"], with: &[] },
+];
+
+/// One address for the whole service, or a port and a path on every replica.
+const ADDRESS: &[Way] = &[Way { leads: &["url"], with: &[] }, Way { leads: &["port", "path"], with: &[] }];
+
+/// A body in place, or in a file.
+const BODY: &[Way] = &[Way { leads: &["body"], with: &[] }, Way { leads: &["body_file"], with: &[] }];
 
 sections! {
     /// A whole file.
@@ -50,6 +128,7 @@ sections! {
         engine: Engine,
         api: Api,
         fleet: Fleet,
+        flight: Flight,
         defaults: Service,
         services: BTreeMap<String, Service>,
         notify: Notify,
@@ -73,6 +152,8 @@ sections! {
         listen: Listen,
         token: Token,
         token_file: SecretFile,
+        hook_token: Token,
+        hook_token_file: SecretFile,
     }
 
     /// `[fleet]`
@@ -81,6 +162,14 @@ sections! {
         one_at_a_time: Span<0, { HOUR }>,
         breaker_rollbacks: Count<1, 1000>,
         breaker_window: Span<{ SECOND }, { 30 * DAY }>,
+        self_check: Addresses,
+    }
+
+    /// `[flight]`
+    Flight {
+        enabled: bool,
+        size: Size<1, { 1 << 20 }>,
+        age: Span<{ MINUTE }, { 366 * DAY }>,
     }
 
     /// `[notify]`
@@ -102,6 +191,8 @@ sections! {
         watch: Span<0, { 90 * DAY }>,
         watch_slow: Span<0, { 90 * DAY }>,
         grace: Span<0, { DAY }>,
+        profile: Profile,
+        baseline: Span<{ 4 * MINUTE }, { HOUR }>,
         cooldown: Span<0, { 30 * DAY }>,
         attempts: Count<1, 100>,
         attempts_window: Span<{ SECOND }, { 30 * DAY }>,
@@ -113,25 +204,137 @@ sections! {
         prepare: bool,
         memory_interval: Span<{ SECOND }, { HOUR }>,
         host_memory: bool,
-        health: Health,
+        health: Check,
+        checks: BTreeMap<String, Check>,
+        dependencies: BTreeMap<String, Dependency>,
+        metrics: Metrics,
+        prometheus: Prometheus,
+        logs: Logs,
+        alert_labels: BTreeMap<String, AlertLabel>,
         rules: BTreeMap<String, RuleRow>,
     }
 
-    /// `[defaults.health]`
-    Health {
+    /// `[defaults.health]` and `[defaults.checks.NAME]`
+    Check [&[ASKED, BODY]] {
         url: HttpUrl,
         port: Count<1, 65535>,
         path: UrlPath,
+        method: Method,
+        headers: BTreeMap<String, HeaderText>,
+        body: Body,
+        body_file: KeptFile,
+        status: Statuses,
+        contains: Content,
+        json: BTreeMap<String, JsonValue>,
+        redirects: Count<0, 10>,
+        ca_file: HostFile,
+        insecure: bool,
+        tcp: HostPort,
+        tcp_port: Count<1, 65535>,
+        grpc: GrpcAddress,
+        grpc_port: Count<1, 65535>,
+        grpc_service: GrpcService,
+        command: CommandLine,
+        steps: Vec<Step>,
         interval: Span<100, { HOUR }>,
         timeout: Span<100, { 5 * MINUTE }>,
+        required: bool,
+        enabled: bool,
+    }
+
+    /// One of `steps = [{...}, {...}]`
+    Step [&[ADDRESS, BODY]] {
+        url: HttpUrl,
+        port: Count<1, 65535>,
+        path: UrlPath,
+        method: Method,
+        headers: BTreeMap<String, HeaderText>,
+        body: Body,
+        body_file: KeptFile,
         status: Statuses,
+        contains: Content,
+        json: BTreeMap<String, JsonValue>,
+        capture: BTreeMap<String, JsonPath>,
+        redirects: Count<0, 10>,
+        ca_file: HostFile,
+        insecure: bool,
+    }
+
+    /// `[defaults.dependencies.NAME]`
+    Dependency [&[ASKED, BODY]] {
+        service: ServiceWord,
+        url: HttpUrl,
+        port: Count<1, 65535>,
+        path: UrlPath,
+        method: Method,
+        headers: BTreeMap<String, HeaderText>,
+        body: Body,
+        body_file: KeptFile,
+        status: Statuses,
+        contains: Content,
+        json: BTreeMap<String, JsonValue>,
+        redirects: Count<0, 10>,
+        ca_file: HostFile,
+        insecure: bool,
+        tcp: HostPort,
+        tcp_port: Count<1, 65535>,
+        grpc: GrpcAddress,
+        grpc_port: Count<1, 65535>,
+        grpc_service: GrpcService,
+        command: CommandLine,
+        steps: Vec<Step>,
+        interval: Span<100, { HOUR }>,
+        timeout: Span<100, { 5 * MINUTE }>,
+        enabled: bool,
+    }
+
+    /// `[defaults.metrics]`
+    Metrics [&[ADDRESS]] {
+        url: HttpUrl,
+        port: Count<1, 65535>,
+        path: UrlPath,
+        interval: Span<{ SECOND }, { 5 * MINUTE }>,
+        timeout: Span<100, { MINUTE }>,
+        token_file: KeptFile,
+        ca_file: HostFile,
+        insecure: bool,
+        preset: Preset,
+        requests: MetricName,
+        errors: MetricName,
+        latency: MetricName,
+        labels: BTreeMap<String, LabelValue>,
+        enabled: bool,
+    }
+
+    /// `[defaults.prometheus]`
+    Prometheus {
+        url: HttpUrl,
+        interval: Span<{ SECOND }, { 5 * MINUTE }>,
+        timeout: Span<100, { MINUTE }>,
+        token_file: KeptFile,
+        ca_file: HostFile,
+        insecure: bool,
+        requests: Query,
+        errors: Query,
+        latency: Query,
+        enabled: bool,
+    }
+
+    /// `[defaults.logs]`
+    Logs {
+        enabled: bool,
+        error: Pattern,
+        access: AccessLog,
+        interval: Span<{ SECOND }, { 5 * MINUTE }>,
     }
 
     /// `[defaults.rules.NAME]`
     RuleRow {
-        threshold: Number,
+        condition: Condition,
+        threshold: Threshold,
         against: Against,
-        floor: Number,
+        floor: Floor,
+        only: Name,
         within: Span<{ SECOND }, { 7 * DAY }>,
         sustained: Span<0, { DAY }>,
         min_samples: Count<1, 1000>,
@@ -140,32 +343,59 @@ sections! {
     }
 }
 
-/// What a lower layer gives up because the higher one speaks of the same thing in other words.
-trait YieldTo: Sized {
-    fn yield_to(self, _higher: &Self) -> Self {
-        self
+impl Check {
+    /// Its one request, where it makes one.
+    pub(super) fn as_step(&self) -> Step {
+        let it = self.clone();
+        Step {
+            url: it.url,
+            port: it.port,
+            path: it.path,
+            method: it.method,
+            headers: it.headers,
+            body: it.body,
+            body_file: it.body_file,
+            status: it.status,
+            contains: it.contains,
+            json: it.json,
+            capture: None,
+            redirects: it.redirects,
+            ca_file: it.ca_file,
+            insecure: it.insecure,
+        }
     }
 }
 
-impl YieldTo for File {}
-impl YieldTo for Log {}
-impl YieldTo for Engine {}
-impl YieldTo for Api {}
-impl YieldTo for Fleet {}
-impl YieldTo for Notify {}
-impl YieldTo for Webhook {}
-impl YieldTo for Service {}
-impl YieldTo for RuleRow {}
-impl YieldTo for Health {
-    /// A URL of a higher layer stands in for port and path of a lower one, and the other way round.
-    fn yield_to(self, higher: &Self) -> Self {
-        if higher.url.is_some() {
-            return Self { port: None, path: None, ..self };
+impl Dependency {
+    /// The check that it is, unless it is a service.
+    pub(super) fn as_check(&self) -> Check {
+        let it = self.clone();
+        Check {
+            enabled: it.enabled,
+            required: None,
+            interval: it.interval,
+            timeout: it.timeout,
+            url: it.url,
+            port: it.port,
+            path: it.path,
+            method: it.method,
+            headers: it.headers,
+            body: it.body,
+            body_file: it.body_file,
+            status: it.status,
+            contains: it.contains,
+            json: it.json,
+            redirects: it.redirects,
+            ca_file: it.ca_file,
+            insecure: it.insecure,
+            tcp: it.tcp,
+            tcp_port: it.tcp_port,
+            grpc: it.grpc,
+            grpc_port: it.grpc_port,
+            grpc_service: it.grpc_service,
+            command: it.command,
+            steps: it.steps,
         }
-        if higher.port.is_some() || higher.path.is_some() {
-            return Self { url: None, ..self };
-        }
-        self
     }
 }
 
@@ -173,15 +403,46 @@ impl Named for Service {
     const NAME: &'static str = "NAME";
 
     fn check(name: &str) -> Result<(), Wrong> {
-        // What the engine allows in a container's name; others could never be met.
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if (1..=255).contains(&name.len()) && name.chars().all(fits) {
-            return Ok(());
+        ServiceWord::parse(name)
+            .map(drop)
+            .map_err(|what| Wrong::new("this cannot be the name of a service", what.right))
+    }
+}
+
+/// A name that labels can say: no dots, which would end it there.
+fn short_name(name: &str, what: &str, example: &str) -> Result<(), Wrong> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if (1..=64).contains(&name.len()) && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Wrong::new(
+        format!("this cannot be the name of {what}"),
+        format!("1 to 64 letters, digits, _ and - would be right, as in {example}"),
+    ))
+}
+
+/// How the check of the short form is called.
+pub(super) const HEALTH: &str = "health";
+
+impl Named for Check {
+    const NAME: &'static str = "CHECK";
+
+    fn check(name: &str) -> Result<(), Wrong> {
+        if name == HEALTH {
+            return Err(Wrong::new(
+                "the check called health has a section of its own",
+                "[defaults.health] or [services.NAME.health] would be right, without `checks`",
+            ));
         }
-        Err(Wrong::new(
-            "this cannot be the name of a service",
-            "the container's name would be right, or PROJECT-SERVICE for Compose, or its label backstop.service",
-        ))
+        short_name(name, "a check", "ready")
+    }
+}
+
+impl Named for Dependency {
+    const NAME: &'static str = "DEPENDENCY";
+
+    fn check(name: &str) -> Result<(), Wrong> {
+        short_name(name, "a dependency", "db")
     }
 }
 
@@ -189,15 +450,7 @@ impl Named for RuleRow {
     const NAME: &'static str = "ROW";
 
     fn check(name: &str) -> Result<(), Wrong> {
-        let rows: Vec<String> = Rule::matrix().into_iter().map(|row| row.name).collect();
-        if rows.iter().any(|row| row == name) {
-            return Ok(());
-        }
-        let near = super::nearest::nearest(name, rows.iter().map(String::as_str));
-        let right = match near {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("the rows are {}", rows.join(", ")),
-        };
-        Err(Wrong::new("there is no such row in the decision matrix", right))
+        // Whether the matrix has such a row is judged where it is known whether this one adds it.
+        short_name(name, "a row", "checkout_slow")
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn layer(labels: &BTreeMap<String, String>, findings: &mut Findings) 
 
 /// One of the labels that are no settings, almost.
 fn misspelt(key: &str) -> Option<&'static str> {
-    let Shape::Table(keys) = Service::SHAPE else {
+    let Shape::Table { keys, .. } = Service::SHAPE else {
         return None;
     };
     let names = OTHERS.map(|other| &other[PREFIX.len()..]);

@@ -60,6 +60,7 @@ impl Sources {
 
 /// All layers that could be read, the lowest first.
 pub(super) struct Layers {
+    /// The first is what is shipped.
     pub(super) nodes: Vec<Node>,
     /// The files among them.
     pub(super) files: Vec<PathBuf>,
@@ -210,8 +211,8 @@ fn environment(variables: &[(String, String)], problems: &mut Vec<Problem>) -> N
 
 fn top() -> &'static [super::schema::Key] {
     match Settings::SHAPE {
-        Shape::Table(keys) => keys,
-        Shape::Leaf { .. } | Shape::Map { .. } => &[],
+        Shape::Table { keys, .. } => keys,
+        Shape::Leaf { .. } | Shape::List { .. } | Shape::Map { .. } => &[],
     }
 }
 
@@ -224,7 +225,7 @@ fn meant(name: &str) -> Option<String> {
     // With one underscore between section and key, where two must be.
     let with_one = top().iter().find_map(|section| {
         let key = name.strip_prefix(section.name)?.strip_prefix('_')?;
-        let Shape::Table(keys) = section.shape else {
+        let Shape::Table { keys, .. } = section.shape else {
             return None;
         };
         let key = keys.iter().find(|inner| inner.name == key)?;

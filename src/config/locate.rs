@@ -33,6 +33,11 @@ impl Places {
         });
     }
 
+    /// Where a key was set last, if it was.
+    pub(super) fn of(&self, path: &[String]) -> Option<&Place> {
+        self.0.get(path)
+    }
+
     /// A clash as a problem, at the first of its keys that a person set. `service` is the section it was found
     /// in; without one it was found in the whole.
     pub(super) fn problem(&self, service: Option<&str>, clash: Clash) -> Problem {

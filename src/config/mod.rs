@@ -9,41 +9,54 @@
 //! is never half used: [`load`] gives settings that hold, or all the problems. Nothing here ever shows a secret.
 //!
 //! In reading order: one layer as typed ([`tree`], [`syntax`], [`layers`]), the keys ([`file`], [`values`]) and
-//! the walk that finds mistakes ([`schema`]), what depends on several keys ([`resolve`]), and what comes out
-//! ([`settings`], [`problem`]).
+//! the walk that finds mistakes ([`schema`]), what depends on several keys ([`resolve`]: [`checks`], [`sources`],
+//! [`rules`]), and what comes out ([`settings`], [`problem`], [`warnings`]).
 
+mod checks;
 mod effective;
 mod file;
 mod labels;
 mod layers;
 mod locate;
 mod nearest;
+mod numbers;
 mod problem;
+mod requests;
 mod resolve;
+mod rules;
 mod schema;
 mod secret;
+mod series;
 mod settings;
+mod sources;
 mod syntax;
 mod tree;
 mod values;
+mod warnings;
+mod words;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use effective::Changed;
 pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SERVICE};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
-pub use settings::{ApiSettings, EngineSettings, LogSettings, NotifySettings, Settings, WebhookSettings};
+pub use settings::{
+    ApiSettings, EngineSettings, FlightSettings, LogSettings, NotifySettings, Settings, WebhookSettings,
+};
 
 use file::File;
 use locate::Places;
 use problem::Wrong;
-use resolve::{Clash, resolve};
+use resolve::{Clash, Context, resolve};
 use schema::{Findings, Setting};
-use values::{Enroll, SecretFile, SecretUrl, Token};
+use values::{SecretFile, SecretUrl, Token};
+use words::Enroll;
 
 use crate::core::settings::{FleetSettings, Mode};
 use crate::telemetry::LogFormat;
@@ -63,16 +76,16 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
         places.add(&node);
         nodes.push(node);
     }
-    let merged = merge(nodes).map_err(|problem| Problems::of(vec![problem]))?;
+    let merged = merge(nodes, &places).map_err(|problem| Problems::of(vec![problem]))?;
     // With a layer missing, half a pair would look like a mistake.
     if !layers.incomplete {
-        check_services(&merged, &places, &mut findings);
+        check_services(&merged, sources.credentials(), &places, &mut findings);
     }
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
     if !findings.problems.is_empty() {
         return Err(Problems::of(findings.problems));
     }
-    Ok(settings(merged, secrets, places, layers.files))
+    Ok(settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files))
 }
 
 /// A layer as the `config` crate wants it. Its values may be secrets.
@@ -97,34 +110,62 @@ impl config::Source for Layer {
 
 /// All layers over each other.
 struct Merged {
+    /// What people said. What is shipped is what settings are by default, which a test compares.
     typed: File,
-    /// The same for people, without secrets.
+    /// Everything, for people, without secrets.
     shown: serde_json::Value,
+    changed: Vec<Changed>,
+    /// Keys of secrets that stand in the open, and where.
+    open_secrets: Vec<(String, String)>,
 }
 
-fn merge(nodes: Vec<tree::Node>) -> Result<Merged, Problem> {
+fn merge(nodes: Vec<tree::Node>, places: &Places) -> Result<Merged, Problem> {
     // The walk has left nothing that could fail here; if it did, that is our mistake, and said as one.
     let failed = |error: &dyn std::fmt::Display| {
         let wrong = format!("the layers cannot be merged: {error}");
         Problem::new("", "", Wrong::new(wrong, "this is a mistake in Backstop: please report it"))
     };
-    let mut builder = config::Config::builder();
-    for node in nodes {
-        let table = config::Value::from(node).into_table().map_err(|error| failed(&error))?;
-        builder = builder.add_source(Layer(table));
-    }
-    let all = builder.build().map_err(|error| failed(&error))?;
-    let typed = serde_path_to_error::deserialize(all.clone()).map_err(|error| failed(&error))?;
-    let raw = serde_json::Value::deserialize(all).map_err(|error| failed(&error))?;
-    Ok(Merged { typed, shown: effective::show(raw) })
+    let build = |nodes: Vec<tree::Node>| {
+        let mut builder = config::Config::builder();
+        for node in nodes {
+            let table = config::Value::from(node).into_table().map_err(|error| failed(&error))?;
+            builder = builder.add_source(Layer(table));
+        }
+        builder.build().map_err(|error| failed(&error))
+    };
+    let mut nodes = nodes;
+    let own = build(nodes.split_off(1.min(nodes.len())))?;
+    let shipped = serde_json::Value::deserialize(build(nodes)?).map_err(|error| failed(&error))?;
+    let typed = serde_path_to_error::deserialize(own.clone()).map_err(|error| failed(&error))?;
+    let own = serde_json::Value::deserialize(own).map_err(|error| failed(&error))?;
+    let mut open = Vec::new();
+    effective::in_the_open(&own, File::SHAPE, &mut Vec::new(), &mut open);
+    let located = |path: &Vec<String>| {
+        let place = places.of(path).map_or_else(String::new, ToString::to_string);
+        (tree::dotted(path), place)
+    };
+    Ok(Merged {
+        typed,
+        changed: effective::changed(&shipped, &own, places),
+        open_secrets: open.iter().map(located).collect(),
+        shown: effective::show(shipped, own),
+    })
+}
+
+/// The names of all checks that are spoken of.
+fn names_of_checks(typed: &File) -> BTreeSet<String> {
+    let services = typed.services.iter().flat_map(|services| services.values());
+    typed.defaults.iter().chain(services).flat_map(checks::names).collect()
 }
 
 /// Judges `[defaults]` and each `[services.NAME]` over it.
-fn check_services(merged: &Merged, places: &Places, findings: &mut Findings) {
+fn check_services(merged: &Merged, credentials: Option<&Path>, places: &Places, findings: &mut Findings) {
     let defaults = merged.typed.defaults.clone().unwrap_or_default();
-    let (_, of_all) = resolve(&[&defaults]);
+    let checks = names_of_checks(&merged.typed);
+    let context = Context { service: None, credentials, checks: &checks };
+    let (_, of_all) = resolve(&[&defaults], context);
     for (name, service) in merged.typed.services.iter().flatten() {
-        let (_, clashes) = resolve(&[&defaults, service]);
+        let (_, clashes) = resolve(&[&defaults, service], Context { service: Some(name), ..context });
         for clash in clashes {
             // Said once, for all.
             if !of_all.contains(&clash) {
@@ -143,16 +184,15 @@ fn report(service: Option<&str>, clash: Clash, places: &Places, findings: &mut F
         Some(service) => vec![vec!["services", service], vec!["defaults"]],
         None => vec![Vec::new()],
     };
-    let wrong_already = clash.keys.iter().any(|key| {
-        above.iter().any(|above| {
-            let path: Vec<&str> = above.iter().copied().chain(key.split('.')).collect();
-            findings
-                .removed
-                .iter()
-                .any(|removed| path.starts_with(&removed.iter().map(String::as_str).collect::<Vec<_>>()))
+    // Paths below the service, of what was taken out of it or of [defaults].
+    let below = |removed: &Vec<String>| {
+        above.iter().find_map(|above| {
+            let rest = removed.get(above.len()..)?;
+            above.iter().zip(removed).all(|(a, b)| a == b).then(|| rest.to_vec())
         })
-    });
-    if !wrong_already {
+    };
+    let removed: Vec<Vec<String>> = findings.removed.iter().filter_map(below).collect();
+    if !clash.depends_on(&removed) {
         findings.problems.push(places.problem(service, clash));
     }
 }
@@ -160,6 +200,7 @@ fn report(service: Option<&str>, clash: Clash, places: &Places, findings: &mut F
 /// The secrets, wherever they were given.
 struct Secrets {
     token: Option<SecretString>,
+    hook_token: Option<SecretString>,
     webhook: Option<SecretString>,
 }
 
@@ -196,6 +237,12 @@ impl Secrets {
                 ["api.token", "api.token_file"],
                 |file, credentials| secret::read::<Token>(file, credentials).map(|token| token.0),
             ),
+            hook_token: either(
+                api.hook_token.map(|token| token.0),
+                api.hook_token_file.as_ref(),
+                ["api.hook_token", "api.hook_token_file"],
+                |file, credentials| secret::read::<Token>(file, credentials).map(|token| token.0),
+            ),
             webhook: either(
                 webhook.url.map(|url| url.0),
                 webhook.url_file.as_ref(),
@@ -208,26 +255,25 @@ impl Secrets {
 
 type ReadSecret = fn(&SecretFile, Option<&Path>) -> Result<SecretString, Wrong>;
 
-/// The settings. What is missing although the shipped defaults have it was refused above; the values that stand
-/// in for it are the shipped ones.
-fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf>) -> Settings {
-    let File { environment, mode, enroll, state_dir, log, engine, api, fleet, defaults, services, notify } =
-        merged.typed;
-    let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
-    let (api, fleet) = (api.unwrap_or_default(), fleet.unwrap_or_default());
-    let webhook = notify.and_then(|notify| notify.webhook).unwrap_or_default();
-    let base = FleetSettings::default();
+/// The settings. What nobody said is as shipped, which a test compares.
+fn settings(
+    merged: Merged,
+    secrets: Secrets,
+    places: Places,
+    credentials: Option<PathBuf>,
+    files: Vec<PathBuf>,
+) -> Settings {
+    let checks = names_of_checks(&merged.typed);
+    let typed = merged.typed;
+    let (log, engine) = (typed.log.unwrap_or_default(), typed.engine.unwrap_or_default());
+    let api = typed.api.unwrap_or_default();
+    let webhook = typed.notify.and_then(|notify| notify.webhook).unwrap_or_default();
+    let state_dir = typed.state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0);
     Settings {
-        fleet: FleetSettings {
-            environment: environment.map_or(base.environment, |name| name.0),
-            engine_settle: fleet.engine_settle.map_or(base.engine_settle, |span| span.0),
-            one_at_a_time: fleet.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
-            breaker_rollbacks: fleet.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
-            breaker_window: fleet.breaker_window.map_or(base.breaker_window, |span| span.0),
-            self_check: base.self_check,
-        },
-        mode: mode.unwrap_or(Mode::Act),
-        state_dir: state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0),
+        fleet: fleet(typed.environment, typed.fleet.unwrap_or_default()),
+        mode: typed.mode.unwrap_or(Mode::Act),
+        flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
+        state_dir,
         log: LogSettings {
             level: log.level.map_or_else(|| "info".into(), |level| level.0),
             format: log.format.unwrap_or(LogFormat::Auto),
@@ -240,6 +286,7 @@ fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf
         api: ApiSettings {
             listen: api.listen.map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
             token: secrets.token,
+            hook_token: secrets.hook_token,
         },
         notify: NotifySettings {
             webhook: secrets.webhook.map(|url| WebhookSettings {
@@ -247,12 +294,38 @@ fn settings(merged: Merged, secrets: Secrets, places: Places, files: Vec<PathBuf
                 timeout: webhook.timeout.map_or(Duration::from_secs(10), |span| span.0),
             }),
         },
-        enroll: enroll.unwrap_or(Enroll::Labelled),
-        defaults: defaults.unwrap_or_default(),
-        services: services.unwrap_or_default(),
+        enroll: typed.enroll.unwrap_or(Enroll::Labelled),
+        defaults: typed.defaults.unwrap_or_default(),
+        services: typed.services.unwrap_or_default(),
+        checks,
+        credentials,
         places,
         effective: merged.shown,
+        changed: merged.changed,
+        open_secrets: merged.open_secrets,
         files,
+    }
+}
+
+fn fleet(environment: Option<values::Name>, typed: file::Fleet) -> FleetSettings {
+    let base = FleetSettings::default();
+    FleetSettings {
+        environment: environment.map_or(base.environment, |name| name.0),
+        engine_settle: typed.engine_settle.map_or(base.engine_settle, |span| span.0),
+        one_at_a_time: typed.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
+        breaker_rollbacks: typed.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
+        breaker_window: typed.breaker_window.map_or(base.breaker_window, |span| span.0),
+        self_check: typed.self_check.map_or(base.self_check, |addresses| addresses.0),
+    }
+}
+
+/// Half a gibibyte: about a week of ten services. A week: long enough to ask what happened last Monday.
+fn flight(typed: &file::Flight, state_dir: &Path) -> FlightSettings {
+    FlightSettings {
+        enabled: typed.enabled.unwrap_or(true),
+        max_bytes: typed.size.map_or(512 * numbers::MEBI, |size| size.0),
+        max_age: typed.age.map_or(Duration::from_secs(7 * 24 * 60 * 60), |span| span.0),
+        directory: state_dir.join("flight"),
     }
 }
 

@@ -17,16 +17,63 @@ pub(super) enum Shape {
         secret: bool,
     },
     /// A table of these keys and no others.
-    Table(&'static [Key]),
+    Table {
+        keys: &'static [Key],
+        /// Where the same thing can be said in several ways: each group is one such choice.
+        choices: &'static [&'static [Way]],
+    },
+    /// A list of tables.
+    List {
+        /// What each item is.
+        of: &'static Self,
+        /// The most items.
+        most: usize,
+    },
     /// A table whose keys are names.
     Map {
         /// What each name leads to.
         of: &'static Self,
-        /// What is wrong with a name, if it is.
-        check: fn(&str) -> Result<(), Wrong>,
-        /// How a name is called in messages: `NAME`.
-        name: &'static str,
+        names: Names,
     },
+}
+
+/// What the names of a map are.
+pub(super) struct Names {
+    /// What is wrong with a name, if it is.
+    pub(super) check: fn(&str) -> Result<(), Wrong>,
+    /// How a name is called in messages: `NAME`.
+    pub(super) called: &'static str,
+    /// Whether a value under this name must not be shown.
+    pub(super) private: fn(&str) -> bool,
+    /// Names may have dots and capital letters in them, which labels and variables cannot say.
+    pub(super) odd: bool,
+}
+
+/// One of several ways to say a thing.
+pub(super) struct Way {
+    /// Any of these keys chooses this way.
+    pub(super) leads: &'static [&'static str],
+    /// What can be said besides.
+    pub(super) with: &'static [&'static str],
+}
+
+impl Way {
+    /// Whether a key belongs to it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.leads.contains(&key) || self.with.contains(&key)
+    }
+}
+
+/// The keys that a lower layer gives up because the higher one, which `has` some keys, speaks of it in another way.
+pub(super) fn given_up(
+    choices: &'static [&'static [Way]],
+    has: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &'static str> {
+    choices.iter().flat_map(move |ways| {
+        let chosen = ways.iter().find(|way| way.leads.iter().any(|key| has(key)));
+        let all = ways.iter().flat_map(|way| way.leads.iter().chain(way.with));
+        all.copied().filter(move |key| chosen.is_some_and(|way| !way.has(key)))
+    })
 }
 
 /// One key of a table.
@@ -55,7 +102,10 @@ pub(super) fn over<T: Setting>(lower: Option<T>, higher: Option<T>) -> Option<T>
 }
 
 impl<T: Setting + Named> Setting for BTreeMap<String, T> {
-    const SHAPE: &'static Shape = &Shape::Map { of: T::SHAPE, check: T::check, name: T::NAME };
+    const SHAPE: &'static Shape = &Shape::Map {
+        of: T::SHAPE,
+        names: Names { check: T::check, called: T::NAME, private: T::private, odd: T::ODD },
+    };
 
     fn under(mut self, higher: Self) -> Self {
         for (name, value) in higher {
@@ -69,8 +119,22 @@ impl<T: Setting + Named> Setting for BTreeMap<String, T> {
 /// What a map's names are.
 pub(super) trait Named {
     const NAME: &'static str;
+    /// See [`Names::odd`].
+    const ODD: bool = false;
 
     fn check(name: &str) -> Result<(), Wrong>;
+
+    /// See [`Names::private`].
+    fn private(_name: &str) -> bool {
+        false
+    }
+}
+
+/// The most steps of a check: a log-in takes two or three.
+pub(super) const STEPS_MAX: usize = 10;
+
+impl Setting for Vec<super::file::Step> {
+    const SHAPE: &'static Shape = &Shape::List { of: super::file::Step::SHAPE, most: STEPS_MAX };
 }
 
 /// What the walk found besides the layer without its mistakes.
@@ -105,37 +169,90 @@ impl Walk<'_> {
                     None
                 }
             },
-            Shape::Table(_) | Shape::Map { .. } => {
-                let place = node.place;
-                let entries = match node.value {
-                    Value::Table(entries) => entries,
-                    // In YAML, a section whose every line is commented out.
-                    Value::Null => Vec::new(),
-                    Value::Text(_)
-                    | Value::Loose(_)
-                    | Value::Integer(_)
-                    | Value::Float(_)
-                    | Value::Bool(_)
-                    | Value::Date(_)
-                    | Value::List(_) => {
-                        let what =
-                            Wrong::new("is a section and has no value itself", example(shape, path, &place));
-                        self.refuse(&place, path, what);
-                        return None;
-                    }
-                };
-                let entries =
-                    entries.into_iter().filter_map(|entry| self.entry(entry, shape, path)).collect();
-                Some(Node { place, value: Value::Table(entries) })
-            }
+            Shape::List { of, most } => self.list(node, of, *most, path),
+            Shape::Table { .. } | Shape::Map { .. } => self.section(node, shape, path),
         }
+    }
+
+    fn section(&mut self, node: Node, shape: &Shape, path: &mut Vec<String>) -> Option<Node> {
+        let place = node.place;
+        if let (Shape::Map { names: Names { odd: true, .. }, .. }, Place::Label(_) | Place::Variable(_)) =
+            (shape, &place)
+        {
+            self.refuse(&place, path, in_a_file());
+            return None;
+        }
+        let entries = match node.value {
+            Value::Table(entries) => entries,
+            // In YAML, a section whose every line is commented out.
+            Value::Null => Vec::new(),
+            Value::Text(_)
+            | Value::Loose(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Bool(_)
+            | Value::Date(_)
+            | Value::List(_) => {
+                let what = Wrong::new("is a section and has no value itself", example(shape, path, &place));
+                self.refuse(&place, path, what);
+                return None;
+            }
+        };
+        let entries = entries.into_iter().filter_map(|entry| self.entry(entry, shape, path)).collect();
+        Some(Node { place, value: Value::Table(entries) })
+    }
+
+    fn list(&mut self, node: Node, of: &Shape, most: usize, path: &mut Vec<String>) -> Option<Node> {
+        let place = node.place;
+        let items = match (node.value, &place) {
+            (_, Place::Label(_) | Place::Variable(_)) => {
+                self.refuse(&place, path, in_a_file());
+                return None;
+            }
+            (Value::List(items), _) if (1..=most).contains(&items.len()) => items,
+            (Value::List(items), _) => {
+                let what =
+                    Wrong::new(format!("has {} items", items.len()), format!("1 to {most} would be right"));
+                self.refuse(&place, path, what);
+                return None;
+            }
+            (
+                Value::Text(_)
+                | Value::Loose(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Bool(_)
+                | Value::Date(_)
+                | Value::Null
+                | Value::Table(_),
+                _,
+            ) => {
+                let what =
+                    Wrong::new("is not a list", "a list of tables would be right, as in [{...}, {...}]");
+                self.refuse(&place, path, what);
+                return None;
+            }
+        };
+        let expected = items.len();
+        let mut right = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            path.push(index.to_string());
+            right.extend(self.value(item, of, path));
+            path.pop();
+        }
+        // Without one of its items it would be another list; the item's own problem says why.
+        if right.len() < expected {
+            self.findings.removed.push(path.clone());
+            return None;
+        }
+        Some(Node { place, value: Value::List(right) })
     }
 
     fn entry(&mut self, entry: Entry, shape: &Shape, path: &mut Vec<String>) -> Option<Entry> {
         path.push(entry.name.clone());
         let inner = match shape {
-            Shape::Leaf { .. } => None,
-            Shape::Table(keys) => {
+            Shape::Leaf { .. } | Shape::List { .. } => None,
+            Shape::Table { keys, .. } => {
                 let key = keys.iter().find(|key| key.name == entry.name);
                 if key.is_none() {
                     let what = self.unknown(&entry, keys, path);
@@ -143,7 +260,7 @@ impl Walk<'_> {
                 }
                 key.map(|key| key.shape)
             }
-            Shape::Map { of, check, .. } => match check(&entry.name) {
+            Shape::Map { of, names } => match (names.check)(&entry.name) {
                 Ok(()) => Some(*of),
                 Err(what) => {
                     self.refuse(&entry.place, path, what);
@@ -177,15 +294,29 @@ impl Walk<'_> {
         let mut homes = Vec::new();
         homes_of(&entry.name, self.root, &mut Vec::new(), &mut homes);
         if !homes.is_empty() {
-            let homes: Vec<_> = homes.iter().map(|path| spelled_for(&entry.place, path)).collect();
+            // A service takes what [defaults] takes, and so do its parts each other: the first ones say enough.
+            let more = if homes.len() > HOMES_SHOWN { ", among others" } else { "" };
+            let homes = homes.iter().take(HOMES_SHOWN).map(|path| spelled_for(&entry.place, path));
+            let homes: Vec<_> = homes.collect();
             return Wrong::new(
                 "there is no such setting here",
-                format!("it belongs at {}", homes.join(" or ")),
+                format!("it belongs at {}{more}", homes.join(" or ")),
             );
         }
         let valid: Vec<_> = names().collect();
         Wrong::new("there is no such setting", format!("here can be: {}", valid.join(", ")))
     }
+}
+
+/// So many places are named where a misplaced key would be right.
+const HOMES_SHOWN: usize = 3;
+
+/// What is said of what labels and variables cannot express.
+fn in_a_file() -> Wrong {
+    Wrong::new(
+        "cannot be said by a label or a variable, which are flat and without capital letters or dots in names",
+        "set it in a file, as in [services.NAME] of conf.d/NAME.toml",
+    )
 }
 
 /// How a key of the section is set.
@@ -195,9 +326,9 @@ fn example(shape: &Shape, path: &[String], place: &Place) -> String {
     }
     let mut path = path.to_vec();
     match shape {
-        Shape::Leaf { .. } => {}
-        Shape::Table(keys) => path.extend(keys.first().map(|key| key.name.to_owned())),
-        Shape::Map { name, .. } => path.push((*name).to_owned()),
+        Shape::Leaf { .. } | Shape::List { .. } => {}
+        Shape::Table { keys, .. } => path.extend(keys.first().map(|key| key.name.to_owned())),
+        Shape::Map { names, .. } => path.push(names.called.to_owned()),
     }
     format!("set what is in it, as in {}", spelled_for(place, &path))
 }
@@ -215,7 +346,8 @@ fn spelled_for(place: &Place, path: &[String]) -> String {
 fn homes_of(name: &str, shape: &Shape, path: &mut Vec<String>, homes: &mut Vec<Vec<String>>) {
     match shape {
         Shape::Leaf { .. } => {}
-        Shape::Table(keys) => {
+        Shape::List { of, .. } => homes_of(name, of, path, homes),
+        Shape::Table { keys, .. } => {
             for key in *keys {
                 path.push(key.name.to_owned());
                 if key.name == name {
@@ -225,8 +357,8 @@ fn homes_of(name: &str, shape: &Shape, path: &mut Vec<String>, homes: &mut Vec<V
                 path.pop();
             }
         }
-        Shape::Map { of, name: any, .. } => {
-            path.push((*any).to_owned());
+        Shape::Map { of, names } => {
+            path.push(names.called.to_owned());
             homes_of(name, of, path, homes);
             path.pop();
         }
@@ -238,15 +370,16 @@ fn homes_of(name: &str, shape: &Shape, path: &mut Vec<String>, homes: &mut Vec<V
 pub(super) fn leaves(shape: &Shape, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, bool)>) {
     match shape {
         Shape::Leaf { secret, .. } => found.push((path.clone(), *secret)),
-        Shape::Table(keys) => {
+        Shape::List { of, .. } => leaves(of, path, found),
+        Shape::Table { keys, .. } => {
             for key in *keys {
                 path.push(key.name.to_owned());
                 leaves(key.shape, path, found);
                 path.pop();
             }
         }
-        Shape::Map { of, name, .. } => {
-            path.push((*name).to_owned());
+        Shape::Map { of, names } => {
+            path.push(names.called.to_owned());
             leaves(of, path, found);
             path.pop();
         }

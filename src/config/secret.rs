@@ -27,7 +27,8 @@ pub(super) fn read<T: Parse>(file: &SecretFile, credentials: Option<&Path>) -> R
     })
 }
 
-fn locate(name: &str, credentials: Option<&Path>) -> Result<PathBuf, Wrong> {
+/// The path of a file by its name.
+pub(super) fn locate(name: &str, credentials: Option<&Path>) -> Result<PathBuf, Wrong> {
     let path = Path::new(name);
     if path.is_absolute() {
         return Ok(path.to_owned());

@@ -1,7 +1,7 @@
 //! The settings that hold: validated, complete, and the only thing that the rest of the program sees. Made by
 //! [`load`](super::load); never changed, only replaced by the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +9,13 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::effective::Changed;
 use super::file::Service;
 use super::labels::{self, Wish};
 use super::locate::Places;
+use super::resolve::Context;
 use super::schema::Findings;
-use super::values::Enroll;
+use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
 use crate::telemetry::LogFormat;
@@ -35,12 +37,35 @@ pub struct Settings {
     pub api: ApiSettings,
     /// Where announcements go.
     pub notify: NotifySettings,
+    /// What is kept of everything that was seen.
+    pub flight: FlightSettings,
     pub(super) enroll: Enroll,
+    /// `[defaults]`, as far as people said anything: what is shipped is what settings are by default.
     pub(super) defaults: Service,
     pub(super) services: BTreeMap<String, Service>,
+    /// The names of all checks.
+    pub(super) checks: BTreeSet<String>,
+    /// Where systemd put credentials.
+    pub(super) credentials: Option<PathBuf>,
     pub(super) places: Places,
     pub(super) effective: serde_json::Value,
+    pub(super) changed: Vec<Changed>,
+    /// Keys of secrets that stand in the open, and where.
+    pub(super) open_secrets: Vec<(String, String)>,
     pub(super) files: Vec<PathBuf>,
+}
+
+/// The flight record: every input of the core, so that what was decided can be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlightSettings {
+    /// Whether it is kept.
+    pub enabled: bool,
+    /// It takes at most so much disk space; the oldest part goes first.
+    pub max_bytes: u64,
+    /// What is older goes.
+    pub max_age: Duration,
+    /// Where it is: `flight` in the state directory.
+    pub directory: PathBuf,
 }
 
 /// How the program logs.
@@ -70,6 +95,8 @@ pub struct ApiSettings {
     pub listen: SocketAddr,
     /// What operators show; without one their actions are refused.
     pub token: Option<SecretString>,
+    /// What senders of alerts show, who must not be operators; without one alerts are refused.
+    pub hook_token: Option<SecretString>,
 }
 
 /// Where announcements go.
@@ -134,10 +161,14 @@ impl Settings {
         })?;
         let mut layers = vec![&self.defaults, &from_labels];
         layers.extend(self.services.get(service.as_str()));
-        let (mut settings, clashes) = super::resolve::resolve(&layers);
-        let removed: Vec<_> = findings.removed.iter().map(|path| path.join(".")).collect();
+        let context = Context {
+            service: Some(service.as_str()),
+            credentials: self.credentials.as_deref(),
+            checks: &self.checks,
+        };
+        let (mut settings, clashes) = super::resolve::resolve(&layers, context);
         for clash in clashes {
-            if !clash.keys.iter().any(|key| removed.contains(key)) {
+            if !clash.depends_on(&findings.removed) {
                 findings.problems.push(places.problem(Some(service.as_str()), clash));
             }
         }
@@ -153,6 +184,16 @@ impl Settings {
     /// All settings as they hold, in the shape of the file, each named service complete; without secrets.
     pub fn effective(&self) -> serde_json::Value {
         self.effective.clone()
+    }
+
+    /// The settings that are not as shipped, and where each was set; in the order of the file.
+    pub fn changed(&self) -> &[Changed] {
+        &self.changed
+    }
+
+    /// What is right and may yet not be meant, each a sentence. Looks whether the files that are named can be read.
+    pub fn warnings(&self) -> Vec<String> {
+        super::warnings::warnings(self)
     }
 
     /// The files that were read, in the order in which they were laid over each other.

@@ -16,6 +16,10 @@ const DEEPEST: usize = 16;
 /// So many syntax errors of one file are reported: the later ones are mostly echoes of the first.
 const SYNTAX_ERRORS: usize = 5;
 
+/// What the keys of secrets have in them: addresses that let somebody in, headers, and bodies of log-ins.
+const MAY_BE_SECRET: [&str; 10] =
+    ["token", "url", "header", "auth", "body", "key", "secret", "cookie", "password", "steps"];
+
 /// The two ways to write a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -97,7 +101,12 @@ impl<'a> Source<'a> {
         if !belongs_to_a_key {
             return None;
         }
-        let names_a_secret = |line: &str| ["token", "url"].iter().any(|word| line.contains(word));
+        let names_a_secret = |line: &str| {
+            let line = line.trim().to_ascii_lowercase();
+            let toml = self.format == Format::Toml;
+            let heading = toml && line.starts_with('[') && line.ends_with(']') && !line.contains('=');
+            !heading && MAY_BE_SECRET.iter().any(|word| line.contains(word))
+        };
         // Only where a line shows that the secret ends on it can a later line be no part of it.
         let ends_here = |line: &str| {
             let line = line.trim_end();
@@ -360,6 +369,10 @@ mod tests {
             "[notify]\nwebhook = { url = \"https://hooks/hunter2",
             "token = \"\"\"\nhunter2 = \n",
             "token = [\nhunter2\n",
+            "headers = { Authorization = \"hunter2",
+            "[defaults.health.headers]\nX-Api-Key = \"hunter2\" \"hunter2\"",
+            "body = \'\'\'\nhunter2\n",
+            "steps = [\n{ body = \"x\" },\nhunter2\n",
             "[api]\ntoken = \"hunter2\" \"hunter2\"",
         ] {
             for problem in parse(Format::Toml, "f", text).err().unwrap() {

@@ -6,22 +6,24 @@ use super::*;
 use crate::core::release::ServiceName;
 use crate::core::settings::ServiceSettings;
 use crate::core::settings::{Against, Rule};
-use schema::{Shape, leaves};
+use schema::{Setting, Shape, leaves};
 use syntax::Format;
 
-/// Settings made of the shipped defaults alone.
-fn shipped() -> Settings {
+fn loaded(text: &str) -> Settings {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("empty.toml");
-    std::fs::write(&file, "").unwrap();
+    let file = directory.path().join("backstop.toml");
+    std::fs::write(&file, text).unwrap();
     load(&Sources { file: Some(file), ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// What settings fall back to where no layer says anything.
+/// What the shipped file says, as if a person had said it.
+fn shipped() -> Settings {
+    loaded(layers::SHIPPED)
+}
+
+/// What settings are where nobody says anything.
 fn built_in() -> Settings {
-    let merged = Merged { typed: File::default(), shown: serde_json::Value::Null };
-    let secrets = Secrets { token: None, webhook: None };
-    settings(merged, secrets, Places::default(), Vec::new())
+    loaded("")
 }
 
 fn web() -> ServiceName {
@@ -41,11 +43,26 @@ fn the_shipped_file_says_what_is_built_in() {
     assert_eq!(shipped.enroll, built_in.enroll);
     assert!(shipped.api.token.is_none() && shipped.notify.webhook.is_none());
 
+    assert_eq!(shipped.flight, built_in.flight);
+    assert!(shipped.api.hook_token.is_none());
+    assert_eq!(shipped.changed(), [], "what is shipped is not a change");
+    assert_eq!(shipped.effective(), built_in.effective());
+
     assert_eq!(shipped.service(&web(), &BTreeMap::new()), Ok(ServiceSettings::default()));
-    let labels = BTreeMap::from([("backstop.health.url".to_owned(), "http://web/".to_owned())]);
-    let with_health = shipped.service(&web(), &labels).unwrap();
-    assert!(!with_health.checks.is_empty());
-    assert_eq!(Ok(with_health), built_in.service(&web(), &labels));
+    assert_eq!(built_in.service(&web(), &BTreeMap::new()), Ok(ServiceSettings::default()));
+    // What stands in sections that say not yet what to ask.
+    let labels = [
+        ("backstop.health.url", "http://web/"),
+        ("backstop.metrics.port", "9000"),
+        ("backstop.prometheus.url", "http://prometheus:9090"),
+        ("backstop.prometheus.requests", "sum(increase(a[$window]))"),
+        ("backstop.prometheus.errors", "sum(increase(b[$window]))"),
+        ("backstop.dependencies.db.tcp", "db:5432"),
+    ];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let complete = shipped.service(&web(), &labels).unwrap();
+    assert!(!complete.checks.is_empty() && complete.metrics.is_some() && complete.prometheus.is_some());
+    assert_eq!(Ok(complete), built_in.service(&web(), &labels));
 }
 
 /// The shipped file with its commented settings in force.
@@ -70,31 +87,39 @@ fn every_key_is_in_the_shipped_file_and_valid() {
     let mut keys = Vec::new();
     leaves(File::SHAPE, &mut Vec::new(), &mut keys);
     assert!(keys.len() > 50, "the list of keys is lost");
+    let text = uncommented();
     for (key, _) in keys {
-        // A service has the keys of `[defaults]`, shown there.
-        if key[0] == "services" {
-            continue;
-        }
-        let rows = Rule::matrix();
-        let names = if key.contains(&"ROW".to_owned()) {
-            rows.iter().map(|row| row.name.clone()).collect()
-        } else {
-            vec![String::new()]
+        let last = key.last().unwrap().as_str();
+        let shown = match key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            // A service has the keys of `[defaults]`, shown there; so have checks and dependencies those of `health`.
+            ["services", ..] | ["defaults", "checks", ..] => true,
+            ["defaults", "dependencies", _, first, ..] if first != "service" => true,
+            // Steps are one line, whose keys are those of a request.
+            ["defaults", "health", "steps", "capture", ..] => text.contains(" capture = {"),
+            ["defaults", "health", "steps", ..] => true,
+            // Only rows that people add have these; the table above the rows tells of them.
+            ["defaults", "rules", _, "condition"] => text.contains("\n# Rows of your own have a `condition`"),
+            ["defaults", "rules", _, "only"] => text.contains("\n# only "),
+            ["defaults", "rules", _, _] => Rule::matrix().iter().all(|row| {
+                let needless = match last {
+                    "within" => row.within.is_zero(),
+                    "against" | "floor" => row.against == Against::Absolute,
+                    _ => false,
+                };
+                needless || is_present(&present, &["defaults", "rules", &row.name, last])
+            }),
+            ref path => is_present(&present, path),
         };
-        for name in names {
-            let counted = rows.iter().any(|row| row.name == name && !row.within.is_zero());
-            if key.last().unwrap() == "within" && !counted {
-                continue;
-            }
-            let relative = rows.iter().any(|row| row.name == name && row.against == Against::Baseline);
-            if ["against", "floor"].contains(&key.last().unwrap().as_str()) && !relative {
-                continue;
-            }
-            let path: Vec<_> =
-                key.iter().map(|part| if part == "ROW" { name.clone() } else { part.clone() }).collect();
-            assert!(present.contains(&path), "config/backstop.toml lacks {}", tree::dotted(&path));
-        }
+        assert!(shown, "config/backstop.toml lacks {}", tree::dotted(&key));
     }
+}
+
+/// Whether a path is there; a name in capital letters stands for any.
+fn is_present(present: &[Vec<String>], path: &[&str]) -> bool {
+    present.iter().any(|there| {
+        let any = |name: &str| name.chars().all(|c| c.is_ascii_uppercase());
+        there.len() == path.len() && there.iter().zip(path).all(|(there, name)| any(name) || there == name)
+    })
 }
 
 #[test]
@@ -121,16 +146,36 @@ fn exactly_what_is_secret_is_marked_secret() {
     leaves(File::SHAPE, &mut Vec::new(), &mut keys);
     let secret: Vec<_> =
         keys.iter().filter(|(_, secret)| *secret).map(|(key, _)| tree::dotted(key)).collect();
-    assert_eq!(secret, ["api.token", "notify.webhook.url"]);
+    let bodies: Vec<_> = secret.iter().filter(|key| key.ends_with(".body")).collect();
+    assert_eq!(
+        bodies.len(),
+        12,
+        "of checks, of their steps, of dependencies, of defaults and of services: {bodies:?}"
+    );
+    let others: Vec<_> = secret.iter().filter(|key| !key.ends_with(".body")).collect();
+    assert_eq!(others, ["api.token", "api.hook_token", "notify.webhook.url"]);
 }
 
 #[test]
 fn a_services_section_takes_what_defaults_take() {
-    let Shape::Table(keys) = File::SHAPE else { panic!("no table") };
+    let Shape::Table { keys, .. } = File::SHAPE else { panic!("no table") };
     let shape = |name: &str| keys.iter().find(|key| key.name == name).unwrap().shape;
     let Shape::Map { of, .. } = shape("services") else { panic!("no map") };
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    leaves(shape("defaults"), &mut Vec::new(), &mut left);
-    leaves(of, &mut Vec::new(), &mut right);
-    assert_eq!(left, right);
+    assert_eq!(below(shape("defaults")), below(of));
+}
+
+fn below(shape: &'static Shape) -> Vec<(Vec<String>, bool)> {
+    let mut found = Vec::new();
+    leaves(shape, &mut Vec::new(), &mut found);
+    found
+}
+
+#[test]
+fn checks_and_dependencies_take_what_health_takes() {
+    let check = below(file::Check::SHAPE);
+    let mut dependency = below(file::Dependency::SHAPE);
+    let service = dependency.iter().position(|(key, _)| key == &["service"]).unwrap();
+    dependency.remove(service);
+    let required = check.iter().filter(|(key, _)| key != &["required"]).cloned().collect::<Vec<_>>();
+    assert_eq!(dependency, required);
 }

@@ -100,15 +100,32 @@ impl Node {
         entries[index].node.insert(rest, place, word)
     }
 
-    /// Calls `visit` with the path and place of every key in the tree, parents first.
+    /// Calls `visit` with the path and place of every key and item in the tree, parents first.
     pub(super) fn each_key(&self, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Place)) {
-        if let Value::Table(entries) = &self.value {
-            for entry in entries {
-                path.push(entry.name.clone());
-                visit(path, &entry.place);
-                entry.node.each_key(path, visit);
-                path.pop();
+        match &self.value {
+            Value::Table(entries) => {
+                for entry in entries {
+                    path.push(entry.name.clone());
+                    visit(path, &entry.place);
+                    entry.node.each_key(path, visit);
+                    path.pop();
+                }
             }
+            Value::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push(index.to_string());
+                    visit(path, &item.place);
+                    item.each_key(path, visit);
+                    path.pop();
+                }
+            }
+            Value::Text(_)
+            | Value::Loose(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Bool(_)
+            | Value::Date(_)
+            | Value::Null => {}
         }
     }
 }

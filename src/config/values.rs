@@ -1,5 +1,6 @@
-//! The types of single settings: how each is read, and what is said when it cannot be. Every number has bounds
-//! here, in its type; what depends on other settings is judged in `resolve.rs`.
+//! The types of settings that are typed as texts: how each is read, and what is said when it cannot be. Every value
+//! has its bounds here, in its type; what depends on other settings is judged in `resolve.rs` and its neighbours.
+//! Numbers, words and what only checks and sources need have files of their own.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,14 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
 
 use super::nearest::nearest;
 use super::problem::Wrong;
-use super::schema::{Setting, Shape};
-use super::tree::{Node, Value};
-use crate::core::settings::{Action, Against, Mode, Redeploy, Severity};
-use crate::telemetry::LogFormat;
+use super::tree::{Node, Place, Value};
 
 /// One second, in the unit of [`Span`]'s bounds.
 pub(super) const SECOND: u64 = 1000;
@@ -34,12 +31,21 @@ pub(super) trait Parse: Sized {
     const RIGHT: &'static str;
     /// Its value must not be shown.
     const SECRET: bool = false;
+    /// It names a file of this host. A label travels with the release that is judged, which must not choose what of
+    /// this host is read, let alone sent away.
+    const OF_HOST: bool = false;
 
     fn parse(text: &str) -> Result<Self, Wrong>;
 }
 
 /// Reads a text that `T` accepts.
-fn read_text<T: Parse>(node: &Node) -> Result<Value, Wrong> {
+pub(super) fn read_text<T: Parse>(node: &Node) -> Result<Value, Wrong> {
+    if T::OF_HOST && matches!(node.place, Place::Label(_)) {
+        return Err(Wrong::new(
+            "cannot be set by a label, because no release may choose which file of this host is read",
+            "set it in Backstop's own configuration, as in [services.NAME] of conf.d/NAME.toml",
+        ));
+    }
     match &node.value {
         Value::Text(text) | Value::Loose(text) => T::parse(text).map(|_| Value::Text(text.clone())),
         Value::Null => Err(Wrong::new("has no value", T::RIGHT)),
@@ -58,20 +64,22 @@ fn read_text<T: Parse>(node: &Node) -> Result<Value, Wrong> {
 /// Implements [`Setting`] and `Deserialize` for types that are typed as texts.
 macro_rules! text_settings {
     ($([$($bounds:tt)*] $type:ty;)*) => {$(
-        impl<$($bounds)*> Setting for $type {
-            const SHAPE: &'static Shape = &Shape::Leaf {
-                read: read_text::<Self>,
-                secret: <Self as Parse>::SECRET,
+        impl<$($bounds)*> $crate::config::schema::Setting for $type {
+            const SHAPE: &'static $crate::config::schema::Shape = &$crate::config::schema::Shape::Leaf {
+                read: $crate::config::values::read_text::<Self>,
+                secret: <Self as $crate::config::values::Parse>::SECRET,
             };
         }
 
-        impl<'de, $($bounds)*> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        impl<'de, $($bounds)*> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
+pub(super) use text_settings;
 
 text_settings! {
     [const FIRST: u64, const LAST: u64] Span<FIRST, LAST>;
@@ -85,6 +93,7 @@ text_settings! {
     [] SecretUrl;
     [] Token;
     [] SecretFile;
+    [] ServiceWord;
 }
 
 /// A time from `FIRST` to `LAST` milliseconds.
@@ -126,6 +135,24 @@ impl Parse for Name {
             format!("{} is not a name", quoted(text)),
             "one line of 1 to 64 characters would be right, as in \"production\"",
         ))
+    }
+}
+
+/// The name of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceWord(pub(super) String);
+
+impl Parse for ServiceWord {
+    const RIGHT: &'static str =
+        "the container's name would be right, or PROJECT-SERVICE for Compose, or its label backstop.service";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // What the engine allows in a container's name; others could never be met.
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if (1..=255).contains(&text.len()) && text.chars().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::new(format!("{} cannot be the name of a service", quoted(text)), Self::RIGHT))
     }
 }
 
@@ -292,218 +319,6 @@ impl Parse for SecretFile {
     }
 }
 
-/// A whole number from `FIRST` to `LAST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Count<const FIRST: u32, const LAST: u32>(pub(super) u32);
-
-impl<const FIRST: u32, const LAST: u32> Setting for Count<FIRST, LAST> {
-    const SHAPE: &'static Shape = &Shape::Leaf { read: read_count::<FIRST, LAST>, secret: false };
-}
-
-fn read_count<const FIRST: u32, const LAST: u32>(node: &Node) -> Result<Value, Wrong> {
-    let right = || format!("a whole number from {FIRST} to {LAST} would be right");
-    let number = match &node.value {
-        Value::Integer(number) => Some(*number),
-        Value::Loose(text) => text.trim().parse().ok(),
-        Value::Text(_)
-        | Value::Float(_)
-        | Value::Bool(_)
-        | Value::Date(_)
-        | Value::Null
-        | Value::List(_)
-        | Value::Table(_) => None,
-    };
-    let Some(number) = number else {
-        return Err(Wrong::new(format!("{} is not a whole number", shown(node)), right()));
-    };
-    if (i64::from(FIRST)..=i64::from(LAST)).contains(&number) {
-        return Ok(Value::Integer(number));
-    }
-    Err(Wrong::new(format!("{number} is out of range"), right()))
-}
-
-/// A positive number.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Number(pub(super) f64);
-
-impl Setting for Number {
-    const SHAPE: &'static Shape = &Shape::Leaf { read: read_number, secret: false };
-}
-
-fn read_number(node: &Node) -> Result<Value, Wrong> {
-    let number = match &node.value {
-        Value::Float(number) => Some(*number),
-        // Nobody's threshold has more than 2^32.
-        Value::Integer(number) => u32::try_from(*number).ok().map(f64::from),
-        Value::Loose(text) => text.trim().parse().ok(),
-        Value::Text(_) | Value::Bool(_) | Value::Date(_) | Value::Null | Value::List(_) | Value::Table(_) => {
-            None
-        }
-    };
-    match number {
-        Some(number) if number.is_finite() && number > 0.0 => Ok(Value::Float(number)),
-        _ => Err(Wrong::new(
-            format!("{} is not a number above zero", shown(node)),
-            "a number would be right, as in 2 or 0.9",
-        )),
-    }
-}
-
-impl Setting for bool {
-    const SHAPE: &'static Shape = &Shape::Leaf { read: read_bool, secret: false };
-}
-
-fn read_bool(node: &Node) -> Result<Value, Wrong> {
-    let bool = match &node.value {
-        Value::Bool(bool) => Some(*bool),
-        Value::Loose(text) => text.trim().parse().ok(),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Float(_)
-        | Value::Date(_)
-        | Value::Null
-        | Value::List(_)
-        | Value::Table(_) => None,
-    };
-    bool.map(Value::Bool).ok_or_else(|| {
-        Wrong::new(
-            format!("{} is neither true nor false", shown(node)),
-            "true or false without quotes would be right",
-        )
-    })
-}
-
-/// The statuses that pass, as inclusive ranges. Kept in the shortest form that means the same as what was typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statuses(pub(super) Vec<(u16, u16)>);
-
-impl Setting for Statuses {
-    const SHAPE: &'static Shape = &Shape::Leaf { read: read_statuses, secret: false };
-}
-
-impl<'de> Deserialize<'de> for Statuses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let texts = Vec::<String>::deserialize(deserializer)?;
-        let ranges: Result<_, _> = texts.iter().map(|text| status_range(text)).collect();
-        ranges.map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// A list of ranges, or one text with commas; becomes a list of texts.
-fn read_statuses(node: &Node) -> Result<Value, Wrong> {
-    let texts: Vec<String> = match &node.value {
-        Value::Text(text) | Value::Loose(text) => {
-            text.split(',').map(|text| text.trim().to_owned()).collect()
-        }
-        Value::Integer(number) => vec![number.to_string()],
-        Value::List(items) => items.iter().map(shown_bare).collect(),
-        Value::Float(_) | Value::Bool(_) | Value::Date(_) | Value::Null | Value::Table(_) => {
-            vec![shown(node)]
-        }
-    };
-    // More ranges than this say nothing that fewer could not.
-    if !(1..=16).contains(&texts.len()) {
-        return Err(Wrong::new(format!("has {} ranges", texts.len()), STATUSES));
-    }
-    for text in &texts {
-        status_range(text)?;
-    }
-    let text_node = |text| Node { place: node.place.clone(), value: Value::Text(text) };
-    Ok(Value::List(texts.into_iter().map(text_node).collect()))
-}
-
-const STATUSES: &str = "statuses from 100 to 599 would be right, as in [\"200-399\", \"404\"]";
-
-fn status_range(text: &str) -> Result<(u16, u16), Wrong> {
-    let wrong = |what: &str| Wrong::new(format!("{} {what}", quoted(text)), STATUSES);
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number =
-        |text: &str| text.trim().parse::<u16>().map_err(|_| wrong("is not a range of HTTP statuses"));
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return Err(wrong("is a range from high to low"));
-    }
-    if first < 100 || last > 599 {
-        return Err(wrong("has statuses that do not exist"));
-    }
-    Ok((first, last))
-}
-
-/// A closed list of words.
-pub(super) trait Words: Copy + 'static {
-    const WORDS: &'static [(&'static str, Self)];
-}
-
-fn read_word<T: Words>(node: &Node) -> Result<Value, Wrong> {
-    let words = || T::WORDS.iter().map(|(word, _)| *word);
-    let (Value::Text(typed) | Value::Loose(typed)) = &node.value else {
-        return Err(Wrong::new(format!("{} is not a word", shown(node)), one_of(words())));
-    };
-    if words().any(|word| word == typed) {
-        return Ok(Value::Text(typed.clone()));
-    }
-    let right = match nearest(typed, words()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => one_of(words()),
-    };
-    Err(Wrong::new(format!("{} is not one of its words", quoted(typed)), right))
-}
-
-fn one_of(words: impl Iterator<Item = &'static str>) -> String {
-    let words: Vec<_> = words.map(|word| format!("{word:?}")).collect();
-    match words.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last} would be right", rest.join(", ")),
-        _ => words.concat(),
-    }
-}
-
-macro_rules! words {
-    ($($type:ty { $($word:literal => $variant:ident),* $(,)? })*) => {$(
-        impl Words for $type {
-            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
-        }
-
-        impl Setting for $type {
-            const SHAPE: &'static Shape = &Shape::Leaf {
-                read: read_word::<Self>,
-                secret: false,
-            };
-        }
-    )*};
-}
-
-words! {
-    Mode { "act" => Act, "dry-run" => DryRun }
-    Redeploy { "watch" => Watch, "refuse" => Refuse }
-    Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
-    Action { "rollback" => Rollback, "evaluate" => Evaluate, "monitor" => Monitor, "off" => Off }
-    Against { "absolute" => Absolute, "baseline" => Baseline }
-    Enroll { "labelled" => Labelled, "all" => All, "named" => Named }
-    LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
-}
-
-impl<'de> Deserialize<'de> for LogFormat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let typed = String::deserialize(deserializer)?;
-        let found = Self::WORDS.iter().find(|(word, _)| *word == typed);
-        found.map(|(_, format)| *format).ok_or_else(|| serde::de::Error::custom("is not a log format"))
-    }
-}
-
-/// Which containers are watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Enroll {
-    /// Those that ask for it by label, and those that the configuration names.
-    Labelled,
-    /// All, except those that refuse by label.
-    All,
-    /// Those that the configuration names, and no other.
-    Named,
-}
-
 /// A duration as people write it.
 pub(super) fn time(span: Duration) -> impl fmt::Display {
     humantime::format_duration(span)
@@ -518,7 +333,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// A value as it was typed.
-fn shown(node: &Node) -> String {
+pub(super) fn shown(node: &Node) -> String {
     match &node.value {
         Value::Text(text) => quoted(text),
         Value::Loose(text) if text.is_empty() => "nothing".into(),
@@ -534,7 +349,7 @@ fn shown(node: &Node) -> String {
 }
 
 /// The same without quotes around texts.
-fn shown_bare(node: &Node) -> String {
+pub(super) fn shown_bare(node: &Node) -> String {
     match &node.value {
         Value::Text(text) | Value::Loose(text) => text.clone(),
         Value::Integer(_)
@@ -547,7 +362,7 @@ fn shown_bare(node: &Node) -> String {
     }
 }
 
-fn is_http_url(text: &str) -> bool {
+pub(super) fn is_http_url(text: &str) -> bool {
     // A fragment is never sent, and a space is a slip of the hand.
     let clean = !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
     let uri = text.parse::<http::Uri>();
@@ -562,7 +377,6 @@ fn is_http_url(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tree::Place;
 
     fn said<T: Parse>(text: &str) -> String {
         T::parse(text).err().map_or_else(|| "fine".into(), |wrong| wrong.to_string())
@@ -620,39 +434,5 @@ mod tests {
         }
         let token = Token::parse("hunter2-hunter2-hunter2").unwrap();
         assert!(!format!("{token:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn statuses_are_a_list_or_a_text_with_commas() {
-        let node = |value| Node { place: Place::Flag("x".into()), value };
-        let read = |value| {
-            let value = read_statuses(&node(value)).map_err(|wrong| wrong.to_string())?;
-            let value = config::Value::from(node(value));
-            Statuses::deserialize(value).map(|statuses| statuses.0).map_err(|error| error.to_string())
-        };
-        assert_eq!(read(Value::Loose("200-299, 404".into())), Ok(vec![(200, 299), (404, 404)]));
-        assert_eq!(read(Value::Integer(204)), Ok(vec![(204, 204)]));
-        let list = vec![node(Value::Text("200-399".into())), node(Value::Integer(404))];
-        assert_eq!(read(Value::List(list)), Ok(vec![(200, 399), (404, 404)]));
-        for bad in ["", "2xx", "399-200", "99", "200-600", "200,,300", "-200"] {
-            assert!(read(Value::Loose(bad.into())).is_err(), "{bad}");
-        }
-        assert!(read(Value::List(Vec::new())).is_err());
-    }
-
-    #[test]
-    fn every_word_means_to_serde_what_it_means_here() {
-        fn check<T: Words + PartialEq + fmt::Debug + serde::de::DeserializeOwned>() {
-            for (word, meaning) in T::WORDS {
-                let read: T = serde_json::from_value((*word).into()).unwrap();
-                assert_eq!(read, *meaning);
-            }
-        }
-        check::<Mode>();
-        check::<Redeploy>();
-        check::<Severity>();
-        check::<Action>();
-        check::<Enroll>();
-        check::<LogFormat>();
     }
 }

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use backstop::config::{Problems, Settings, Sources, load};
 use backstop::core::release::ServiceName;
-use backstop::core::settings::{Action, CheckKind, HttpStep, Mode, Rule, ServiceSettings, Target};
+use backstop::core::settings::{
+    AccessLog, Action, Against, CheckKind, Condition, Dependency, HealthCheck, HttpStep, Mode, Profile, Rule,
+    ServiceSettings, Severity, Target, Text, Tls,
+};
 use backstop::telemetry::LogFormat;
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 /// A configuration directory of its own, and what else goes into [`load`].
@@ -91,7 +95,7 @@ fn each_mistake_is_said_as_pinned() {
     let mut files: Vec<_> =
         std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 40, "the fixtures are lost");
+    assert!(files.len() >= 100, "the fixtures are lost");
     let mut wrong = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -439,4 +443,518 @@ fn the_yaml_example_is_the_twin_of_the_toml_one() {
         load(&sources).unwrap_or_else(|problems| panic!("{problems}")).effective()
     };
     assert_eq!(shown("shop.yaml"), shown("shop.toml"));
+}
+
+/// What is asked follows from the keys that are given.
+#[test]
+fn a_check_is_what_its_keys_say() {
+    let case = Case::new(
+        r#"
+[services.web.health]
+port = 8080
+path = "/healthz"
+[services.web.checks.ready]
+url = "https://web/readyz"
+method = "POST"
+headers = { X-Probe = "1", Authorization = { file = "/run/secrets/a" } }
+body = "{}"
+status = ["200"]
+contains = "yes"
+json = { ".migrations_current" = true, ".version" = "2.3", ".jobs[0].lag" = 3, ".load" = 0.5 }
+redirects = 2
+ca_file = "/etc/ca.pem"
+insecure = true
+required = false
+interval = "30s"
+timeout = "10s"
+[services.web.checks.db]
+tcp = "db:5432"
+[services.web.checks.own]
+tcp_port = 9000
+[services.web.checks.grpc]
+grpc = "https://api:50051"
+grpc_service = "shop.v1.Orders"
+[services.web.checks.grpc-here]
+grpc_port = 50051
+[services.web.checks.inside]
+command = ["pg_isready", "-q"]
+[[services.web.checks.login.steps]]
+port = 8080
+path = "/login"
+body_file = "/run/secrets/login"
+capture = { token = ".access_token" }
+[[services.web.checks.login.steps]]
+url = "https://web/me?t={{token}}"
+"#,
+    );
+    let web = service(&case.good(), "web");
+    let second = Duration::from_secs(1);
+    let get = |target| HttpStep::get(target);
+    let here = |port, path: &str| Target::Replica { port, path: path.into() };
+    let kind = |name: &str| web.checks[name].kind.clone();
+    assert_eq!(web.checks["health"], HealthCheck::get(here(8080, "/healthz"), 5 * second, 2 * second));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let ready = HttpStep {
+        method: "POST".into(),
+        headers: vec![
+            ("Authorization".into(), Text::File("/run/secrets/a".into())),
+            ("X-Probe".into(), Text::Plain("1".into())),
+        ],
+        body: Some(Text::Plain("{}".into())),
+        status: vec![(200, 200)],
+        contains: Some("yes".into()),
+        json: vec![
+            pair(".jobs[0].lag", "3"),
+            pair(".load", "0.5"),
+            pair(".migrations_current", "true"),
+            pair(".version", "\"2.3\""),
+        ],
+        redirects: 2,
+        tls: Tls { ca_file: Some("/etc/ca.pem".into()), insecure: true },
+        ..get(Target::Url("https://web/readyz".into()))
+    };
+    let expected = HealthCheck {
+        kind: CheckKind::Http(vec![ready]),
+        interval: 30 * second,
+        timeout: 10 * second,
+        required: false,
+    };
+    assert_eq!(web.checks["ready"], expected);
+    assert_eq!(kind("db"), CheckKind::Tcp(Target::Url("tcp://db:5432".into())));
+    assert_eq!(kind("own"), CheckKind::Tcp(here(9000, "")));
+    let grpc =
+        |target, service: &str| CheckKind::Grpc { target, service: service.into(), tls: Tls::default() };
+    assert_eq!(kind("grpc"), grpc(Target::Url("https://api:50051".into()), "shop.v1.Orders"));
+    assert_eq!(kind("grpc-here"), grpc(here(50051, ""), ""));
+    assert_eq!(kind("inside"), CheckKind::Command(vec!["pg_isready".into(), "-q".into()]));
+    let login = HttpStep {
+        body: Some(Text::File("/run/secrets/login".into())),
+        capture: vec![pair("token", ".access_token")],
+        ..get(here(8080, "/login"))
+    };
+    let me = get(Target::Url("https://web/me?t={{token}}".into()));
+    assert_eq!(kind("login"), CheckKind::Http(vec![login, me]));
+}
+
+#[test]
+fn a_higher_layer_asks_in_its_own_way() {
+    let text = r#"
+[defaults.health]
+port = 80
+path = "/healthz"
+status = ["200"]
+headers = { X-Probe = "1" }
+interval = "10s"
+[defaults.checks.ready]
+path = "/readyz"
+[defaults.metrics]
+port = 9000
+[services.db.health]
+tcp_port = 5432
+[services.batch]
+health = { enabled = false }
+metrics = { enabled = false }
+[services.api]
+checks = { ready = { port = 81 } }
+metrics = { url = "http://metrics/api" }
+"#;
+    let settings = Case::new(text).good();
+    let db = service(&settings, "db");
+    assert_eq!(db.checks["health"].kind, CheckKind::Tcp(Target::Replica { port: 5432, path: String::new() }));
+    assert_eq!(db.checks["health"].interval, Duration::from_secs(10), "what goes with any way stays");
+    assert_eq!(db.checks.len(), 1, "half a check of [defaults] is for others to complete");
+    let batch = service(&settings, "batch");
+    assert!(batch.checks.is_empty() && batch.metrics.is_none());
+    let api = service(&settings, "api");
+    assert_eq!(api.checks.keys().collect::<Vec<_>>(), ["health", "ready"]);
+    assert_eq!(http_step(&api).headers.len(), 1);
+    assert_eq!(api.metrics.unwrap().target, Target::Url("http://metrics/api".into()));
+    // The picture says the same, and can be read back, as long as there are no halves.
+    let whole = text.replace("path = \"/readyz\"", "port = 81\npath = \"/readyz\"");
+    let settings = Case::new(&whole).good();
+    let shown = settings.effective();
+    assert_eq!(shown["services"]["db"]["health"].get("status"), None);
+    assert_eq!(shown["services"]["api"]["metrics"].get("path"), None);
+    let case = Case::new("").file("again.yaml", &shown.to_string());
+    let again = load(&Sources { file: Some(case.path("again.yaml")), ..Sources::default() });
+    let again = again.unwrap_or_else(|problems| panic!("{problems}"));
+    for name in ["db", "batch", "api", "other"] {
+        assert_eq!(service(&again, name), service(&settings, name), "{name}");
+    }
+}
+
+#[test]
+fn sources_of_requests() {
+    let case = Case::new(
+        r#"
+[defaults.prometheus]
+url = "http://prometheus:9090"
+requests = 'sum(increase(r{job="$service"}[$window]))'
+errors = 'sum(increase(e{job="$service"}[$window]))'
+[defaults.alert_labels]
+app = "$service"
+[services.web]
+alert_labels = { team = "a" }
+profile = "cautious"
+baseline = "1h"
+[services.web.metrics]
+port = 9000
+labels = { handler = "x" }
+requests = "shop_requests_total"
+preset = "flask"
+[services.web.logs]
+error = 'E\d+'
+access = "json"
+[services.quiet]
+prometheus = { enabled = false }
+logs = { enabled = false }
+"#,
+    );
+    let settings = case.good();
+    let web = service(&settings, "web");
+    let metrics = web.metrics.unwrap();
+    assert_eq!(metrics.target, Target::Replica { port: 9000, path: "/metrics".into() });
+    assert_eq!((metrics.interval, metrics.timeout), (Duration::from_secs(5), Duration::from_secs(3)));
+    assert_eq!(
+        (metrics.preset.as_str(), metrics.requests.as_deref()),
+        ("flask", Some("shop_requests_total"))
+    );
+    assert_eq!(metrics.labels, [("handler".to_owned(), "x".to_owned())]);
+    let prometheus = web.prometheus.unwrap();
+    assert_eq!(prometheus.requests, "sum(increase(r{job=\"web\"}[$window]))");
+    assert_eq!((prometheus.interval, prometheus.latency), (Duration::from_secs(15), None));
+    assert_eq!((web.logs.error.as_str(), web.logs.access), ("E\\d+", AccessLog::Json));
+    assert_eq!((web.profile, web.baseline), (Profile::Cautious, mins(60)));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(web.alert_labels, [pair("app", "web"), pair("team", "a")]);
+    let quiet = service(&settings, "quiet");
+    assert!(quiet.prometheus.is_none() && !quiet.logs.enabled);
+    assert_eq!(service(&settings, "other").alert_labels, [pair("app", "other")]);
+}
+
+#[test]
+fn rows_are_overridden_by_the_number_and_added_whole() {
+    let case = Case::new(
+        r#"
+[defaults.rules]
+error_rate = { threshold = 0.02 }
+cpu_throttling = { action = "off" }
+latency_p99 = { against = "absolute", threshold = "800ms" }
+latency_drift = { floor = "50ms" }
+[services.web]
+health = { port = 80, path = "/" }
+[services.web.rules]
+error_rate = { sustained = "5m" }
+health = { only = "health" }
+checkout_slow = { condition = "latency", threshold = 0.8, sustained = "5m" }
+disk_alert = { condition = "alerts", threshold = 1, only = "DiskFull", action = "rollback", severity = "critical" }
+restarts = { condition = "exits", threshold = 10, within = "1h" }
+"#,
+    );
+    let settings = case.good();
+    let web = service(&settings, "web");
+    let shipped = |name: &str| Rule::matrix().into_iter().find(|row| row.name == name).unwrap();
+    let error_rate = Rule { threshold: 0.02, sustained: mins(5), ..shipped("error_rate") };
+    assert_eq!(*row(&web, "error_rate"), error_rate);
+    assert_eq!(row(&web, "cpu_throttling").action, Action::Off);
+    let p99 = Rule { threshold: 0.8, against: Against::Absolute, floor: 0.0, ..shipped("latency_p99") };
+    assert_eq!(*row(&web, "latency_p99"), p99);
+    assert_eq!(*row(&web, "latency_drift"), Rule { floor: 0.05, ..shipped("latency_drift") });
+    assert_eq!(row(&web, "health").only.as_deref(), Some("health"));
+    let added = Rule {
+        name: "checkout_slow".into(),
+        sustained: mins(5),
+        severity: Severity::High,
+        action: Action::Evaluate,
+        ..p99.clone()
+    };
+    assert_eq!(*row(&web, "checkout_slow"), added);
+    let disk = row(&web, "disk_alert");
+    assert_eq!((disk.only.as_deref(), disk.action), (Some("DiskFull"), Action::Rollback));
+    assert_eq!((row(&web, "restarts").within, row(&web, "restarts").condition), (mins(60), Condition::Exits));
+    assert_eq!(web.rules.len(), Rule::matrix().len() + 3);
+    let other = service(&settings, "other");
+    assert_eq!(other.rules.len(), Rule::matrix().len());
+    assert_eq!(row(&other, "error_rate").sustained, mins(10));
+    // By labels too.
+    let labels = labels([
+        ("backstop.rules.error_rate.threshold", "0.5"),
+        ("backstop.rules.slow.condition", "latency"),
+        ("backstop.rules.slow.threshold", "2s"),
+    ]);
+    let labelled = settings.service(&name("other"), &labels).unwrap();
+    assert!((row(&labelled, "error_rate").threshold - 0.5).abs() < f64::EPSILON);
+    assert!((row(&labelled, "slow").threshold - 2.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn labels_say_what_is_flat_and_name_no_files_of_the_host() {
+    let settings = Case::new("").good();
+    let good = labels([
+        ("backstop.metrics.port", "9000"),
+        ("backstop.metrics.labels.handler", "checkout"),
+        ("backstop.checks.ready.port", "8080"),
+        ("backstop.checks.ready.path", "/readyz"),
+        ("backstop.checks.ready.headers.X-Probe", "1"),
+        ("backstop.checks.inside.command", "[\"pg_isready\", \"-q\"]"),
+        ("backstop.dependencies.db.tcp", "db:5432"),
+        ("backstop.dependencies.queue.service", "queue"),
+        ("backstop.logs.error", "\\bOOPS\\b"),
+        ("backstop.profile", "cautious"),
+        ("backstop.alert_labels.team", "a"),
+    ]);
+    let web = settings.service(&name("web"), &good).unwrap();
+    assert_eq!(web.checks.keys().collect::<Vec<_>>(), ["inside", "ready"]);
+    assert_eq!(web.dependencies["queue"], Dependency::Service(name("queue")));
+    assert_eq!(web.metrics.unwrap().labels.len(), 1);
+
+    let bad = labels([
+        ("backstop.checks.ready.json..migrations_current", "true"),
+        ("backstop.checks.login.steps", "[]"),
+        ("backstop.metrics.token_file", "/etc/shadow"),
+        ("backstop.health.headers.x.file", "/etc/shadow"),
+        ("backstop.health.ca_file", "/etc/shadow"),
+    ]);
+    let said = settings.service(&name("web"), &bad).unwrap_err();
+    let flat = "cannot be said by a label or a variable, which are flat";
+    let of_host = "cannot be set by a label, because no release may choose which file of this host is read";
+    for (label, what) in [
+        ("backstop.checks.ready.json..migrations_current", flat),
+        ("backstop.checks.login.steps", flat),
+        ("backstop.metrics.token_file", of_host),
+        ("backstop.health.headers.x.file", of_host),
+        ("backstop.health.ca_file", of_host),
+    ] {
+        let start = format!("label {label}: {what}");
+        assert!(said.iter().any(|said| said.starts_with(&start)), "{start}\n{said:#?}");
+    }
+    assert_eq!(said.len(), 5, "{said:#?}");
+}
+
+#[test]
+fn what_was_changed_is_told_with_its_place() {
+    let case =
+        Case::new("[defaults]\ntrial = \"15m\"\nkeep = 5\n[services.web.health]\nport = 80\npath = \"/\"\n")
+            .file("conf.d/a.toml", "[services.web.rules.memory]\nthreshold = 0.8\nsustained = \"1m\"\n")
+            .variable("BACKSTOP_ENVIRONMENT", "test")
+            .set("defaults.keep", "6");
+    let directory = format!("{}/", case.directory.path().display());
+    let changed: Vec<String> = case
+        .good()
+        .changed()
+        .iter()
+        .map(|changed| {
+            format!("{} = {} {}", changed.key, changed.value, changed.place.replace(&directory, ""))
+        })
+        .collect();
+    assert_eq!(
+        changed,
+        [
+            "environment = \"test\" environment variable BACKSTOP_ENVIRONMENT",
+            "defaults.keep = 6 --set defaults.keep",
+            "services.web.health.port = 80 backstop.toml:5:1",
+            "services.web.health.path = \"/\" backstop.toml:6:1",
+            "services.web.rules.memory.threshold = 0.8 conf.d/a.toml:2:1",
+        ]
+    );
+}
+
+#[test]
+fn what_may_not_be_meant_is_a_warning() {
+    let case = Case::new(
+        r#"
+[services.a.dependencies]
+b = { service = "b" }
+other = { service = "elsewhere" }
+[services.b.dependencies]
+a = { service = "a" }
+[services.b]
+health = { interval = "10s" }
+metrics = { port = 1, token_file = "/nonexistent/token" }
+[services.b.checks.ready]
+url = "http://b/"
+headers = { Authorization = "Bearer hunter2", X-Probe = "1" }
+"#,
+    );
+    let settings = case.good();
+    let warnings = settings.warnings();
+    for part in [
+        "services.b.checks.ready.headers.Authorization: this value is a secret by its name",
+        "services.a.dependencies.other: no service called elsewhere is named here",
+        "services.b.health: says not where to ask",
+        "services.b: metrics needs /nonexistent/token, which cannot be read now: No such file",
+        "services.a.dependencies: it depends on itself by way of b",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part}\n{warnings:#?}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    assert!(warnings[0].contains("backstop.toml:12:13: "), "{}", warnings[0]);
+    assert!(Case::new("").good().warnings().is_empty());
+    // Nor is the secret shown anywhere.
+    let shown = format!("{}{:?}{warnings:?}", settings.effective(), settings.changed());
+    assert!(!shown.contains("hunter2") && shown.contains("X-Probe"), "{shown}");
+}
+
+#[test]
+fn bodies_are_not_shown() {
+    let case = Case::new(
+        "[services.web.health]\nport = 1\npath = \"/\"\nbody = \"hunter2\"\n[services.web.checks.x]\nsteps = [{ url = \"http://x/\", body = \"hunter2\" }]\n",
+    );
+    let settings = case.good();
+    let shown = format!("{}{:?}", settings.effective(), settings.changed());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(settings.effective()["services"]["web"]["checks"]["x"]["steps"][0]["body"], "(hidden)");
+}
+
+#[test]
+fn the_flight_record_and_the_tokens_of_others() {
+    let case = Case::new("state_dir = \"/srv/backstop\"\n[flight]\nsize = \"2GiB\"\nage = \"30days\"\n[fleet]\nself_check = [\"tcp://1.1.1.1:53\"]\n")
+        .file("hook", &format!("{TOKEN}\n"));
+    let hook = case.path("hook").display().to_string();
+    let settings = case.set("api.hook_token_file", &hook).good();
+    let flight = &settings.flight;
+    assert!(flight.enabled);
+    assert_eq!((flight.max_bytes, flight.max_age), (2 << 30, mins(30 * 24 * 60)));
+    assert_eq!(flight.directory, Path::new("/srv/backstop/flight"));
+    assert_eq!(settings.fleet.self_check, ["tcp://1.1.1.1:53"]);
+    assert_eq!(settings.api.hook_token.unwrap().expose_secret(), TOKEN);
+    assert!(settings.api.token.is_none(), "who may send alerts may do nothing else");
+}
+
+/// Keys and values as somebody might mix them up.
+fn typed() -> impl Strategy<Value = String> {
+    let section = prop::sample::select(vec![
+        "defaults",
+        "defaults.health",
+        "defaults.checks.a",
+        "defaults.checks.a.steps",
+        "defaults.metrics",
+        "defaults.prometheus",
+        "defaults.logs",
+        "defaults.dependencies.a",
+        "defaults.rules.a",
+        "defaults.rules.error_rate",
+        "defaults.rules.health",
+        "defaults.alert_labels",
+        "services.a",
+        "services.a.health",
+        "services.a.health.headers",
+        "services.a.health.json",
+        "services.a.metrics.labels",
+        "services.a.rules.latency_p99",
+        "services.a.dependencies.a",
+        "api",
+        "fleet",
+        "flight",
+    ]);
+    let key = prop::sample::select(vec![
+        "url",
+        "port",
+        "path",
+        "tcp",
+        "tcp_port",
+        "grpc",
+        "grpc_port",
+        "command",
+        "steps",
+        "service",
+        "method",
+        "headers",
+        "body",
+        "body_file",
+        "status",
+        "contains",
+        "json",
+        "capture",
+        "redirects",
+        "ca_file",
+        "insecure",
+        "required",
+        "enabled",
+        "interval",
+        "timeout",
+        "preset",
+        "requests",
+        "errors",
+        "latency",
+        "labels",
+        "error",
+        "access",
+        "condition",
+        "threshold",
+        "against",
+        "floor",
+        "only",
+        "within",
+        "sustained",
+        "action",
+        "self_check",
+        "size",
+        "age",
+        "hook_token",
+        "profile",
+        "baseline",
+        "\".a[0]\"",
+    ]);
+    let value = prop::sample::select(vec![
+        "1",
+        "0",
+        "-1",
+        "0.5",
+        "nan",
+        "1e300",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "\"a:1\"",
+        "\"http://a/{{t}}\"",
+        "\"/a\"",
+        "\"5s\"",
+        "\"800ms\"",
+        "\"latency\"",
+        "\"health\"",
+        "\"baseline\"",
+        "\"absolute\"",
+        "\"512MiB\"",
+        "\"(\"",
+        "'\\b\u{e9}('",
+        "\"sum(x[$window])\"",
+        "[]",
+        "[1]",
+        "[\"a\"]",
+        "[{}]",
+        "[{ url = \"http://a/\" }]",
+        "[[{}]]",
+        "{}",
+        "{ a = 1 }",
+        "{ file = \"/a\" }",
+        "{ \".a\" = true }",
+        "2026-11-01",
+        "\"POST\"",
+        "\"$service\"",
+    ]);
+    (section, key, value).prop_map(|(section, key, value)| format!("{section}.{key} = {value}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// Whatever is typed is settings or problems, never a panic; and what holds for the file holds for each service.
+    #[test]
+    fn whatever_is_typed_is_right_or_wrong(lines in prop::collection::vec(typed(), 1..5)) {
+        let case = Case::new(&lines.join("\n"));
+        if let Ok(settings) = case.load() {
+            for service in ["a", "b"] {
+                prop_assert!(settings.service(&name(service), &BTreeMap::new()).is_ok(), "{lines:?}");
+            }
+            settings.warnings();
+            let again = Case::new("").file("again.yaml", &settings.effective().to_string());
+            let again = load(&Sources { file: Some(again.path("again.yaml")), ..Sources::default() });
+            // What is hidden cannot be read back, nor half an address that was left for services to complete.
+            let shown = settings.effective().to_string();
+            let halves = [".port", ".path", ".prometheus"];
+            let half = lines.iter().any(|line| line.starts_with("defaults.") && halves.iter().any(|key| line.contains(key)));
+            prop_assert!(shown.contains("(hidden)") || half || again.is_ok(), "{lines:?}\n{}", again.unwrap_err());
+        }
+    }
 }
