@@ -195,11 +195,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let status = self.get("/api/v1/status").map_or_else(|e| e, |answer| answer.body);
-            let web = self.get("/api/v1/services/web").map_or_else(|e| e, |answer| answer.body);
-            eprintln!(
-                "---- status\n{status}\n---- service `web`\n{web}\n---- log of the daemon\n{}",
-                self.log()
-            );
+            eprintln!("---- status\n{status}\n---- log of the daemon\n{}", self.log());
+            let all = self.api("/api/v1/services").unwrap_or_default();
+            for name in
+                all["services"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str())
+            {
+                eprintln!("---- {name}: {:#}", self.service(name).unwrap_or_default());
+            }
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
