@@ -1,5 +1,7 @@
 //! The story that nearly every test tells: a good release proves itself, a bad one is deployed, the good one is back.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::inspect::differences;
@@ -75,6 +77,17 @@ pub(crate) fn rollback_over(daemon: &Daemon, name: &str) -> Value {
         } else {
             Err(format!("{}: {}", record["outcome"], record["detail"]))
         }
+    })
+}
+
+/// Waits for a decision about the service.
+#[track_caller]
+pub(crate) fn decision(deadline: Duration, daemon: &Daemon, name: &str, verdict: &str) -> Value {
+    eventually(deadline, &format!("a decision to {verdict} {name}"), || {
+        let service = daemon.service(name)?;
+        let decisions = service["decisions"].as_array().cloned().unwrap_or_default();
+        let wanted = decisions.into_iter().find(|one| one["verdict"] == verdict);
+        wanted.ok_or_else(|| format!("{}: {}", service["sentence"], service["rows"]))
     })
 }
 
