@@ -27,7 +27,8 @@ fn prometheus_scrapes_our_own_metrics() {
 
 /// How many requests there were and how many of them failed, asked of the server: the queries of the documentation.
 const QUERIES: &str = r#"
-interval = "1s"
+interval = "2s"
+timeout = "2s"
 requests = 'sum(increase(http_requests_total{job="$service"}[$window]))'
 errors = 'sum(increase(http_requests_total{job="$service",status=~"5.."}[$window])) or vector(0)'
 latency = 'sum by (le) (increase(http_request_duration_seconds_bucket{job="$service"}[$window]))'

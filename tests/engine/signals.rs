@@ -44,7 +44,7 @@ struct Case {
     outcome: Outcome,
 }
 
-const METRICS: &str = "metrics = { port = 8080, interval = \"1s\" }\n";
+const METRICS: &str = "metrics = { port = 8080, interval = \"1s\", timeout = \"1s\" }\n";
 const LOGS: &str = "logs = { access = \"auto\", interval = \"1s\" }\n";
 
 const CASES: &[Case] = &[
