@@ -14,6 +14,7 @@
 mod support;
 
 mod bad_input;
+mod baseline;
 mod bed_itself;
 mod crashes;
 mod demo;
