@@ -49,7 +49,7 @@ fn a_release_is_judged_by_queries_and_by_alerts() {
         Alertmanager::start(&format!("http://{}/hooks/alertmanager", watched.address()), Daemon::TOKEN);
     let prometheus = Prometheus::start(&jobs, ALERT, Some(&alertmanager));
     let asks = format!(
-        "enroll = \"named\"\n[services.asked.rules.error_rate]\nsustained = \"30s\"\n\
+        "enroll = \"named\"\n[services.asked.rules.error_rate]\nsustained = \"1m\"\n\
          [services.asked.prometheus]\nurl = \"{}\"{QUERIES}",
         prometheus.url()
     );

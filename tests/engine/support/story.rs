@@ -70,7 +70,7 @@ pub(crate) fn service_is_back(bed: &Bed, daemon: &Daemon, name: &str, good: &Val
 /// Waits until the newest rollback of the service is over.
 #[track_caller]
 pub(crate) fn rollback_over(daemon: &Daemon, name: &str) -> Value {
-    eventually(seconds(60), &format!("a rollback of {name} is over"), || {
+    eventually(seconds(90), &format!("a rollback of {name} is over"), || {
         let record = newest_rollback(daemon, name)?;
         if record["over"] == true {
             Ok(record)
