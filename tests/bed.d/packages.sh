@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Getting the engine and the tools from Debian's packages. Engine and promtool are unpacked into the cache instead of
-# being installed: their packages would start services and take over the host's /var/run/docker.sock.
+# Getting the engine and the tools from Debian's packages. Engine, Prometheus and Alertmanager are unpacked into the
+# cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
 
 # Tools without a service behind them are installed as usual: command=package.
 BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc ld=binutils)
@@ -26,6 +26,7 @@ install_packages() {
         *) die "no such engine: $engine; there are 20.10 and 26.1" ;;
     esac
     unpack prometheus prometheus
+    unpack alertmanager prometheus-alertmanager
     unpack compose docker-compose/trixie
     link_tools "$engine"
     exec 9>&-
@@ -100,5 +101,7 @@ link_tools() {
     ln -sfn tini-static "$root/usr/bin/docker-init"
     mkdir -p "$BED_CACHE/bin"
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
+    ln -sfn ../prometheus/usr/bin/prometheus "$BED_CACHE/bin/prometheus"
+    ln -sfn ../alertmanager/usr/bin/prometheus-alertmanager "$BED_CACHE/bin/alertmanager"
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
 }

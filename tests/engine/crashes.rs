@@ -1,75 +1,116 @@
 //! Backstop or the engine dies at the worst moment: afterwards there is exactly one `web`, it serves, and it is good.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-use crate::support::story::{WATCHED, good_release, images, is_back, newest_rollback};
+use crate::support::story::{
+    WATCHED, good_release, good_service, images, is_back, newest_rollback, service_is_back,
+};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 /// More events than any journal of one container has: the loop ends by itself when the journal does.
 const EVENTS_MAX: u32 = 60;
+/// Services that are crashed side by side, each watched by a daemon of its own: nearly all of the time is waiting.
+const LANES: u32 = 6;
 
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn killed_at_every_journal_step() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
-    let mut daemon = Daemon::start(&bed, None, "");
-    let good = good_release(
-        &bed,
-        &daemon,
-        &[&WATCHED[..], &["--restart", "always", "-v", "web-data:/data"]].concat(),
-    );
-
-    for event in 1..=EVENTS_MAX {
-        if !survives_a_crash_after(event, &bed, &mut daemon, &good) {
-            assert!(event > 10, "only {event} journal events: is BACKSTOP_CRASH_AT heeded?");
-            return;
+    let next = AtomicU32::new(1);
+    // The first event after which there was no crash, because the journal has no such event: all before it are done.
+    let end = AtomicU32::new(EVENTS_MAX);
+    std::thread::scope(|scope| {
+        for lane in 1..=LANES {
+            let (bed, next, end) = (&bed, &next, &end);
+            scope.spawn(move || {
+                let mut lane = Lane::start(bed, lane);
+                loop {
+                    let event = next.fetch_add(1, Ordering::SeqCst);
+                    if event >= end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    if !lane.survives_a_crash_after(event) {
+                        end.fetch_min(event, Ordering::SeqCst);
+                    }
+                }
+            });
         }
-    }
-    panic!("the journal has more than {EVENTS_MAX} events");
+    });
+    let end = end.into_inner();
+    assert!(end > 10, "only {end} journal events: is BACKSTOP_CRASH_AT heeded?");
+    assert!(end < EVENTS_MAX, "the journal has more than {EVENTS_MAX} events");
 }
 
-/// False if the rollback was over before `event`, so that there was no crash.
-#[track_caller]
+/// One service, and the daemon that watches it and no other.
+struct Lane<'a> {
+    bed: &'a Bed,
+    daemon: Daemon,
+    name: String,
+    good: Value,
+}
+
+impl<'a> Lane<'a> {
+    fn start(bed: &'a Bed, number: u32) -> Self {
+        let name = format!("web{number}");
+        let only_this_one = format!("enroll = \"named\"\n[services.{name}]\n");
+        let daemon = Daemon::start(bed, None, &only_this_one);
+        let volume = format!("{name}-data:/data");
+        let good = good_service(
+            bed,
+            &daemon,
+            &name,
+            &[&WATCHED[..], &["--restart", "always", "-v", &volume]].concat(),
+        );
+        Self { bed, daemon, name, good }
+    }
+
+    /// False if the rollback was over before `event`, so that there was no crash.
+    #[track_caller]
+    fn survives_a_crash_after(&mut self, event: u32) -> bool {
+        let Self { bed, daemon, name, good } = self;
+        daemon.terminate();
+        daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
+        daemon.again();
+        daemon.ready(seconds(20));
+        let before = newest_rollback(daemon, name).map_or(Value::Null, |record| record["id"].clone());
+
+        let volume = format!("{name}-data:/data");
+        bed.deploy(name, "web:v2", &[&WATCHED[..], &["--restart", "always", "-v", &volume]].concat());
+        let crashed = eventually(seconds(60), &format!("a crash after event {event}, or the end"), || {
+            if daemon.has_ended() {
+                return Ok(true);
+            }
+            let newest = newest_rollback(daemon, name)?;
+            let over = newest["over"] == true && newest["id"] != before;
+            // What is cleaned up after the verdict is journaled too.
+            let id = newest["id"].as_str().unwrap_or_default();
+            let closed = over && is_closed(&daemon.api(&format!("/api/v1/rollbacks/{id}"))?);
+            if closed { Ok(false) } else { Err(newest.to_string()) }
+        });
+        daemon.set("BACKSTOP_CRASH_AT", "");
+        if crashed {
+            daemon.again();
+            daemon.ready(seconds(30));
+        }
+        eventually(seconds(60), &format!("v1 serves after a crash after event {event}"), || {
+            let newest = newest_rollback(daemon, name)?;
+            let verified =
+                newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
+            if verified { Ok(()) } else { Err(newest.to_string()) }
+        });
+        service_is_back(bed, daemon, name, good);
+        crashed
+    }
+}
+
 /// Whether a rollback's journal has come to its last word.
 fn is_closed(record: &Value) -> bool {
     let last = record["journal"].as_array().and_then(|journal| journal.last());
     last.and_then(|line| line["what"].as_str()).is_some_and(|what| what.starts_with("closed"))
-}
-
-fn survives_a_crash_after(event: u32, bed: &Bed, daemon: &mut Daemon, good: &Value) -> bool {
-    daemon.terminate();
-    daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
-    daemon.again();
-    daemon.ready(seconds(20));
-    let before = newest_rollback(daemon, "web").map_or(Value::Null, |record| record["id"].clone());
-
-    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--restart", "always", "-v", "web-data:/data"]].concat());
-    let crashed = eventually(seconds(60), &format!("a crash after event {event}, or the end"), || {
-        if daemon.has_ended() {
-            return Ok(true);
-        }
-        let newest = newest_rollback(daemon, "web")?;
-        let over = newest["over"] == true && newest["id"] != before;
-        // What is cleaned up after the verdict is journaled too.
-        let id = newest["id"].as_str().unwrap_or_default();
-        let closed = over && is_closed(&daemon.api(&format!("/api/v1/rollbacks/{id}"))?);
-        if closed { Ok(false) } else { Err(newest.to_string()) }
-    });
-    daemon.set("BACKSTOP_CRASH_AT", "");
-    if crashed {
-        daemon.again();
-        daemon.ready(seconds(30));
-    }
-    eventually(seconds(60), &format!("v1 serves after a crash after event {event}"), || {
-        let newest = newest_rollback(daemon, "web")?;
-        let verified = newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
-        if verified { Ok(()) } else { Err(newest.to_string()) }
-    });
-    is_back(bed, daemon, good);
-    crashed
 }
 
 #[test]

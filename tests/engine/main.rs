@@ -14,12 +14,15 @@
 mod support;
 
 mod bad_input;
+mod baseline;
 mod bed_itself;
 mod checks;
 mod crashes;
 mod demo;
 mod fidelity;
+mod prometheus;
 mod releases;
+mod signals;
 mod steps;
 mod surface;
 mod symptoms;

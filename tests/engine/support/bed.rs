@@ -127,6 +127,23 @@ impl Bed {
             .ok_or_else(|| format!("{container} has no address: {}", inspect["State"]))
     }
 
+    /// Turn a dial of a running demo app.
+    #[track_caller]
+    pub(crate) fn turn(&self, container: &str, dial: &str, value: &str) {
+        let path = format!("/demo/{dial}/{value}");
+        let answer = http::tcp(&self.address(container).unwrap(), "POST", &path, &[], "").unwrap();
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+
+    /// How many requests a demo app has answered so far, by its own count.
+    pub(crate) fn answered(&self, container: &str) -> Result<u64, String> {
+        let metrics =
+            http::get(&self.address(container)?, "/metrics").map_err(|error| error.to_string())?.body;
+        let counts = metrics.lines().filter(|line| line.starts_with("http_requests_total{"));
+        let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
     /// What a user of the service sees: its `/`.
     pub(crate) fn ask(&self, container: &str) -> Result<Value, String> {
         let answer = http::get(&self.address(container)?, "/").map_err(|error| error.to_string())?;

@@ -1,7 +1,6 @@
 //! Backstop itself, as a program: started, killed, stopped and asked.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Answer};
+use super::monitoring::free_address;
 use super::{Bed, eventually, handed_over, seconds};
 
 /// Settings that let a test see in seconds what takes minutes in production; a test's own come after them.
@@ -39,8 +39,6 @@ sustained = "2s"
 min_samples = 3
 "#;
 
-const TOKEN: &str = "a-token-of-the-tests";
-
 /// A daemon with a directory and a port of its own, watching one bed. It dies with the test.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -51,6 +49,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// What operators show it.
+    pub(crate) const TOKEN: &str = "a-token-of-the-tests";
+
     /// Watches `bed` and is ready; `webhook` is where it announces, `more` is added to its configuration.
     #[track_caller]
     pub(crate) fn start(bed: &Bed, webhook: Option<&str>, more: &str) -> Self {
@@ -63,7 +64,7 @@ impl Daemon {
     pub(crate) fn start_unready(socket: &str, webhook: Option<&str>, more: &str) -> Self {
         let home = tempfile::Builder::new().prefix("backstop-test-").tempdir().unwrap();
         let address = free_address();
-        fs::write(home.path().join("token"), TOKEN).unwrap();
+        fs::write(home.path().join("token"), Self::TOKEN).unwrap();
         fs::set_permissions(home.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
         let configuration = configuration(&home, &address, socket, webhook);
         fs::write(home.path().join("backstop.toml"), configuration).unwrap();
@@ -100,6 +101,20 @@ impl Daemon {
         self.api(&format!("/api/v1/services/{name}"))
     }
 
+    /// A row of the service's matrix.
+    pub(crate) fn row(&self, service: &str, rule: &str) -> Result<Value, String> {
+        let service = self.service(service)?;
+        let rows = service["rows"].as_array().cloned().unwrap_or_default();
+        rows.into_iter()
+            .find(|row| row["rule"] == rule)
+            .ok_or_else(|| format!("no row {rule}: {}", service["rows"]))
+    }
+
+    /// `host:port` of its API.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Waits until the service is in one of `states`.
     #[track_caller]
     pub(crate) fn in_state(&self, deadline: Duration, name: &str, states: &[&str]) -> Value {
@@ -118,7 +133,8 @@ impl Daemon {
 
     /// An operator's action.
     pub(crate) fn post(&self, path: &str, body: &str) -> Result<Answer, String> {
-        let headers = [("Authorization", &*format!("Bearer {TOKEN}")), ("Content-Type", "application/json")];
+        let headers =
+            [("Authorization", &*format!("Bearer {}", Self::TOKEN)), ("Content-Type", "application/json")];
         http::tcp(&self.address, "POST", path, &headers, body).map_err(|error| error.to_string())
     }
 
@@ -195,11 +211,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let status = self.get("/api/v1/status").map_or_else(|e| e, |answer| answer.body);
-            let web = self.get("/api/v1/services/web").map_or_else(|e| e, |answer| answer.body);
-            eprintln!(
-                "---- status\n{status}\n---- service `web`\n{web}\n---- log of the daemon\n{}",
-                self.log()
-            );
+            eprintln!("---- status\n{status}\n---- log of the daemon\n{}", self.log());
+            let all = self.api("/api/v1/services").unwrap_or_default();
+            for name in
+                all["services"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str())
+            {
+                eprintln!("---- {name}: {:#}", self.service(name).unwrap_or_default());
+            }
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -215,11 +233,6 @@ fn configuration(home: &TempDir, address: &str, socket: &str, webhook: Option<&s
          [api]\nlisten = \"{address}\"\ntoken_file = \"{home}/token\"\n\
          {hook}{QUICK}"
     )
-}
-
-/// A port that was free a moment ago; the daemon takes it before anybody else asks for one.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn spawn(home: &TempDir, environment: &[(String, String)]) -> Child {

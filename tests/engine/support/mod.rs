@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod monitoring;
 pub(crate) mod story;
 pub(crate) mod wait;
 pub(crate) mod webhook;

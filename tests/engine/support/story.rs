@@ -1,5 +1,7 @@
 //! The story that nearly every test tells: a good release proves itself, a bad one is deployed, the good one is back.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::inspect::differences;
@@ -31,36 +33,61 @@ pub(crate) fn images(bed: &Bed, bad: &Image) {
 /// `web:v1` runs as `web` and has proved itself. Gives how it was.
 #[track_caller]
 pub(crate) fn good_release(bed: &Bed, daemon: &Daemon, arguments: &[&str]) -> Value {
-    bed.deploy("web", "web:v1", arguments);
-    bed.serves(seconds(10), "web", "v1");
-    daemon.proved("web");
-    bed.inspect("web")
+    good_service(bed, daemon, "web", arguments)
+}
+
+/// The same as `name`: for a test with several services.
+#[track_caller]
+pub(crate) fn good_service(bed: &Bed, daemon: &Daemon, name: &str, arguments: &[&str]) -> Value {
+    bed.deploy(name, "web:v1", arguments);
+    bed.serves(seconds(10), name, "v1");
+    daemon.proved(name);
+    bed.inspect(name)
 }
 
 /// The good release is back as it was, the rollback is verified and on record, and no helper container is left.
 /// Gives the record.
 #[track_caller]
 pub(crate) fn is_back(bed: &Bed, daemon: &Daemon, good: &Value) -> Value {
-    let record = rollback_over(daemon, "web");
+    let record = service_is_back(bed, daemon, "web", good);
+    nothing_is_left(bed);
+    record
+}
+
+/// The same of one of several services.
+#[track_caller]
+pub(crate) fn service_is_back(bed: &Bed, daemon: &Daemon, name: &str, good: &Value) -> Value {
+    let record = rollback_over(daemon, name);
     assert_eq!(record["outcome"], "verified", "{record:#}");
-    bed.serves(seconds(5), "web", "v1");
-    let now = bed.inspect("web");
+    bed.serves(seconds(5), name, "v1");
+    let now = bed.inspect(name);
     assert_eq!(now["Image"], good["Image"]);
     assert_eq!(differences(good, &now), Vec::<String>::new());
-    nothing_is_left(bed);
+    nothing_is_left_of(bed, name);
     record
 }
 
 /// Waits until the newest rollback of the service is over.
 #[track_caller]
 pub(crate) fn rollback_over(daemon: &Daemon, name: &str) -> Value {
-    eventually(seconds(60), &format!("a rollback of {name} is over"), || {
+    eventually(seconds(90), &format!("a rollback of {name} is over"), || {
         let record = newest_rollback(daemon, name)?;
         if record["over"] == true {
             Ok(record)
         } else {
             Err(format!("{}: {}", record["outcome"], record["detail"]))
         }
+    })
+}
+
+/// Waits for a decision about the service.
+#[track_caller]
+pub(crate) fn decision(deadline: Duration, daemon: &Daemon, name: &str, verdict: &str) -> Value {
+    eventually(deadline, &format!("a decision to {verdict} {name}"), || {
+        let service = daemon.service(name)?;
+        let decisions = service["decisions"].as_array().cloned().unwrap_or_default();
+        let wanted = decisions.into_iter().find(|one| one["verdict"] == verdict);
+        wanted.ok_or_else(|| format!("{}: {}", service["sentence"], service["rows"]))
     })
 }
 
@@ -76,9 +103,16 @@ pub(crate) fn newest_rollback(daemon: &Daemon, name: &str) -> Result<Value, Stri
 /// Every container on the engine has the name of a service: nothing is left under a temporary one.
 #[track_caller]
 pub(crate) fn nothing_is_left(bed: &Bed) {
+    nothing_is_left_of(bed, "");
+}
+
+/// The same of the service whose name begins like this, while others may be being rolled back.
+#[track_caller]
+fn nothing_is_left_of(bed: &Bed, start: &str) {
     eventually(seconds(10), "no container is left under a temporary name", || {
         let names = bed.try_docker(&["ps", "-a", "--format", "{{.Names}}"])?;
-        if names.lines().any(|name| name.contains(".rb")) { Err(names) } else { Ok(()) }
+        let left = |name: &str| name.starts_with(start) && name.contains(".rb");
+        if names.lines().any(left) { Err(names) } else { Ok(()) }
     });
 }
 

@@ -1,0 +1,58 @@
+//! Rows that compare with what was before the deployment: it has to be watched for four minutes first, which is the
+//! least that makes a baseline. The name of this file lets libtest start the test among the first.
+
+use crate::signals::{Case, LOGS, METRICS, Outcome, side_by_side};
+use crate::support::story::images;
+use crate::support::{Bed, Image};
+
+/// So many seconds before the deployment: a little more than the least.
+const BEFORE: u64 = 250;
+const LATENCY: &[&str] = &["-e", "DEMO_LATENCY_MS=20"];
+
+const CASES: &[Case] = &[
+    Case {
+        name: "slow",
+        settings: METRICS,
+        both: LATENCY,
+        new: &["-e", "DEMO_LATENCY_FACTOR=5"],
+        traffic: Some(BEFORE),
+        outcome: Outcome::Rollback("latency", &["took longer than", "2x the baseline p99"]),
+    },
+    // Less than twice as slow is no reason to roll back, but more than half as slow again is one to look.
+    Case {
+        name: "degraded",
+        settings: METRICS,
+        both: LATENCY,
+        new: &["-e", "DEMO_LATENCY_FACTOR=1.8"],
+        traffic: Some(BEFORE),
+        outcome: Outcome::Evaluate("latency", &["took longer than", "1.5x the baseline p99"]),
+    },
+    // A tenth slower is nothing to anybody.
+    Case {
+        name: "drifting",
+        settings: METRICS,
+        both: LATENCY,
+        new: &["-e", "DEMO_LATENCY_FACTOR=1.1"],
+        traffic: Some(BEFORE),
+        outcome: Outcome::Nothing(&[
+            ("latency_p99", "ok", "requests above"),
+            ("latency_degraded", "ok", "requests above"),
+        ]),
+    },
+    Case {
+        name: "slow-in-the-log",
+        settings: LOGS,
+        both: &["-e", "DEMO_ACCESS_LOG=json", "-e", "DEMO_LATENCY_MS=20"],
+        new: &["-e", "DEMO_LATENCY_FACTOR=5"],
+        traffic: Some(BEFORE),
+        outcome: Outcome::Rollback("latency", &["took longer than"]),
+    },
+];
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn latency_is_compared_with_the_release_before() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2"));
+    side_by_side(&bed, CASES);
+}

@@ -1,0 +1,102 @@
+//! With a real Prometheus and a real Alertmanager: they read us, and we read them.
+
+use crate::support::monitoring::{Alertmanager, Job, Prometheus, free_address};
+use crate::support::story::{WATCHED, decision, good_service, images, newest_rollback, service_is_back};
+use crate::support::{Bed, Daemon, Image, eventually, seconds};
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn prometheus_scrapes_our_own_metrics() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let prometheus = Prometheus::start(&[Job { name: "backstop", target: daemon.address() }], "", None);
+
+    let good = good_service(&bed, &daemon, "web", &WATCHED);
+    bed.deploy("web", "web:v2", &WATCHED);
+    service_is_back(&bed, &daemon, "web", &good);
+
+    prometheus.gives(seconds(10), r#"up{job="backstop"}"#, 1.0);
+    assert_eq!(prometheus.last_error("backstop").unwrap(), "");
+    prometheus.gives(seconds(10), r#"sum(backstop_rollbacks_total{service="web",outcome="verified"})"#, 1.0);
+    prometheus.gives(seconds(10), r#"count(count by (service) (backstop_decisions_total))"#, 1.0);
+    prometheus.gives(seconds(10), r#"backstop_service_state{service="web",state="steady"}"#, 1.0);
+    let samples = prometheus.value(r#"sum(backstop_samples_total{service="web",signal="health"})"#).unwrap();
+    assert!(samples > 5.0, "{samples} health samples");
+}
+
+/// How many requests there were and how many of them failed, asked of the server: the queries of the documentation.
+const QUERIES: &str = r#"
+interval = "2s"
+timeout = "2s"
+requests = 'sum(increase(http_requests_total{job="$service"}[$window]))'
+errors = 'sum(increase(http_requests_total{job="$service",status=~"5.."}[$window])) or vector(0)'
+latency = 'sum by (le) (increase(http_request_duration_seconds_bucket{job="$service"}[$window]))'
+"#;
+
+/// One service is judged by queries to the server, the other by the alerts that it raises and Alertmanager brings.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn a_release_is_judged_by_queries_and_by_alerts() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_ERROR_RATE", "0.2"));
+    // Prometheus needs targets that stay where they are when the containers change.
+    let (asked, alerted) = (free_address(), free_address());
+    let jobs = [Job { name: "asked", target: &asked }, Job { name: "alerted", target: &alerted }];
+    // The daemon's address is known only when it runs, and it needs to know Prometheus' when it starts.
+    let watched = Daemon::start(&bed, None, "enroll = \"named\"\n[services.alerted]\n");
+    let alertmanager =
+        Alertmanager::start(&format!("http://{}/hooks/alertmanager", watched.address()), Daemon::TOKEN);
+    let prometheus = Prometheus::start(&jobs, ALERT, Some(&alertmanager));
+    let asks = format!(
+        "enroll = \"named\"\n[services.asked.rules.error_rate]\nsustained = \"1m\"\n\
+         [services.asked.prometheus]\nurl = \"{}\"{QUERIES}",
+        prometheus.url()
+    );
+    let asking = Daemon::start(&bed, None, &asks);
+    let published = |address: &str| format!("{address}:8080");
+    let (asked, alerted) = (published(&asked), published(&alerted));
+    let traffic = ["-e", "DEMO_SELF_TRAFFIC=50", "-e", "DEMO_LATENCY_MS=10"];
+    let arguments = |address| [&["-p", address][..], &traffic].concat();
+    let good = good_service(&bed, &asking, "asked", &arguments(&asked));
+    good_service(&bed, &watched, "alerted", &arguments(&alerted));
+    prometheus.gives(seconds(20), r#"sum(up{job=~"asked|alerted"})"#, 2.0);
+    assert!(newest_rollback(&asking, "asked").is_err(), "nothing was rolled back");
+
+    bed.deploy("asked", "web:v2", &arguments(&asked));
+    let noisy = bed.deploy("alerted", "web:v2", &arguments(&alerted));
+
+    // A person is told, and the release stays.
+    let told = decision(seconds(60), &watched, "alerted", "evaluate");
+    assert_eq!(told["reason"], "alert_firing", "{told:#}");
+    let text = told["text"].as_str().unwrap();
+    assert!(
+        text.contains("TooManyErrors") && text.contains("more than a tenth of the requests fail"),
+        "{text}"
+    );
+    assert_eq!(bed.inspect("alerted")["Id"], noisy.as_str());
+    // When it is over, Alertmanager says so too.
+    bed.turn("alerted", "error_rate", "0");
+    eventually(seconds(60), "no alert is firing any more", || {
+        let row = watched.row("alerted", "alerts")?;
+        if row["answer"] == "ok" { Ok(()) } else { Err(format!("{row}; {}", alertmanager.alerts()?)) }
+    });
+
+    let record = service_is_back(&bed, &asking, "asked", &good);
+    assert_eq!(record["reason"], "error_rate", "{record:#}");
+    let text = record["text"].as_str().unwrap();
+    assert!(text.contains("requests failed (20 %)") || text.contains("requests failed (19 %)"), "{text}");
+}
+
+/// As somebody else's monitoring has it.
+const ALERT: &str = r#"
+groups:
+- name: shop
+  rules:
+  - alert: TooManyErrors
+    expr: sum by (job) (rate(http_requests_total{job="alerted",status=~"5.."}[5s]))
+      > 0.1 * sum by (job) (rate(http_requests_total{job="alerted"}[5s]))
+    for: 2s
+    labels: {severity: page}
+    annotations: {summary: more than a tenth of the requests fail}
+"#;
