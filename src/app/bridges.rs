@@ -162,8 +162,8 @@ fn hand_over(inputs: &mpsc::Sender<Input>, samples: Vec<Input>) -> Result<(), No
 /// The tokens in the words of the API.
 pub(super) fn tokens(settings: &Settings) -> Tokens {
     // Field by field: a token that is added must not be forgotten here.
-    let ApiSettings { listen: _, token } = &settings.api;
-    Tokens { operators: token.clone(), hooks: None }
+    let ApiSettings { listen: _, token, hook_token } = &settings.api;
+    Tokens { operators: token.clone(), hooks: hook_token.clone() }
 }
 
 /// The release that would be gone back to: the one named, if it is eligible, or the one that would be chosen.

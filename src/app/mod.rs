@@ -34,6 +34,7 @@ use crate::rollback::{CrashingStore, Executor};
 use crate::runtime::Runtime;
 use crate::runtime::container::ContainerRuntime;
 use crate::runtime::engine::Engine;
+use crate::runtime::logs::EngineLogs;
 use crate::signal::check::{CheckTools, HealthClients};
 use crate::signal::host::HostProbe;
 use crate::signal::scheduler::{Scheduler, Tools};
@@ -189,10 +190,11 @@ impl Program {
         let places = move || settings.borrow().fleet.self_check.clone();
         let host = HostProbe::new("/proc").watch(inputs.clone(), places);
         tasks.spawn(life.clone().run_until_cancelled_owned(host));
+        let logs = Arc::new(EngineLogs::new(Arc::clone(&engine)));
         let probed = Arc::new(EngineProbed(engine));
         let commands = Arc::clone(&probed) as _;
         let checks = CheckTools { clients: HealthClients::new(), commands, clock: self.clock };
-        Scheduler::new(inputs.clone(), Tools { checks, stats: probed })
+        Scheduler::new(inputs.clone(), Tools { checks, stats: probed, logs })
     }
 
     fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {
@@ -223,8 +225,9 @@ impl Program {
 
     /// The flight record. The daemon's work does not depend on it.
     fn start_record(&self, settings: &Settings, fleet: &Fleet) -> Option<Recorder> {
-        let directory = settings.state_dir.join(flight::DIRECTORY);
-        Recorder::start(directory, flight::Limits::default(), self.clock.now(), fleet)
+        let wanted = settings.flight.enabled.then_some(&settings.flight)?;
+        let limits = flight::Limits { max_bytes: wanted.max_bytes, max_age: wanted.max_age };
+        Recorder::start(wanted.directory.clone(), limits, self.clock.now(), fleet)
             .inspect_err(|e| error!("there is no flight record: {e}"))
             .ok()
     }

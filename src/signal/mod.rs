@@ -16,7 +16,6 @@ pub mod promql;
 pub mod logs;
 pub mod stats;
 pub mod host;
-pub mod logs;
 pub mod scheduler;
 
 /// Something that can be measured again and again.

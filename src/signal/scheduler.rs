@@ -18,12 +18,18 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Probe;
 use super::check::{CheckProbe, CheckTools};
+use super::logs::{LogProbe, LogStreams};
+use super::promql::PromqlProbe;
+use super::scrape::ScrapeProbe;
 use super::stats::{StatsProbe, StatsSource, Wanted};
 use crate::core::Input;
 use crate::core::observation::{Phase, Replica};
 use crate::core::release::{ReplicaId, ServiceName};
 use crate::core::sample::Signal;
-use crate::core::settings::{Action, CheckKind, Dependency, HealthCheck, ServiceSettings, Target};
+use crate::core::settings::{
+    AccessLog, Action, CheckKind, Dependency, HealthCheck, LogSource, MetricsSource, PromqlSource,
+    ServiceSettings, Target,
+};
 
 /// Probes that may run at the same time. One takes two seconds at worst by default, so that this many serve
 /// some 300 replicas asked every ten seconds even if all of them hang, and it stays far below 1024 file handles.
@@ -50,6 +56,8 @@ pub struct Tools {
     pub checks: CheckTools,
     /// For memory and CPU.
     pub stats: Arc<dyn StatsSource>,
+    /// For logs.
+    pub logs: Arc<dyn LogStreams>,
 }
 
 /// The probes of one service, and what they follow from.
@@ -83,6 +91,9 @@ enum Source {
     Check,
     Dependency,
     Stats,
+    Metrics,
+    Promql,
+    Logs,
 }
 
 /// How it measures: a probe is made anew when this changes.
@@ -90,6 +101,9 @@ enum Source {
 enum Spec {
     Check { signal: Signal, check: Box<HealthCheck>, replica: Option<Running> },
     Stats { replica: ReplicaId, wanted: Wanted, interval: Duration },
+    Metrics { source: Box<MetricsSource>, replica: Option<Running> },
+    Promql(Box<PromqlSource>),
+    Logs { source: Box<LogSource>, replica: ReplicaId },
 }
 
 #[derive(Debug)]
@@ -149,6 +163,7 @@ impl Scheduler {
     }
 
     fn start(&self, service: &ServiceName, key: &Key, spec: &Spec) -> tokio::task::JoinHandle<()> {
+        let clock = self.tools.checks.clock;
         let (probe, interval): (Box<dyn Probe>, _) = match spec {
             Spec::Check { signal, check, replica } => {
                 let replica = replica.as_ref().map(|replica| (&replica.id, replica.address));
@@ -156,8 +171,16 @@ impl Scheduler {
             }
             Spec::Stats { replica, wanted, interval } => {
                 let source = Arc::clone(&self.tools.stats);
-                let clock = self.tools.checks.clock;
                 (Box::new(StatsProbe::new(source, replica.clone(), *wanted, clock)), *interval)
+            }
+            Spec::Metrics { source, replica } => {
+                let address = replica.as_ref().and_then(|replica| replica.address);
+                (Box::new(ScrapeProbe::new(source, address, clock)), source.interval)
+            }
+            Spec::Promql(source) => (Box::new(PromqlProbe::new(source, clock)), source.interval),
+            Spec::Logs { source, replica } => {
+                let streams = Arc::clone(&self.tools.logs);
+                (Box::new(LogProbe::new(streams, replica.clone(), source, clock)), source.interval)
             }
         };
         let interval = jittered(interval, service, key);
@@ -201,6 +224,7 @@ fn wanted(settings: &ServiceSettings, running: &[Running]) -> HashMap<Key, Spec>
             wanted.insert(key(Source::Dependency, None, name), spec);
         }
     }
+    wanted.extend(sources(settings, running));
     let stats = Wanted {
         memory: judged(settings, Signal::Memory),
         host_memory: settings.host_memory,
@@ -210,6 +234,37 @@ fn wanted(settings: &ServiceSettings, running: &[Running]) -> HashMap<Key, Spec>
         wanted.extend(running.iter().map(|r| {
             let interval = settings.memory_interval;
             (key(Source::Stats, Some(r), ""), Spec::Stats { replica: r.id.clone(), wanted: stats, interval })
+        }));
+    }
+    wanted
+}
+
+/// The probes of what counts its requests and reads its logs.
+fn sources(settings: &ServiceSettings, running: &[Running]) -> HashMap<Key, Spec> {
+    let key = |source, replica: Option<&Running>| Key {
+        source,
+        replica: replica.map(|replica| replica.id.clone()),
+        name: String::new(),
+    };
+    let mut wanted = HashMap::new();
+    if let Some(source) = &settings.metrics {
+        let spec = |replica: Option<&Running>| Spec::Metrics {
+            source: Box::new(source.clone()),
+            replica: replica.cloned(),
+        };
+        if matches!(source.target, Target::Replica { .. }) {
+            wanted.extend(running.iter().map(|r| (key(Source::Metrics, Some(r)), spec(Some(r)))));
+        } else if !running.is_empty() {
+            wanted.insert(key(Source::Metrics, None), spec(None));
+        }
+    }
+    if let Some(source) = settings.prometheus.as_ref().filter(|_| !running.is_empty()) {
+        wanted.insert(key(Source::Promql, None), Spec::Promql(Box::new(source.clone())));
+    }
+    let logs = &settings.logs;
+    if logs.enabled && (judged(settings, Signal::Logs) || logs.access != AccessLog::Off) {
+        wanted.extend(running.iter().map(|r| {
+            (key(Source::Logs, Some(r)), Spec::Logs { source: Box::new(logs.clone()), replica: r.id.clone() })
         }));
     }
     wanted
@@ -297,6 +352,7 @@ mod tests {
     use crate::core::release::{ImageId, Release, ReleaseId};
     use crate::core::sample::Measurement;
     use crate::signal::check::{CommandRunner, HealthClients, Ran};
+    use crate::signal::logs::{EngineTime, Following, Unfollowed};
     use crate::signal::stats::{MemoryUse, Stats};
 
     /// Memory that is always the same, and whoever asks for it.
@@ -323,6 +379,23 @@ mod tests {
         }
     }
 
+    /// Settings that ask for memory only.
+    fn quiet() -> ServiceSettings {
+        let logs = LogSource { enabled: false, ..LogSource::default() };
+        ServiceSettings { logs, ..ServiceSettings::default() }
+    }
+
+    /// Nobody writes a log.
+    #[derive(Debug)]
+    struct NoLogs;
+
+    #[async_trait]
+    impl LogStreams for NoLogs {
+        async fn follow(&self, _: &ReplicaId, _: Option<EngineTime>) -> Result<Following, Unfollowed> {
+            Err(Unfollowed::Never("no log".into()))
+        }
+    }
+
     /// Every command ends well.
     #[derive(Debug)]
     struct Commands;
@@ -344,7 +417,7 @@ mod tests {
 
     /// The shipped settings with nothing but memory to look at.
     fn only_memory() -> ServiceSettings {
-        let mut settings = ServiceSettings::default();
+        let mut settings = quiet();
         settings.rules.retain(|rule| rule.signal() == Signal::Memory);
         settings
     }
@@ -378,7 +451,7 @@ mod tests {
         let (inputs, outputs) = mpsc::channel(room);
         let clients = HealthClients::new();
         let checks = CheckTools { clients, commands: Arc::new(Commands), clock: Clock::start() };
-        (Scheduler::new(inputs, Tools { checks, stats: source.clone() }), outputs)
+        (Scheduler::new(inputs, Tools { checks, stats: source.clone(), logs: Arc::new(NoLogs) }), outputs)
     }
 
     fn shop(
@@ -538,7 +611,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_source_that_is_asked_for_is_asked_and_no_other() {
         let (mut scheduler, mut outputs) = scheduler(&Arc::default(), 64);
-        let mut settings = ServiceSettings::default();
+        let mut settings = quiet();
         let every = |kind| HealthCheck {
             kind,
             interval: Duration::from_secs(10),

@@ -221,7 +221,13 @@ pub(super) fn dies(plan: &mut Plan) {
     let interval = plan.subject().probes;
     let with = plan.turn(&[Effect::Errors(1.0), Effect::Traffic(0.0)]);
     plan.subject().happens(onset, EVER, Effect::Sick(1.0)).happens(onset, EVER, with);
-    plan.deploy(0, at, "v2").bad(0, at, onset, within(2.0 * interval + 15.0, 4.0 * interval + 60.0), BY_EITHER);
+    plan.deploy(0, at, "v2").bad(
+        0,
+        at,
+        onset,
+        within(2.0 * interval + 15.0, 4.0 * interval + 60.0),
+        BY_EITHER,
+    );
 }
 
 /// Nothing but the probe is known of it.
@@ -447,7 +453,12 @@ pub(super) fn drags_dependants(plan: &mut Plan) {
     for other in &mut plan.services[1..] {
         other.rate = other.rate.max(5.0);
         other.happens(onset, EVER, Effect::Errors(share * 0.8));
-        other.dependencies.push(Dependency { name: name.clone(), interval: 10.0, down: Vec::new(), blips: 0.0 });
+        other.dependencies.push(Dependency {
+            name: name.clone(),
+            interval: 10.0,
+            down: Vec::new(),
+            blips: 0.0,
+        });
     }
 }
 

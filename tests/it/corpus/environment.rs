@@ -103,7 +103,8 @@ pub(super) fn network(plan: &mut Plan) {
     let count = plan.services.len().max(3);
     plan.fleet(count);
     let (from, to) = trouble(plan, 30.0, 240.0);
-    let effect = plan.turn(&[Effect::Errors(1.0), Effect::Traffic(1.0), Effect::NoRequests, Effect::Errors(0.4)]);
+    let effect =
+        plan.turn(&[Effect::Errors(1.0), Effect::Traffic(1.0), Effect::NoRequests, Effect::Errors(0.4)]);
     for service in &mut plan.services {
         service.probes = if service.probes == 0.0 { 10.0 } else { service.probes.min(15.0) };
         service.happens(from, to, Effect::Sick(1.0)).happens(from, to, effect.clone());

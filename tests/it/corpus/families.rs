@@ -156,7 +156,8 @@ impl Trace {
             })
             .collect();
         if objects.is_empty() {
-            return serde_json::json!({"trace": self.name, "family": self.family, "expect": "Keep"}).to_string();
+            return serde_json::json!({"trace": self.name, "family": self.family, "expect": "Keep"})
+                .to_string();
         }
         objects.join(",\n")
     }

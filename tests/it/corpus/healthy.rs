@@ -33,8 +33,11 @@ pub(super) fn bursts(plan: &mut Plan) {
     plan.serves(3.0, 60.0, &[1.0, 5.0, 10.0]);
     for _ in 0..12 {
         let (at, lasts) = (plan.rng.between(0.0, plan.until), plan.rng.between(3.0, 10.0));
-        let effect =
-            if plan.rng.chance(0.6) { Effect::Errors(plan.rng.between(0.1, 0.4)) } else { Effect::Traffic(6.0) };
+        let effect = if plan.rng.chance(0.6) {
+            Effect::Errors(plan.rng.between(0.1, 0.4))
+        } else {
+            Effect::Traffic(6.0)
+        };
         plan.subject().happens(at, at + lasts, effect);
     }
     plan.all_well();
@@ -113,7 +116,8 @@ pub(super) fn missing(plan: &mut Plan) {
 
 /// The old containers end when the new ones begin, and not always politely.
 pub(super) fn old_exits(plan: &mut Plan) {
-    let codes: &[i32] = plan.turn(&[&[137][..], &[143, 143, 143], &[137, 137, 137, 137], &[1], &[2, 143], &[0, 0]]);
+    let codes: &[i32] =
+        plan.turn(&[&[137][..], &[143, 143, 143], &[137, 137, 137, 137], &[1], &[2, 143], &[0, 0]]);
     let at = plan.deployed;
     for code in codes {
         let after = plan.rng.between(0.1, 12.0);

@@ -119,9 +119,11 @@ pub(super) fn few_exits(plan: &mut Plan) {
 /// Single failures of the probe, again and again, below what counts as flapping.
 pub(super) fn single_failures(plan: &mut Plan) {
     let at = plan.onset(&[0.0, 5.0]);
-    let pattern = plan.turn(&[&[true, false, false, false][..], &[true, false, false, false, false], &[
-        true, false, false,
-    ]]);
+    let pattern = plan.turn(&[
+        &[true, false, false, false][..],
+        &[true, false, false, false, false],
+        &[true, false, false],
+    ]);
     plan.subject().probes = plan.rng.pick(&[5.0, 10.0, 15.0]);
     plan.subject().happens(at, EVER, Effect::Pattern(pattern));
     plan.all_well();
@@ -133,7 +135,8 @@ pub(super) fn traffic_contradicts(plan: &mut Plan) {
     plan.serves(8.0, 100.0, &[5.0, 10.0]);
     plan.subject().errors = 0.002;
     plan.subject().probes = plan.rng.pick(&[5.0, 10.0, 15.0]);
-    let (at, lasts) = (plan.deployed + plan.rng.between(2.0, 12.0) * MINUTE, plan.turn(&[60.0, 130.0, 220.0]));
+    let (at, lasts) =
+        (plan.deployed + plan.rng.between(2.0, 12.0) * MINUTE, plan.turn(&[60.0, 130.0, 220.0]));
     plan.subject().happens(at, at + lasts, Effect::Sick(1.0));
     plan.all_well();
     plan.labels[0].ask = Ask::May;

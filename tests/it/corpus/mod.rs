@@ -114,8 +114,10 @@ fn example(name: &str) -> Trace {
 }
 
 fn told(decisions: &[Decision]) -> Vec<(f64, String, String)> {
-    let mut told: Vec<_> =
-        decisions.iter().map(|d| (d.t, d.service.clone(), format!("{} by {:?}", d.decision, d.signal))).collect();
+    let mut told: Vec<_> = decisions
+        .iter()
+        .map(|d| (d.t, d.service.clone(), format!("{} by {:?}", d.decision, d.signal)))
+        .collect();
     told.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| (&a.1, &a.2).cmp(&(&b.1, &b.2))));
     told
 }
@@ -154,7 +156,10 @@ fn what_is_not_known_never_rolls_back() {
             String::new(),
             |mut text, line| {
                 let start = line.split(r#""kind""#).next().unwrap();
-                let _ = writeln!(text, "{line}\n{start}\"kind\":\"requests\",\"window_s\":5,\"total\":0,\"errors\":0}}");
+                let _ = writeln!(
+                    text,
+                    "{line}\n{start}\"kind\":\"requests\",\"window_s\":5,\"total\":0,\"errors\":0}}"
+                );
                 text
             },
         );

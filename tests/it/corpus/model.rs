@@ -69,7 +69,10 @@ impl Layout {
     pub(super) fn bounds(self) -> Vec<f64> {
         match self {
             Self::Prometheus => {
-                vec![5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 1e4]
+                vec![
+                    5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0,
+                    1e4,
+                ]
             }
             Self::OpenTelemetry => {
                 vec![5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 1e4]
@@ -413,8 +416,10 @@ impl Service {
                 let limit = self.memory_limit;
                 // Without a limit something is used all the same.
                 let used = share * if limit > 0.0 { limit } else { 5e8 };
-                lines
-                    .push((at, format!(r#""kind":"memory","used_bytes":{used:.0},"limit_bytes":{limit:.0}"#)));
+                lines.push((
+                    at,
+                    format!(r#""kind":"memory","used_bytes":{used:.0},"limit_bytes":{limit:.0}"#),
+                ));
             }
             at += self.memory_every;
         }
@@ -433,7 +438,8 @@ impl Service {
 
 /// Buckets as an object; its keys may come in the order of their letters, as some writers sort them.
 fn buckets(bounds: &[f64], counts: &[u64], scrambled: bool) -> String {
-    let mut pairs: Vec<(String, u64)> = bounds.iter().map(f64::to_string).zip(counts.iter().copied()).collect();
+    let mut pairs: Vec<(String, u64)> =
+        bounds.iter().map(f64::to_string).zip(counts.iter().copied()).collect();
     pairs.push(("+Inf".into(), counts[counts.len() - 1]));
     if scrambled {
         pairs.sort();

@@ -68,7 +68,8 @@ pub(super) struct Plan {
 }
 
 pub(super) const NAMES: [&str; 12] = [
-    "api", "web", "auth", "cart", "search", "orders", "billing", "mail", "gateway", "worker", "catalog", "zones",
+    "api", "web", "auth", "cart", "search", "orders", "billing", "mail", "gateway", "worker", "catalog",
+    "zones",
 ];
 
 impl Plan {
@@ -76,14 +77,26 @@ impl Plan {
         let mut names = NAMES.to_vec();
         rng.shuffle(&mut names);
         let count = if small { rng.whole(1, 3) } else { rng.pick(&[1, 1, 2, 3, 3, 4, 5, 6]) };
-        let deployed = if small { rng.between(31.0, 34.0) } else { rng.pick(&[31.0, 35.0, 45.0, 60.0, 90.0, 150.0]) };
+        let deployed =
+            if small { rng.between(31.0, 34.0) } else { rng.pick(&[31.0, 35.0, 45.0, 60.0, 90.0, 150.0]) };
         let deployed = (deployed * MINUTE).round();
         let after = if small { 22.0 } else { rng.between(62.0, 85.0) };
         let scrambled = rng.chance(0.15);
         let origin = if rng.chance(0.2) { 1_763_700_000.0 } else { 0.0 };
         let services: Vec<Service> = names.iter().take(count).map(|n| service(&mut rng, n, small)).collect();
         let until = after.mul_add(MINUTE, deployed);
-        Self { rng, number, small, services, deployed, until, labels: Vec::new(), missing: 0.0, scrambled, origin }
+        Self {
+            rng,
+            number,
+            small,
+            services,
+            deployed,
+            until,
+            labels: Vec::new(),
+            missing: 0.0,
+            scrambled,
+            origin,
+        }
     }
 
     /// Which of the variants this trace shows.
@@ -228,7 +241,8 @@ fn service(rng: &mut Rng, name: &str, small: bool) -> Service {
             sigma: rng.between(0.3, 0.5),
         },
     };
-    let windows: &[f64] = if small { &[5.0, 10.0, 15.0, 30.0] } else { &[5.0, 5.0, 10.0, 10.0, 15.0, 30.0, 60.0] };
+    let windows: &[f64] =
+        if small { &[5.0, 10.0, 15.0, 30.0] } else { &[5.0, 5.0, 10.0, 10.0, 15.0, 30.0, 60.0] };
     let mut made = Service {
         name: name.into(),
         rate: rng.log_between(1.0, 120.0),

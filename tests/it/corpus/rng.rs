@@ -20,9 +20,9 @@ impl Rng {
 
     /// A source of its own for a purpose, so that one family's trace does not move with another's.
     pub(super) fn named(seed: u64, name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         Self::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ hash)
     }
 

@@ -166,7 +166,8 @@ impl Score {
     }
 
     fn row(&self, name: &str) -> String {
-        let of = |part: usize, whole: usize| if whole == 0 { "–".into() } else { format!("{part} / {whole}") };
+        let of =
+            |part: usize, whole: usize| if whole == 0 { "–".into() } else { format!("{part} / {whole}") };
         let punctual = self.delays.iter().filter(|(delay, usual)| delay <= usual).count();
         format!(
             "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
