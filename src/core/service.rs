@@ -451,11 +451,15 @@ impl Service {
             .flatten();
         self.ailing = match (ill, self.ailing.take()) {
             // It is the same illness as long as it does not end for good.
+            (Some(new), Some(old)) if old.faint || new.faint => {
+                Some(if new.faint && !old.faint { old } else { new })
+            }
             (Some(new), Some(old)) => Some(Ailing { since: old.since.min(new.since), ..new }),
             (Some(new), None) => Some(new),
             (None, Some(old)) => {
                 let until = old.until.unwrap_or(now);
-                (!gone && now.since(until) < LINGERS).then_some(Ailing { until: Some(until), ..old })
+                (!gone && !old.faint && now.since(until) < LINGERS)
+                    .then_some(Ailing { until: Some(until), ..old })
             }
             (None, None) => {
                 self.usual.renew(now, &self.evidence.traffic, &self.before, self.settings.baseline);

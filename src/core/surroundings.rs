@@ -83,6 +83,8 @@ pub(crate) struct Ailing {
     pub(crate) error_rate: f64,
     /// It is well again since then.
     pub(crate) until: Option<Timestamp>,
+    /// A single check failed, and nothing else: that happens. Only several such at the same time say something.
+    pub(crate) faint: bool,
 }
 
 /// Something that a service depends on.
@@ -163,17 +165,22 @@ pub(crate) fn symptoms(
         .filter(|((name, _), streak)| {
             settings.checks.get(name).is_none_or(|check| check.required) && (streak.succeeded || !starting)
         })
-        .filter_map(|(_, streak)| streak.failing.filter(|_| streak.failures >= 2).map(|(first, _)| first));
+        .filter_map(|(_, streak)| streak.failing.map(|(first, _)| (first, streak.failures >= 2)))
+        .collect::<Vec<_>>();
+    let sure = failing.iter().filter(|(_, sure)| *sure).map(|(first, _)| *first);
     let unhealthy = evidence.unhealthy.values().chain(evidence.down.values()).map(|(since, _)| *since);
     let exits = evidence.exits.iter().map(|(at, _)| *at).filter(|at| now.since(*at) < LINGERS);
     let traffic = &evidence.traffic;
     let silent = traffic.last.filter(|_| traffic.samples > 2 && traffic.is_stale(now));
-    let others = failing.chain(unhealthy).chain(exits).chain(silent).min();
+    let others = sure.chain(unhealthy).chain(exits).chain(silent).min();
     let since = [errors.map(|(since, _)| since), slow.map(|(since, _)| since), others];
-    since.into_iter().flatten().min().map(|since| Ailing {
+    let since = since.into_iter().flatten().min();
+    let faint = since.is_none();
+    since.or(failing.iter().map(|(first, _)| *first).min()).map(|since| Ailing {
         since,
         error_rate: errors.map_or(0.0, |(_, rate)| rate),
         until: None,
+        faint,
     })
 }
 

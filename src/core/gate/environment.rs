@@ -19,6 +19,8 @@ const CENTRE_AFTER: Duration = Duration::from_secs(2 * 60);
 const CENTRE_RATE: f64 = 0.2;
 /// ... so many times as many as anybody else has, and the release is what the others suffer from.
 const CENTRE_TIMES: f64 = 2.0;
+/// What begins within this time began at the same moment, as well as probes can tell.
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Whether what is seen can be the release's own fault.
 pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
@@ -67,13 +69,20 @@ fn neighbours<'a>(
 
 /// Whether it is ill, or was until just now.
 fn ails(n: &Neighbour, now: Timestamp) -> bool {
+    n.ailing.as_ref().is_some_and(|a| !a.faint && a.until.is_none_or(|until| now.since(until) < LINGERS))
+}
+
+/// Whether it ails, or one check of it failed just now.
+fn may_ail(n: &Neighbour, now: Timestamp) -> bool {
     n.ailing.as_ref().is_some_and(|a| a.until.is_none_or(|until| now.since(until) < LINGERS))
 }
 
 /// Another ailing service was deployed after this one and shortly before it began: it takes the blame.
 fn deployed_closer(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
     let closer = neighbours(q, around)
-        .filter(|(_, n)| ails(n, q.now) && !n.undone && n.deployed > q.deployed)
+        .filter(|(_, n)| ails(n, q.now) && n.deployed > q.deployed)
+        // Its rollback did not help this one, which was bad from the start: two bad releases at once.
+        .filter(|(_, n)| !n.undone || onset.since(q.deployed) > CENTRE_AFTER)
         .filter(|(_, n)| n.deployed <= onset && onset.since(n.deployed) <= WITNESS_AGE)
         .max_by_key(|(_, n)| n.deployed);
     match closer {
@@ -124,7 +133,7 @@ fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> 
         .collect();
     let suffering: Vec<_> = witnesses
         .iter()
-        .filter(|(_, n)| ails(n, q.now))
+        .filter(|(_, n)| may_ail(n, q.now))
         .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| onset.since(a.since) <= CHRONIC))
         .collect();
     let worst =
@@ -137,9 +146,35 @@ fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> 
         let names: Vec<&str> = suffering.iter().map(|(name, _)| *name).collect();
         return Err(format!("{of} that nobody deployed are degraded too ({})", names.join(", ")));
     }
+    together(q, around, onset)?;
     Ok(match witnesses.len() {
         0 => "no other service to compare with".into(),
         _ if centre && suffering.len() >= 2 => format!("{of} are degraded too, this one worst and first"),
         _ => format!("{of} are degraded"),
     })
+}
+
+/// Services that were deployed at about the same time, and were well for a while, fall ill at the same moment: that is
+/// not the fault of each.
+fn together(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
+    if onset.since(q.deployed) <= CENTRE_AFTER {
+        return Ok(());
+    }
+    let near = |a: Timestamp, b: Timestamp, span: Duration| a.since(b).max(b.since(a)) <= span;
+    let deployed: Vec<_> =
+        neighbours(q, around).filter(|(_, n)| near(n.deployed, q.deployed, WITNESS_AGE)).collect();
+    let fell: Vec<&str> = deployed
+        .iter()
+        .filter(|(_, n)| may_ail(n, q.now))
+        .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| near(a.since, onset, AT_ONCE)))
+        .map(|(name, _)| *name)
+        .collect();
+    if fell.len() >= 2 && fell.len() * 2 >= deployed.len() {
+        let of = format!("{} of {}", fell.len(), deployed.len());
+        return Err(format!(
+            "{of} services deployed with it fell ill at the same moment ({})",
+            fell.join(", ")
+        ));
+    }
+    Ok(())
 }
