@@ -59,12 +59,12 @@ impl Web {
 
     fn probe(&self, kind: CheckKind, timeout: Duration) -> CheckProbe {
         let check = HealthCheck { kind, interval: seconds(10), timeout, required: true };
-        let address: IpAddr = self.bed.inspect("web")["NetworkSettings"]["IPAddress"]
+        // A container that does not run has none.
+        let address: Option<IpAddr> = self.bed.inspect("web")["NetworkSettings"]["IPAddress"]
             .as_str()
-            .and_then(|address| address.parse().ok())
-            .unwrap();
+            .and_then(|address| address.parse().ok());
         let replica = ReplicaId::new("web");
-        CheckProbe::new(&self.tools, Signal::Health, &check, Some((&replica, Some(address))))
+        CheckProbe::new(&self.tools, Signal::Health, &check, Some((&replica, address)))
     }
 
     fn ask(&self, probe: &CheckProbe) -> Measurement {
