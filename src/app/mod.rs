@@ -35,7 +35,7 @@ use crate::runtime::Runtime;
 use crate::runtime::container::ContainerRuntime;
 use crate::runtime::engine::Engine;
 use crate::runtime::logs::EngineLogs;
-use crate::signal::check::{CheckTools, HealthClients};
+use crate::signal::check::CheckTools;
 use crate::signal::host::HostProbe;
 use crate::signal::scheduler::{Scheduler, Tools};
 use crate::store::{Store, StoreError};
@@ -193,7 +193,7 @@ impl Program {
         let logs = Arc::new(EngineLogs::new(Arc::clone(&engine)));
         let probed = Arc::new(EngineProbed(engine));
         let commands = Arc::clone(&probed) as _;
-        let checks = CheckTools { clients: HealthClients::new(), commands, clock: self.clock };
+        let checks = CheckTools { commands, clock: self.clock };
         Scheduler::new(inputs.clone(), Tools { checks, stats: probed, logs })
     }
 

@@ -351,7 +351,7 @@ mod tests {
     use crate::core::Timestamp;
     use crate::core::release::{ImageId, Release, ReleaseId};
     use crate::core::sample::Measurement;
-    use crate::signal::check::{CommandRunner, HealthClients, Ran};
+    use crate::signal::check::{CommandRunner, Ran};
     use crate::signal::logs::{EngineTime, Following, Unfollowed};
     use crate::signal::stats::{MemoryUse, Stats};
 
@@ -449,8 +449,7 @@ mod tests {
     fn scheduler(source: &Arc<Memory>, room: usize) -> (Scheduler, mpsc::Receiver<Input>) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (inputs, outputs) = mpsc::channel(room);
-        let clients = HealthClients::new();
-        let checks = CheckTools { clients, commands: Arc::new(Commands), clock: Clock::start() };
+        let checks = CheckTools { commands: Arc::new(Commands), clock: Clock::start() };
         (Scheduler::new(inputs, Tools { checks, stats: source.clone(), logs: Arc::new(NoLogs) }), outputs)
     }
 

@@ -19,6 +19,7 @@ struct Key {
     ca: Option<Vec<u8>>,
     insecure: bool,
     direct: bool,
+    http2: bool,
 }
 
 /// A client that does TLS as told. Clients are cached: asking again is cheap and gives the same one, as long as the
@@ -30,8 +31,20 @@ struct Key {
 /// # Errors
 /// The CA file cannot be read or holds no certificate, or the system has no CA certificates; in words, with what to do.
 pub fn client(tls: &Tls, direct: bool) -> Result<Client, String> {
+    cached(tls, direct, false)
+}
+
+/// The same, speaking HTTP/2 from the first byte, as gRPC does.
+///
+/// # Errors
+/// As [`client`].
+pub fn http2_client(tls: &Tls, direct: bool) -> Result<Client, String> {
+    cached(tls, direct, true)
+}
+
+fn cached(tls: &Tls, direct: bool, http2: bool) -> Result<Client, String> {
     static CLIENTS: OnceLock<Mutex<HashMap<Key, Client>>> = OnceLock::new();
-    let key = Key { ca: certificates(tls)?, insecure: tls.insecure, direct };
+    let key = Key { ca: certificates(tls)?, insecure: tls.insecure, direct, http2 };
     // A panic while a client was inserted leaves a map that is still good.
     let mut clients = CLIENTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(client) = clients.get(&key) {
@@ -49,7 +62,12 @@ pub fn client(tls: &Tls, direct: bool) -> Result<Client, String> {
 fn certificates(tls: &Tls) -> Result<Option<Vec<u8>>, String> {
     let Some(path) = &tls.ca_file else { return Ok(None) };
     let failed = |what: String| format!("the CA file {} cannot be used: {what}", path.display());
-    let size = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    let about = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
+    let size = about.len();
+    if !about.is_file() {
+        // A pipe would be waited for without end.
+        return Err(failed("it is no file".into()));
+    }
     if size > CA_FILE_MAX {
         return Err(failed(format!("it has {size} bytes, more than {CA_FILE_MAX}")));
     }
@@ -63,6 +81,8 @@ fn build(key: &Key, tls: &Tls) -> Result<Client, String> {
     if key.direct {
         builder = builder.no_proxy();
     }
+    // What an answer means must not hang on what was agreed on underneath: HTTP/1.1, unless asked for otherwise.
+    builder = if key.http2 { builder.http2_prior_knowledge() } else { builder.http1_only() };
     if key.insecure || (key.direct && key.ca.is_none()) {
         builder = builder.tls_danger_accept_invalid_certs(true);
     } else if let Some(pem) = &key.ca {

@@ -11,7 +11,7 @@ use backstop::core::sample::{Measurement, Signal};
 use backstop::core::settings::{CheckKind, HealthCheck, HttpStep, Target};
 use backstop::runtime::engine::Engine;
 use backstop::signal::Probe;
-use backstop::signal::check::{CheckProbe, CheckTools, CommandRunner, HealthClients, Ran};
+use backstop::signal::check::{CheckProbe, CheckTools, CommandRunner, Ran};
 
 use crate::support::{Bed, Image, eventually, seconds};
 
@@ -53,18 +53,18 @@ impl Web {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
         let commands = Arc::new(Exec(Arc::clone(&engine)));
-        let tools = CheckTools { clients: HealthClients::new(), commands, clock: Clock::start() };
+        let tools = CheckTools { commands, clock: Clock::start() };
         Self { bed, tokio, engine, tools }
     }
 
     fn probe(&self, kind: CheckKind, timeout: Duration) -> CheckProbe {
         let check = HealthCheck { kind, interval: seconds(10), timeout, required: true };
-        let address: IpAddr = self.bed.inspect("web")["NetworkSettings"]["IPAddress"]
+        // A container that does not run has none.
+        let address: Option<IpAddr> = self.bed.inspect("web")["NetworkSettings"]["IPAddress"]
             .as_str()
-            .and_then(|address| address.parse().ok())
-            .unwrap();
+            .and_then(|address| address.parse().ok());
         let replica = ReplicaId::new("web");
-        CheckProbe::new(&self.tools, Signal::Health, &check, Some((&replica, Some(address))))
+        CheckProbe::new(&self.tools, Signal::Health, &check, Some((&replica, address)))
     }
 
     fn ask(&self, probe: &CheckProbe) -> Measurement {

@@ -9,11 +9,11 @@ use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 
 use super::answer::status_line;
-use super::clients::{Connect, HealthClients};
 use super::fault::{own_address, quoted, resolve, unanswered};
 use super::{Course, Late};
 use crate::core::sample::Measurement;
 use crate::core::settings::{Target, Tls};
+use crate::signal::tls;
 
 /// The answer has seven bytes; what is longer is something else.
 const ANSWER_MAX: usize = 16 * 1024;
@@ -21,15 +21,15 @@ const ANSWER_MAX: usize = 16 * 1024;
 /// Asks one server.
 #[derive(Debug)]
 pub(super) struct Health {
-    clients: HealthClients,
-    connect: Connect,
+    /// To a replica's own address.
+    direct: bool,
+    tls: Tls,
     url: Url,
     service: String,
 }
 
 impl Health {
     pub(super) fn new(
-        clients: &HealthClients,
         target: &Target,
         service: &str,
         tls: &Tls,
@@ -51,8 +51,7 @@ impl Health {
         url.set_path("/grpc.health.v1.Health/Check");
         url.set_query(None);
         let direct = matches!(target, Target::Replica { .. });
-        let connect = Connect { direct, http2: true, tls: tls.clone() };
-        Ok(Self { clients: clients.clone(), connect, url, service: service.to_owned() })
+        Ok(Self { direct, tls: tls.clone(), url, service: service.to_owned() })
     }
 
     pub(super) async fn make(&self, course: &Course) -> Measurement {
@@ -60,8 +59,7 @@ impl Health {
     }
 
     async fn ask(&self, course: &Course) -> Result<Measurement, Measurement> {
-        course.late(Late::Ours("the CA file could not be read in time".into()));
-        let client = self.clients.get(&self.connect).await.map_err(|why| course.unable(&why))?;
+        let client = tls::http2_client(&self.tls, self.direct).map_err(|why| course.unable(&why))?;
         if let Some(host) = self.url.domain() {
             resolve(course, host, self.url.port_or_known_default().unwrap_or(80)).await?;
         }

@@ -6,19 +6,16 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::answer::{Expected, status_line};
-use super::clients::{Connect, HealthClients};
 use super::fault::{own_address, quoted, resolve, unanswered};
 use super::template::{Source, Template, Values, Writing};
 use super::{Course, Late};
 use crate::core::sample::Measurement;
 use crate::core::settings::{HttpStep, Target, Tls};
+use crate::signal::tls;
 
 /// The steps of a check.
 #[derive(Debug)]
-pub(super) struct Steps {
-    clients: HealthClients,
-    steps: Vec<Step>,
-}
+pub(super) struct Steps(Vec<Step>);
 
 #[derive(Debug)]
 struct Step {
@@ -31,7 +28,9 @@ struct Step {
     /// Of the body, unless a header says another one.
     content_type: Option<HeaderValue>,
     redirects: u32,
-    connect: Connect,
+    /// To a replica's own address.
+    direct: bool,
+    tls: Tls,
     expected: Expected,
 }
 
@@ -46,11 +45,7 @@ struct Request {
 impl Steps {
     /// # Errors
     /// What cannot be used, for people: only settings that nobody validated bring that about.
-    pub(super) fn new(
-        clients: &HealthClients,
-        steps: &[HttpStep],
-        address: Option<IpAddr>,
-    ) -> Result<Self, String> {
+    pub(super) fn new(steps: &[HttpStep], address: Option<IpAddr>) -> Result<Self, String> {
         if steps.is_empty() {
             return Err("the check has no step: give it a path or a URL".into());
         }
@@ -67,23 +62,23 @@ impl Steps {
             known.extend(step.capture.iter().map(|(name, _)| name.as_str()));
             made.push(one);
         }
-        Ok(Self { clients: clients.clone(), steps: made })
+        Ok(Self(made))
     }
 
     /// Makes the steps in order; the first that is not as it should be ends it.
     pub(super) async fn make(&self, course: &Course) -> Measurement {
         let mut values = Values::new();
         let mut last = String::new();
-        for (step, number) in self.steps.iter().zip(1..) {
-            if self.steps.len() > 1 {
-                course.step(format!("step {number} of {} ({}): ", self.steps.len(), step.title));
+        for (step, number) in self.0.iter().zip(1..) {
+            if self.0.len() > 1 {
+                course.step(format!("step {number} of {} ({}): ", self.0.len(), step.title));
             }
-            match step.make(&self.clients, course, &mut values).await {
+            match step.make(course, &mut values).await {
                 Ok(answer) => last = answer,
                 Err(measurement) => return measurement,
             }
         }
-        match self.steps.len() {
+        match self.0.len() {
             1 => course.passed(last),
             all => course.passed(format!("all {all} steps passed, the last with {last}")),
         }
@@ -116,11 +111,8 @@ impl Step {
             body: body.map(|body| (body, writing)),
             content_type: content_type.map(HeaderValue::from_static),
             redirects: step.redirects,
-            connect: Connect {
-                direct: matches!(step.target, Target::Replica { .. }),
-                http2: false,
-                tls: step.tls.clone(),
-            },
+            direct: matches!(step.target, Target::Replica { .. }),
+            tls: step.tls.clone(),
             expected: Expected::new(step)?,
         })
     }
@@ -131,14 +123,9 @@ impl Step {
         self.url.names().chain(texts.flat_map(Source::names))
     }
 
-    async fn make(
-        &self,
-        clients: &HealthClients,
-        course: &Course,
-        values: &mut Values,
-    ) -> Result<String, Measurement> {
+    async fn make(&self, course: &Course, values: &mut Values) -> Result<String, Measurement> {
         course.late(Late::Ours("our own files could not be read in time".into()));
-        let client = clients.get(&self.connect).await.map_err(|why| course.unable(&why))?;
+        let client = tls::client(&self.tls, self.direct).map_err(|why| course.unable(&why))?;
         let request = self.request(course, values).await?;
         let response = self.send(course, &client, request).await?;
         self.expected.judge(course, response, values).await

@@ -20,7 +20,6 @@ use crate::core::settings::{CheckKind, HealthCheck};
 use crate::core::time::human;
 
 mod fault;
-mod clients;
 pub mod json_path;
 mod template;
 mod answer;
@@ -29,14 +28,11 @@ pub mod tcp;
 mod grpc;
 mod command;
 
-pub use clients::HealthClients;
 pub use command::{CommandRunner, Ran};
 
 /// What all checks are made with.
 #[derive(Debug, Clone)]
 pub struct CheckTools {
-    /// For HTTP and gRPC.
-    pub clients: HealthClients,
     /// For commands in replicas.
     pub commands: Arc<dyn CommandRunner>,
     /// Tells how long it took.
@@ -72,10 +68,10 @@ impl CheckProbe {
     ) -> Self {
         let address = replica.and_then(|(_, address)| address);
         let way = match &check.kind {
-            CheckKind::Http(steps) => http::Steps::new(&tools.clients, steps, address).map(Way::Http),
+            CheckKind::Http(steps) => http::Steps::new(steps, address).map(Way::Http),
             CheckKind::Tcp(target) => tcp::Knock::new(target, address).map(Way::Tcp),
             CheckKind::Grpc { target, service, tls } => {
-                grpc::Health::new(&tools.clients, target, service, tls, address).map(Way::Grpc)
+                grpc::Health::new(target, service, tls, address).map(Way::Grpc)
             }
             CheckKind::Command(words) => {
                 command::Command::new(Arc::clone(&tools.commands), replica.map(|(id, _)| id), words)

@@ -108,8 +108,7 @@ impl CommandRunner for NoCommands {
 }
 
 fn tools() -> CheckTools {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    CheckTools { clients: HealthClients::new(), commands: Arc::new(NoCommands), clock: Clock::start() }
+    CheckTools { commands: Arc::new(NoCommands), clock: Clock::start() }
 }
 
 fn probe_with(tools: &CheckTools, kind: CheckKind, timeout: Duration, address: Option<&str>) -> CheckProbe {
