@@ -142,10 +142,10 @@ fn whole(settings: &Settings) -> Vec<(&'static str, String)> {
     };
     let token =
         if settings.api.token.is_some() { "with the token" } else { "switched off: no `api.token_file`" };
-    let hook = if settings.api.hook_token.is_some() {
-        "taken with the hook's token"
-    } else {
-        "not taken: no `api.hook_token_file`"
+    let hook = match (&settings.api.hook_token, &settings.api.token) {
+        (Some(_), _) => "taken with the hook's token",
+        (None, Some(_)) => "taken with the operators' token; `api.hook_token_file` would be one of their own",
+        (None, None) => "not taken: no `api.hook_token_file`",
     };
     let webhook = if settings.notify.webhook.is_some() {
         "to the webhook"

@@ -7,6 +7,7 @@ use super::problem::Wrong;
 use super::schema::{Named, Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{Parse, is_http_url, quoted, read_text, shown, shown_bare, text_settings};
+use crate::signal::check::json_path;
 
 text_settings! {
     [] HostPort;
@@ -133,40 +134,25 @@ pub(super) struct JsonPath(pub(super) String);
 
 impl Parse for JsonPath {
     const RIGHT: &'static str =
-        "a dot before each name and an index in brackets would be right, as in \".checks[0].status\"";
+        "a dot before each name and an index in brackets would be right, as in .checks[0].status";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.len() <= 200 && is_json_path(text) {
-            return Ok(Self(text.to_owned()));
+        if text.len() > LONGEST_PATH {
+            return Err(Wrong::new(format!("{} is too long for a path", quoted(text)), Self::RIGHT));
         }
-        Err(Wrong::new(format!("{} is not the path of a JSON value", quoted(text)), Self::RIGHT))
+        match json_path::JsonPath::parse(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            // What would be right stands after the colon, and is said here as everywhere else.
+            Err(what) => {
+                let wrong = what.split_once(": write it like").map_or(what.as_str(), |(wrong, _)| wrong);
+                Err(Wrong::new(wrong, Self::RIGHT))
+            }
+        }
     }
 }
 
-fn is_json_path(path: &str) -> bool {
-    let mut rest = path;
-    // A body that is a list begins with its index: `.[0].status`.
-    if let Some(list) = rest.strip_prefix('.').filter(|after| after.starts_with('[')) {
-        rest = list;
-    }
-    while !rest.is_empty() {
-        if let Some(name) = rest.strip_prefix('.') {
-            let end = name.find(['.', '[']).unwrap_or(name.len());
-            if end == 0 || name[..end].contains(|c: char| c == ']' || c.is_control()) {
-                return false;
-            }
-            rest = &name[end..];
-        } else if let Some((index, after)) = rest.strip_prefix('[').and_then(|index| index.split_once(']')) {
-            if index.parse::<u32>().is_err() || index.starts_with('+') {
-                return false;
-            }
-            rest = after;
-        } else {
-            return false;
-        }
-    }
-    path.len() > 1
-}
+/// Longer paths lead through documents that no check should have to understand.
+const LONGEST_PATH: usize = 200;
 
 /// A value that a JSON body must have.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -463,15 +449,15 @@ mod tests {
     use crate::config::tree::Place;
 
     #[test]
-    fn json_paths_are_dots_and_indices() {
-        for good in [".version", ".checks[0].status", ".[0]", ".[0].a", ".a[1][2]", ".a-b.c d"] {
+    fn json_paths_are_what_checks_can_follow() {
+        for good in [".version", ".checks[0].status", ".[0].a", ".a-b", r#".info["build number"]"#] {
             assert!(JsonPath::parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", ".", "version", "..a", ".a.", ".a[x]", ".a[0", ".a]", "$.a", ".a[-1]", ".a[+1]", "[0]x"]
-        {
-            assert!(JsonPath::parse(bad).is_err(), "{bad}");
+        for bad in ["", "..a", ".a.", ".a[x]", ".a[0", ".a]", ".a b"] {
+            let wrong = JsonPath::parse(bad).unwrap_err();
+            assert!(!wrong.wrong.contains("write it") && wrong.right == JsonPath::RIGHT, "{bad}: {wrong}");
         }
+        assert!(JsonPath::parse(&".a".repeat(101)).is_err());
     }
 
     #[test]
