@@ -387,53 +387,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Requests { .. } => self.about_requests(f),
-            Self::HealthFlapping { check, failures, checks, within, threshold, last } => write!(
-                f,
-                "{} failed {failures} of {checks} times within {} (limit: {threshold}); last: {last}",
-                the_check(check),
-                human(*within)
-            ),
-            Self::MemoryLeak { used, limit, threshold, left, over } => write!(
-                f,
-                "memory has been growing for {} and will reach {} of its limit in {}; now {} of {}",
-                human(*over),
-                percent_of(*threshold),
-                human(*left),
-                mebibytes(*used),
-                mebibytes(*limit)
-            ),
-            Self::CpuThrottled { share, threshold, over } => write!(
-                f,
-                "its CPU limit held it back {} of the time for {} (limit: {})",
-                percent_of(*share),
-                human(*over),
-                percent_of(*threshold)
-            ),
-            Self::LogErrors { per_minute, lines, over, limit, before, last } => {
-                write!(
-                    f,
-                    "{per_minute:.1} error lines a minute in the log ({lines} in {}; limit: {limit:.1}",
-                    human(*over)
-                )?;
-                before.map_or(Ok(()), |before| write!(f, ", before the deployment {before:.1}"))?;
-                f.write_str(")")?;
-                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
-            }
-            Self::UserReports { reporters, within, threshold, last } => {
-                write!(
-                    f,
-                    "{reporters} people reported a problem within {} (limit: {threshold})",
-                    human(*within)
-                )?;
-                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
-            }
-            Self::AlertFiring { alert, alerts, over, summary } => {
-                write!(f, "the alert {alert} has been firing for {}", human(*over))?;
-                if *alerts > 1 {
-                    write!(f, ", and {} more", alerts - 1)?;
-                }
-                if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
-            }
+            Self::HealthFlapping { .. }
+            | Self::MemoryLeak { .. }
+            | Self::CpuThrottled { .. }
+            | Self::LogErrors { .. }
+            | Self::UserReports { .. }
+            | Self::AlertFiring { .. } => self.about_others(f),
             Self::HealthFailing { check, failures: 1, last, .. } => {
                 write!(f, "{} failed once: {last}", the_check(check))
             }
@@ -511,6 +470,68 @@ impl Reason {
             write!(f, "; before the deployment {} over {}", percent_of(*before), human(*span))?;
         }
         write!(f, "; it began {} after the deployment", human(*after))
+    }
+
+    fn about_others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HealthFlapping { check, failures, checks, within, threshold, last } => write!(
+                f,
+                "{} failed {failures} of {checks} times within {} (limit: {threshold}); last: {last}",
+                the_check(check),
+                human(*within)
+            ),
+            Self::MemoryLeak { used, limit, threshold, left, over } => write!(
+                f,
+                "memory has been growing for {} and will reach {} of its limit in {}; now {} of {}",
+                human(*over),
+                percent_of(*threshold),
+                human(*left),
+                mebibytes(*used),
+                mebibytes(*limit)
+            ),
+            Self::CpuThrottled { share, threshold, over } => write!(
+                f,
+                "its CPU limit held it back {} of the time for {} (limit: {})",
+                percent_of(*share),
+                human(*over),
+                percent_of(*threshold)
+            ),
+            Self::LogErrors { per_minute, lines, over, limit, before, last } => {
+                write!(
+                    f,
+                    "{per_minute:.1} error lines a minute in the log ({lines} in {}; limit: {limit:.1}",
+                    human(*over)
+                )?;
+                before.map_or(Ok(()), |before| write!(f, ", before the deployment {before:.1}"))?;
+                f.write_str(")")?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
+            }
+            Self::UserReports { reporters, within, threshold, last } => {
+                write!(
+                    f,
+                    "{reporters} people reported a problem within {} (limit: {threshold})",
+                    human(*within)
+                )?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; last: {last}") }
+            }
+            Self::AlertFiring { alert, alerts, over, summary } => {
+                write!(f, "the alert {alert} has been firing for {}", human(*over))?;
+                if *alerts > 1 {
+                    write!(f, ", and {} more", alerts - 1)?;
+                }
+                if summary.is_empty() { Ok(()) } else { write!(f, ": {summary}") }
+            }
+            Self::Requests { .. }
+            | Self::HealthFailing { .. }
+            | Self::ContainerUnhealthy { .. }
+            | Self::CrashLoop { .. }
+            | Self::Down { .. }
+            | Self::OutOfMemory { .. }
+            | Self::MemoryHigh { .. }
+            | Self::Refused { .. }
+            | Self::Operator { .. }
+            | Self::TargetFailed { .. } => Ok(()),
+        }
     }
 }
 

@@ -183,7 +183,7 @@ pub enum Effect {
     /// Make this durable. If that fails, nothing after it in the same turn is done, but announcements.
     Remember(LedgerChange),
     /// Log and count a decision. It has been remembered already.
-    Decided(Decision),
+    Decided(Box<Decision>),
     /// Keep the specification of what runs now as the release's snapshot, and protect its image by a tag.
     /// Answered by [`Input::Protected`]: only then is the release known-good.
     Protect {

@@ -12,7 +12,7 @@ use super::service::{BACKSTOP, Service, Turn};
 use super::settings::{Action, Condition, Severity};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
-use super::surroundings::Surroundings;
+use super::surroundings::{Surroundings, word_is_awaited};
 use super::time::{Timestamp, human};
 
 /// A specification that could not be kept is tried again after this long.
@@ -252,6 +252,14 @@ impl Service {
 
     /// A row is breached: asks the gates, and acts, asks a person, or holds.
     fn decide(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, breach: Breach) {
+        let own =
+            [Some(Signal::Memory), Some(Signal::OomKills)].contains(&breach.condition.map(Condition::signal));
+        if let Some(onset) = breach.onset.filter(|_| breach.action == Action::Rollback && !own)
+            && breach.condition.is_some()
+            && word_is_awaited(turn.now, onset, &self.name, around)
+        {
+            return;
+        }
         let all = match breach.condition {
             Some(condition) => self.ask(turn.now, Some((condition, breach.onset)), around),
             None => self.ask(turn.now, None, around),
@@ -294,7 +302,7 @@ impl Service {
     /// Remembers a decision and makes it the one that is shown.
     pub(crate) fn record(&mut self, turn: &mut Turn<'_>, decision: &Decision) {
         turn.remember(LedgerChange::Decided(Box::new(decision.clone())));
-        turn.effect(Effect::Decided(decision.clone()));
+        turn.effect(Effect::Decided(Box::new(decision.clone())));
         self.last_decision = Some(decision.clone());
     }
 

@@ -474,6 +474,8 @@ impl Service {
             present: self.seen && self.current.is_some(),
             deployed: self.deployed,
             ailing: self.ailing.clone(),
+            // The source that was heard longest ago: what it has to say is not known yet.
+            heard: [self.evidence.traffic.last, self.evidence.last_checked()].into_iter().flatten().min(),
             relies_on: relies_on(&self.settings),
             in_flight: self.state.in_flight(),
             ended: self.last_ended.filter(|_| !self.state.in_flight()).max(self.undone),

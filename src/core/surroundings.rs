@@ -63,6 +63,8 @@ pub(crate) struct Neighbour {
     /// When its release appeared.
     pub(crate) deployed: Timestamp,
     pub(crate) ailing: Option<Ailing>,
+    /// When it was last measured, by whatever measures it least often.
+    pub(crate) heard: Option<Timestamp>,
     /// Services that it declared as its dependencies.
     pub(crate) relies_on: Vec<ServiceName>,
     /// A rollback of it is in flight.
@@ -215,6 +217,24 @@ fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> 
         since = end.before(step * (i + 1));
     }
     Some((since.max(deployed), now.rate()))
+}
+
+/// Whether the others have not been heard of since this began: whoever is asked seldom has yet to say how it is.
+pub(crate) fn word_is_awaited(
+    now: Timestamp,
+    onset: Timestamp,
+    service: &ServiceName,
+    around: Surroundings<'_>,
+) -> bool {
+    /// What is measured so long after the onset would show it.
+    const SHOWS: Duration = Duration::from_secs(10);
+    /// Nobody is waited for longer than this.
+    const AT_MOST: Duration = Duration::from_secs(30);
+    /// Who has been silent for so long has nothing to say.
+    const SILENT: Duration = Duration::from_secs(60);
+    let late = |n: &Neighbour| n.heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
+    let others = around.roster.iter().filter(|(name, n)| *name != service && n.present);
+    now.since(onset) < AT_MOST && others.into_iter().any(|(_, n)| !n.relies_on.contains(service) && late(n))
 }
 
 /// The services among what is depended on.

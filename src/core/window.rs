@@ -226,6 +226,11 @@ impl Evidence {
         }
     }
 
+    /// When a check last had a result.
+    pub(crate) fn last_checked(&self) -> Option<Timestamp> {
+        self.checks.values().filter_map(|streak| streak.results.back()).map(|(at, _)| *at).max()
+    }
+
     /// Takes in an exit that nobody asked for.
     pub(crate) fn exited(&mut self, now: Timestamp, code: Option<i64>, oom: bool) {
         if oom {

@@ -447,6 +447,7 @@ fn the_yaml_example_is_the_twin_of_the_toml_one() {
 
 /// What is asked follows from the keys that are given.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_check_is_what_its_keys_say() {
     let case = Case::new(
         r#"
@@ -822,6 +823,7 @@ fn the_flight_record_and_the_tokens_of_others() {
 }
 
 /// Keys and values as somebody might mix them up.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn typed() -> impl Strategy<Value = String> {
     let section = prop::sample::select(vec![
         "defaults",

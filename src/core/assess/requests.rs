@@ -168,10 +168,11 @@ fn unusual(scene: Scene<'_>) -> Option<Norm> {
 /// The answer if there is nothing to judge.
 fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Option<Finding> {
     let traffic = &scene.evidence.traffic;
-    if let Some((n, since, why)) = scene.evidence.unmeasured.get(&Signal::Requests) {
-        if *n >= ERRORS_IN_A_ROW && traffic.is_stale(scene.now) {
-            return Some(rule.finding(RowAnswer::CannotMeasure, why).since(*since));
-        }
+    if let Some((n, since, why)) = scene.evidence.unmeasured.get(&Signal::Requests)
+        && *n >= ERRORS_IN_A_ROW
+        && traffic.is_stale(scene.now)
+    {
+        return Some(rule.finding(RowAnswer::CannotMeasure, why).since(*since));
     }
     if traffic.last.is_none() {
         let why = scene.evidence.not_applicable.get(&Signal::Requests);

@@ -10,7 +10,9 @@ use super::{Answer, Question, memory};
 /// A service deployed this shortly before the onset is no witness: it may be bad by itself.
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
 /// Who has suffered for longer than this before the onset suffers from something else.
-const CHRONIC: Duration = Duration::from_secs(60 * 60);
+const CHRONIC: Duration = Duration::from_secs(10 * 60);
+/// What failed for longer than this before the deployment did not trouble the release before it.
+const BORNE: Duration = Duration::from_secs(5 * 60);
 /// What is depended on fails at most so much later than those who depend on it: probes take their time.
 const LATER: Duration = Duration::from_secs(20);
 /// Errors this soon after the deployment, and ...
@@ -72,6 +74,11 @@ fn ails(n: &Neighbour, now: Timestamp) -> bool {
     n.ailing.as_ref().is_some_and(|a| !a.faint && a.until.is_none_or(|until| now.since(until) < LINGERS))
 }
 
+/// Whether it fell ill by then.
+fn began_by(n: &Neighbour, by: Timestamp) -> bool {
+    n.ailing.as_ref().is_some_and(|a| a.since <= by)
+}
+
 /// Whether it ails, or one check of it failed just now.
 fn may_ail(n: &Neighbour, now: Timestamp) -> bool {
     n.ailing.as_ref().is_some_and(|a| a.until.is_none_or(|until| now.since(until) < LINGERS))
@@ -81,6 +88,8 @@ fn may_ail(n: &Neighbour, now: Timestamp) -> bool {
 fn deployed_closer(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
     let closer = neighbours(q, around)
         .filter(|(_, n)| ails(n, q.now) && n.deployed > q.deployed)
+        // Who relies on this one, or fell ill after it, may suffer from it.
+        .filter(|(_, n)| !n.relies_on.contains(q.service) && began_by(n, onset + AT_ONCE))
         // Its rollback did not help this one, which was bad from the start: two bad releases at once.
         .filter(|(_, n)| !n.undone || onset.since(q.deployed) > CENTRE_AFTER)
         .filter(|(_, n)| n.deployed <= onset && onset.since(n.deployed) <= WITNESS_AGE)
@@ -99,7 +108,8 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
     let mut well = Vec::new();
     for (name, dependency) in &q.settings.dependencies {
         if let Some(reliance) = q.reliances.get(name) {
-            let soon = |began: Timestamp| began <= onset + LATER;
+            let borne = |began: Timestamp| began + BORNE < q.deployed;
+            let soon = |began: Timestamp| began <= onset + LATER && !borne(began);
             if reliance.failing.is_some_and(soon) {
                 let times = reliance.failures;
                 return Err(format!(
@@ -116,7 +126,11 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         }
         if let Dependency::Service(service) = dependency
             && let Some(n) = around.roster.get(service).filter(|n| n.present && ails(n, q.now))
-            && n.ailing.as_ref().is_some_and(|a| a.since <= onset + LINGERS)
+            && began_by(
+                n,
+                if n.relies_on.contains(q.service) { onset.before(AT_ONCE) } else { onset + LINGERS },
+            )
+            && n.ailing.as_ref().is_some_and(|a| a.since + BORNE >= q.deployed)
         {
             return Err(format!("what it depends on is degraded: {service}"));
         }

@@ -1,7 +1,7 @@
 //! Bad deployments: they must be rolled back, for the right reason, in time.
 
 use super::model::{Dependency, Effect, Event, Layout, Shape, Use};
-use super::plan::{MINUTE, Plan};
+use super::plan::{Ask, MINUTE, Plan};
 use super::stats::{ERRORS, Expectation, SLOW, seen};
 
 const EVER: f64 = f64::MAX;
@@ -72,7 +72,7 @@ pub(super) fn errors_6(plan: &mut Plan) {
 }
 
 pub(super) fn errors_low_traffic(plan: &mut Plan) {
-    let (share, rate) = plan.turn(&[(1.0, 0.3), (0.6, 0.8), (0.5, 1.5), (0.9, 0.5)]);
+    let (share, rate) = plan.turn(&[(1.0, 0.3), (0.6, 0.8), (0.5, 1.5), (0.9, 0.5), (1.0, 0.12)]);
     plan.serves(rate, 1.2 * rate, &[5.0, 10.0, 15.0]);
     plan.subject().errors = 0.0;
     errors(plan, share, ONSETS);
@@ -172,7 +172,7 @@ pub(super) fn latency_tail(plan: &mut Plan) {
     plan.subject().shape = Shape::Lognormal(0.5);
     plan.subject().layout = plan.rng.pick(&[Layout::Prometheus, Layout::Fine]);
     let (at, onset) = (plan.deployed, plan.onset(&[0.0, 5.0, 25.0]));
-    let (affected, factor) = plan.turn(&[(0.05, 10.0), (0.04, 10.0), (0.08, 6.0)]);
+    let (affected, factor) = plan.turn(&[(0.05, 10.0), (0.04, 10.0), (0.08, 6.0), (0.04, 300.0)]);
     plan.subject().scale = plan.rng.log_between(5.0, 60.0);
     plan.subject().happens(onset, EVER, Effect::Tail(affected, factor));
     let share = affected * plan.subject().slower_than(2.0, factor);
@@ -254,14 +254,18 @@ pub(super) fn health_contradicted(plan: &mut Plan) {
 pub(super) fn flapping(plan: &mut Plan) {
     let (at, onset) = (plan.deployed, plan.onset(&[2.0, 15.0]));
     plan.subject().probes = plan.rng.pick(&[10.0, 5.0]);
-    if plan.number % 2 == 0 {
+    if plan.number.is_multiple_of(2) {
         plan.subject().rate = 0.0;
     } else {
         plan.serves(5.0, 50.0, &[5.0, 10.0]);
         plan.subject().errors = 0.0;
     }
-    let pattern = &[true, true, false, true, false, true, true, false];
-    plan.subject().happens(onset, EVER, Effect::Pattern(pattern));
+    let effect = plan.turn(&[
+        Effect::Pattern(&[true, true, false, true, false, true, true, false]),
+        Effect::Pattern(&[true, true, false, false]),
+        Effect::Sick(0.55),
+    ]);
+    plan.subject().happens(onset, EVER, effect);
     plan.deploy(0, at, "v2").bad(0, at, onset, within(320.0, 500.0), BY_HEALTH);
 }
 
@@ -335,10 +339,8 @@ pub(super) fn leak(plan: &mut Plan) {
     // Memory does not notice the line: there is a minute of it at least before the kernel kills.
     let wait = within(75.0 + 5.0 * interval, 180.0 + 6.0 * interval);
     plan.deploy(0, at, "v2").bad(0, at, at + lasts, wait, BY_MEMORY);
-    // It may be stopped a moment earlier by noise, and rightly so when it grows fast.
-    plan.labels[0].onset -= 90.0;
-    plan.labels[0].wait.latest += 90.0;
-    plan.labels[0].wait.usual += 90.0;
+    // Noise may carry it over the line a little earlier.
+    plan.labels[0].earliest -= 90.0;
 }
 
 /// From one moment to the next, or within two minutes, nearly all the memory is in use.
@@ -367,6 +369,8 @@ pub(super) fn hidden_by_outage(plan: &mut Plan) {
     // Before the outage began there was no time to judge; 60 to 120 seconds after its end, plus the minute in which
     // a recovered dependency still counts.
     plan.deploy(0, at, "v2").bad(0, at, from + lasts, within(130.0, 300.0), BY_ERRORS);
+    // It is bad during the outage too.
+    plan.labels[0].earliest = at;
 }
 
 /// The release overloads its own database: that is no excuse.
@@ -495,4 +499,146 @@ pub(super) fn replicas(plan: &mut Plan) {
         plan.subject().event(later, Event::Deploy("v2".into()));
     }
     plan.labels[0].wait.latest += 30.0;
+}
+
+/// Fewer requests come, or many more because everybody tries again; most of them fail.
+pub(super) fn errors_and_traffic(plan: &mut Plan) {
+    plan.serves(20.0, 80.0, &[5.0, 10.0]);
+    let (at, traffic) = (plan.deployed, plan.turn(&[0.15, 4.0]));
+    errors(plan, 0.5, &[0.0, 10.0]);
+    let onset = plan.labels[0].onset.max(at);
+    plan.subject().happens(onset, EVER, Effect::Traffic(traffic));
+    plan.labels[0].wait.latest += 2.0 * MINUTE;
+}
+
+/// Hardly anything is known of the time before, but enough.
+pub(super) fn latency_early(plan: &mut Plan) {
+    plan.deployed = plan.turn(&[400.0, 700.0]);
+    plan.until = plan.deployed + 1800.0;
+    slow(plan, 5.0, &[0.0, 5.0]);
+}
+
+/// A service that answers within a few milliseconds does not any more.
+pub(super) fn latency_of_the_fast(plan: &mut Plan) {
+    slow(plan, 12.0, &[0.0, 5.0]);
+    plan.subject().scale = 5.0 / plan.subject().shape.p99();
+    plan.subject().layout = Layout::Prometheus;
+}
+
+/// A good version, and minutes later a bad one: there is no baseline of the good one yet.
+pub(super) fn soon_after_a_good_one(plan: &mut Plan) {
+    plan.serves(15.0, 100.0, &[5.0, 10.0]);
+    let first = plan.deployed;
+    plan.deploy(0, first, "v2").keep(0, first);
+    plan.deployed += plan.turn(&[120.0, 200.0, 290.0]);
+    errors(plan, 0.4, &[0.0]);
+}
+
+/// The others report once a minute, have no probes, or stopped reporting long ago: that is no trouble of theirs.
+pub(super) fn silent_neighbours(plan: &mut Plan) {
+    plan.fleet(if plan.small { 3 } else { 5 }).serves(15.0, 80.0, &[5.0, 10.0]);
+    let gone = plan.turn(&[f64::MAX, -600.0, -1500.0, 20.0]);
+    let from = if gone == f64::MAX { EVER } else { plan.deployed + gone };
+    for other in &mut plan.services[1..] {
+        (other.window, other.rate) = (60.0, other.rate.min(0.5));
+        (other.probes, other.memory_every) = (0.0, 30.0);
+        other.happens(from, EVER, Effect::NoRequests).happens(from, EVER, Effect::NoMemory);
+    }
+    errors(plan, 0.4, &[0.0, 5.0]);
+}
+
+/// A healthy neighbour was deployed nearer to the beginning of the trouble: it has nothing to do with it.
+pub(super) fn innocent_neighbour(plan: &mut Plan) {
+    let count = plan.services.len().max(2);
+    plan.fleet(count).serves(15.0, 80.0, &[5.0, 10.0]);
+    errors(plan, 0.4, &[8.0, 20.0]);
+    let near = (plan.labels[0].onset - plan.turn(&[30.0, 120.0])).max(1.0).round();
+    plan.deploy(1, near, "v7").keep(1, near);
+}
+
+/// What it depends on was deployed long ago and fails late; the one that depends on it was deployed just before.
+pub(super) fn upstream_late(plan: &mut Plan) {
+    plan.fleet(2).serves(20.0, 80.0, &[5.0, 10.0]);
+    let name = plan.services[0].name.clone();
+    let (at, onset) = (plan.deployed, plan.deployed + plan.turn(&[10.0, 20.0]) * MINUTE);
+    plan.subject().happens(onset, EVER, Effect::Errors(0.5));
+    let wait = by_errors(plan, 0.5);
+    plan.deploy(0, at, "v2").bad(0, at, onset, wait, BY_ERRORS);
+    // A judge may hesitate: the other one was deployed nearer to the onset.
+    plan.labels[0].wait.latest += 240.0;
+    let near = onset - plan.turn(&[60.0, 150.0]);
+    let it = &mut plan.services[1];
+    (it.rate, it.window) = (30.0, 5.0);
+    it.dependencies.push(Dependency { name, interval: 10.0, down: Vec::new(), blips: 0.0 });
+    it.happens(onset + 3.0, EVER, Effect::Errors(0.4));
+    plan.deploy(1, near, "v5").keep(1, near).ask = Ask::May;
+}
+
+/// Two services need each other, and said so; one of them was deployed, and is bad.
+pub(super) fn mutual(plan: &mut Plan) {
+    let count = plan.services.len().max(2);
+    plan.fleet(count).serves(20.0, 80.0, &[5.0, 10.0]);
+    errors(plan, 0.6, &[0.0, 5.0]);
+    let onset = plan.labels[0].onset;
+    (plan.services[1].rate, plan.services[1].window) = (30.0, 5.0);
+    plan.services[1].happens(onset + 3.0, EVER, Effect::Errors(0.3));
+    for (one, other) in [(0, 1), (1, 0)] {
+        let name = plan.services[other].name.clone();
+        let it = Dependency { name, interval: 10.0, down: Vec::new(), blips: 0.0 };
+        plan.services[one].dependencies.push(it);
+    }
+}
+
+/// A declared dependency has been in the same modest trouble for hours, and the service was well with it.
+pub(super) fn chronic_dependency(plan: &mut Plan) {
+    plan.fleet(2).serves(15.0, 80.0, &[5.0, 10.0]);
+    let name = plan.services[1].name.clone();
+    (plan.services[1].rate, plan.services[1].errors) = (20.0, 0.08);
+    let it = Dependency { name, interval: 10.0, down: Vec::new(), blips: 0.0 };
+    plan.subject().dependencies.push(it);
+    errors(plan, 0.6, &[0.0, 5.0]);
+}
+
+/// A declared dependency never answered its probe, and the service was well all the same.
+pub(super) fn false_dependency(plan: &mut Plan) {
+    plan.serves(15.0, 80.0, &[5.0, 10.0]);
+    on_database(plan, vec![(0.0, EVER)]);
+    errors(plan, 0.6, &[0.0, 5.0]);
+}
+
+/// Memory is nobody else's fault: a database that is down does not fill it.
+pub(super) fn memory_in_an_outage(plan: &mut Plan) {
+    let interval = remembers(plan, &[5.0, 10.0]);
+    let (at, onset) = (plan.deployed, plan.deployed + 4.0 * MINUTE);
+    on_database(plan, vec![(onset - 30.0, onset + 600.0)]);
+    plan.subject().happens(onset, EVER, Effect::Memory(Use::Level(0.96)));
+    plan.deploy(0, at, "v2").bad(0, at, onset, within(70.0 + interval, 120.0 + 5.0 * interval), BY_MEMORY);
+}
+
+/// A leak under a garbage collector's ups and downs.
+pub(super) fn leaking_saw(plan: &mut Plan) {
+    remembers(plan, &[5.0, 10.0]);
+    let at = plan.deployed;
+    let (lasts, swing) = (plan.turn(&[600.0, 1200.0]), 0.06);
+    let slope = (0.9 - 0.45) / lasts;
+    plan.subject().happens(at, EVER, Effect::Memory(Use::LeakingSaw(0.45, slope, swing, 40.0)));
+    plan.deploy(0, at, "v2").bad(0, at, at + lasts, within(130.0, 300.0), BY_MEMORY);
+    // Its peaks are over the line before.
+    plan.labels[0].earliest = at + lasts - swing / slope - 60.0;
+}
+
+/// Memory and exits take longer to show than errors do, and are blamed for longer.
+pub(super) fn slow_to_show(plan: &mut Plan) {
+    let interval = remembers(plan, &[10.0, 15.0]);
+    let (at, onset) = (plan.deployed, plan.deployed + plan.turn(&[70.0, 90.0, 105.0]) * MINUTE);
+    plan.subject().event(at, Event::Deploy("v2".into()));
+    if plan.number.is_multiple_of(2) {
+        plan.subject().happens(onset, EVER, Effect::Memory(Use::Level(0.95)));
+        plan.bad(0, at, onset, within(70.0 + interval, 120.0 + 5.0 * interval), BY_MEMORY);
+    } else {
+        for n in 0..6 {
+            plan.subject().event(onset + 20.0 * f64::from(n), Event::Exit { code: 1, oom: false });
+        }
+        plan.bad(0, at, onset, within(45.0, 100.0), BY_EXITS);
+    }
 }

@@ -220,7 +220,7 @@ pub(super) fn full_before(plan: &mut Plan) {
 
 /// It crashed before as often as it does now.
 pub(super) fn crashes_before(plan: &mut Plan) {
-    let (every, oom) = plan.turn(&[(110.0, false), (240.0, true), (400.0, false)]);
+    let (every, oom) = plan.turn(&[(110.0, false), (240.0, true), (400.0, false), (60.0, false)]);
     let mut at = plan.rng.between(0.0, every);
     while at < plan.until {
         plan.subject().event(at, Event::Exit { code: if oom { 137 } else { 1 }, oom });
@@ -262,6 +262,73 @@ pub(super) fn retry_storm(plan: &mut Plan) {
         it.happens(to, to + 80.0, Effect::Traffic(3.0)).happens(to, to + 80.0, Effect::Slow(4.0));
     }
     not_to_blame(plan);
+}
+
+/// Something that nobody declared hits everybody; the others measure less often than the subject.
+pub(super) fn slow_witnesses(plan: &mut Plan) {
+    plan.fleet(4).serves(10.0, 60.0, &[5.0]);
+    plan.subject().probes = 10.0;
+    let (from, to) = trouble(plan, 150.0, 400.0);
+    let share = plan.turn(&[0.2, 0.35, 0.5]);
+    for service in &mut plan.services {
+        service.happens(from, to, Effect::Errors(share));
+    }
+    for other in &mut plan.services[1..] {
+        (other.rate, other.probes) = (other.rate.max(5.0), 30.0);
+        other.window = if share < 0.4 { 30.0 } else { 15.0 };
+    }
+    not_to_blame(plan);
+}
+
+/// The machine starts anew: everything on it dies and comes back.
+pub(super) fn reboot(plan: &mut Plan) {
+    let count = plan.services.len().max(3);
+    plan.fleet(count);
+    let (from, to) = trouble(plan, 20.0, 70.0);
+    for service in 0..plan.services.len() {
+        let (early, late) = (plan.rng.between(0.0, 2.0), plan.rng.between(0.0, 15.0));
+        let it = &mut plan.services[service];
+        it.rate = it.rate.max(2.0);
+        it.window = it.window.min(15.0);
+        it.event(from + early, Event::Exit { code: 137, oom: false });
+        it.happens(from, to + late, Effect::Sick(1.0)).happens(from, to, Effect::Traffic(0.0));
+        it.happens(to, to + late, Effect::Errors(1.0));
+    }
+    not_to_blame(plan);
+}
+
+/// The deployment falls into an outage that is under way: of a declared database, or of something that all share.
+pub(super) fn during_an_outage(plan: &mut Plan) {
+    plan.fleet(if plan.small { 3 } else { 4 }).serves(5.0, 80.0, &[5.0, 10.0]);
+    let before = plan.turn(&[60.0, 150.0, 100.0, 400.0]);
+    let (from, to) = (plan.deployed - before, plan.deployed + plan.rng.between(100.0, 400.0));
+    let declared = plan.number % 2 == 0;
+    for service in 0..plan.services.len() {
+        if declared {
+            depends(plan, service, "db", vec![(from, to)]);
+        }
+        let it = &mut plan.services[service];
+        (it.rate, it.window) = (it.rate.max(4.0), it.window.min(15.0));
+        suffers(plan, service, from, to, 20.0);
+    }
+    not_to_blame(plan);
+}
+
+/// Memory fills up, or it crashes, when the deployment is too old even for that.
+pub(super) fn long_after_the_watch(plan: &mut Plan) {
+    plan.fleet(1);
+    plan.subject().memory_every = 10.0;
+    let from = plan.deployed + plan.turn(&[124.0, 140.0]) * MINUTE;
+    if plan.number % 2 == 0 {
+        plan.subject().happens(from, EVER, Effect::Memory(Use::Level(0.95)));
+    } else {
+        for n in 0..5 {
+            plan.subject().event(from + 15.0 * f64::from(n), Event::Exit { code: 1, oom: false });
+        }
+    }
+    plan.until = from + 6.0 * MINUTE;
+    not_to_blame(plan);
+    plan.labels[0].ask = Ask::Must(from, from + 6.0 * MINUTE);
 }
 
 /// A person must be asked about a deployment that is not rolled back.

@@ -1,6 +1,6 @@
 //! Deployments with nothing wrong, in all the ways in which that can look wrong.
 
-use super::model::{Effect, Event, Layout, Use};
+use super::model::{Dependency, Effect, Event, Layout, Use};
 use super::plan::{Ask, MINUTE, Plan};
 
 const EVER: f64 = f64::MAX;
@@ -136,6 +136,7 @@ pub(super) fn memory(plan: &mut Plan) {
         Use::Level(0.85),
         Use::WarmUp(0.3, 0.86, 150.0),
         Use::Sawtooth(0.4, 0.86, 45.0),
+        Use::Sawtooth(0.4, 0.95, 80.0),
     ]);
     plan.subject().memory_every = plan.rng.pick(&[5.0, 10.0]);
     plan.subject().memory_noise = 0.004;
@@ -300,4 +301,47 @@ pub(super) fn after_an_incident(plan: &mut Plan) {
     let effect = plan.turn(&[Effect::Errors(0.3), Effect::Slow(4.0), Effect::Sick(1.0)]);
     plan.subject().happens(from, from + 300.0, effect);
     plan.all_well();
+}
+
+/// Very slow or very fast, as it always was: at the ends of what its histogram can tell.
+pub(super) fn ends_of_the_scale(plan: &mut Plan) {
+    plan.serves(5.0, 100.0, &[5.0, 10.0, 60.0]);
+    let p99 = plan.turn(&[8000.0, 3.0, 15_000.0, 1.0]);
+    plan.subject().scale = p99 / plan.subject().shape.p99();
+    plan.subject().layout = plan.rng.pick(&[Layout::Prometheus, Layout::OpenTelemetry]);
+    let at = plan.deployed;
+    plan.subject().happens(at, EVER, Effect::Slow(1.15));
+    plan.all_well();
+}
+
+/// Backstop itself was blind for a while: nothing at all is known of anybody, the deployment perhaps included.
+pub(super) fn blind(plan: &mut Plan) {
+    let from = plan.deployed - plan.turn(&[60.0, 900.0, -120.0]);
+    let lasts = plan.turn(&[1500.0, 600.0]);
+    for service in &mut plan.services {
+        for effect in [Effect::NoRequests, Effect::NoHealth, Effect::NoMemory] {
+            service.happens(from, from + lasts, effect);
+        }
+    }
+    plan.all_well();
+}
+
+/// It was not well, and the new version cures it.
+pub(super) fn cure(plan: &mut Plan) {
+    plan.serves(5.0, 100.0, &[5.0, 10.0]);
+    let at = plan.deployed;
+    let effect = plan.turn(&[Effect::Errors(0.3), Effect::Slow(4.0), Effect::Sick(0.7)]);
+    plan.subject().happens(f64::MIN, at + 10.0, effect);
+    for n in 1..8 {
+        plan.subject().event(at - 110.0 * f64::from(n), Event::Exit { code: 1, oom: false });
+    }
+    plan.all_well();
+}
+
+/// What it says it needs never answered its probe: a mistake in somebody's settings.
+pub(super) fn false_dependency(plan: &mut Plan) {
+    let down = vec![(0.0, EVER)];
+    plan.subject().dependencies.push(Dependency { name: "legacy".into(), interval: 10.0, down, blips: 0.0 });
+    plan.all_well();
+    plan.labels[0].ask = Ask::May;
 }

@@ -140,5 +140,4 @@ pub(super) fn traffic_contradicts(plan: &mut Plan) {
     plan.subject().happens(at, at + lasts, Effect::Sick(1.0));
     plan.all_well();
     plan.labels[0].ask = Ask::May;
-    plan.labels[0].hold = true;
 }

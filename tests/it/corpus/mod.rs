@@ -124,7 +124,7 @@ fn told(decisions: &[Decision]) -> Vec<(f64, String, String)> {
 
 #[test]
 fn the_order_of_services_and_their_names_change_nothing() {
-    for name in ["b_two_at_once", "b_drags_others", "e_common_cause", "e_upstream", "e_network"] {
+    for name in ["b_two_at_once", "b_drags_others", "e_common_cause", "e_upstream", "e_neighbour"] {
         let trace = example(name);
         let as_it_is = told(&judge(name, &trace.text));
         // The first by the alphabet becomes the last, and so on; lines of one moment stand the other way round.

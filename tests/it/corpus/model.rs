@@ -120,6 +120,8 @@ pub(super) enum Use {
     Sawtooth(f64, f64, f64),
     /// From the first level on, so much more each second; a kill at 100 % begins it again.
     Leak(f64, f64),
+    /// A leak, and on top of it up to so much more, up and down with this period.
+    LeakingSaw(f64, f64, f64, f64),
 }
 
 impl Use {
@@ -131,6 +133,9 @@ impl Use {
             Self::Leak(from, slope) => {
                 let life = (1.0 - from) / slope;
                 from + slope * (age % life)
+            }
+            Self::LeakingSaw(from, slope, swing, period) => {
+                (from + slope * age).min(0.99 - swing) + swing * (age / period).fract()
             }
         }
     }

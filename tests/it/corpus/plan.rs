@@ -33,8 +33,10 @@ pub(super) struct Label {
     pub(super) service: String,
     pub(super) deployed: f64,
     pub(super) expect: Expect,
-    /// When it began to be bad; a rollback before that is false.
+    /// When it began to be bad.
     pub(super) onset: f64,
+    /// A rollback before this is false.
+    pub(super) earliest: f64,
     /// Seconds after the onset: what decision.md expects, and what is too late.
     pub(super) wait: Expectation,
     /// The signals that may be named for it; empty: any.
@@ -155,6 +157,7 @@ impl Plan {
             deployed,
             expect,
             onset: deployed,
+            earliest: deployed,
             wait: Expectation { usual: 0.0, latest: 0.0 },
             signals: &[],
             ask: Ask::Never,
@@ -192,7 +195,8 @@ impl Plan {
         wait.usual += grace;
         wait.latest += grace;
         let label = self.label(service, deployed, expect);
-        (label.onset, label.wait, label.signals, label.ask) = (onset, wait, signals, Ask::May);
+        (label.onset, label.earliest) = (onset, onset - 1.0);
+        (label.wait, label.signals, label.ask) = (wait, signals, Ask::May);
         let end = onset + wait.latest + 2.0 * MINUTE;
         self.until = if self.small { end } else { self.until.max(end) };
     }
@@ -219,6 +223,7 @@ impl Plan {
         for label in &mut labels {
             label.deployed += self.origin;
             label.onset += self.origin;
+            label.earliest += self.origin;
             if let Ask::Must(from, to) = &mut label.ask {
                 *from += self.origin;
                 *to += self.origin;

@@ -84,9 +84,9 @@ impl Score {
                     return;
                 };
                 let delay = decision.t - label.onset;
-                if delay < -1.0 {
+                if decision.t < label.earliest {
                     self.wrong += 1;
-                    self.remark(trace, &format!("EARLY by {:.0} s", -delay), decision);
+                    self.remark(trace, &format!("EARLY by {:.0} s", label.earliest - decision.t), decision);
                 } else if delay > label.wait.latest {
                     self.late += 1;
                     let words = format!("LATE, {delay:.0} s instead of at most {:.0}", label.wait.latest);
