@@ -14,7 +14,7 @@
 //! no secret in it may leave this module.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,7 @@ pub mod access;
 mod fields;
 mod excerpt;
 
+use errors::ErrorPattern;
 use follow::{Link, State};
 use tally::Reader;
 
@@ -199,11 +200,14 @@ impl Probe for LogProbe {
 /// Everything that happens to a line, for fuzzing: reads `bytes` as if a service had written them. Gives what is found,
 /// so that it cannot be left out.
 pub fn examine(bytes: &[u8]) -> Vec<(Signal, Measurement)> {
-    let source = LogSource { access: AccessLog::Auto, ..LogSource::default() };
-    let Ok(mut reader) = Reader::new(&source) else { return Vec::new() };
+    // Compiling the pattern takes longer than reading the lines.
+    static SHIPPED: LazyLock<Option<ErrorPattern>> =
+        LazyLock::new(|| ErrorPattern::new(&LogSource::default().error).ok());
+    let Some(errors) = &*SHIPPED else { return Vec::new() };
+    let mut reader = Reader::with(errors.clone(), AccessLog::Auto);
     for line in bytes.split(|b| *b == b'\n') {
         let (kept, cut) = line.get(..LINE_MAX).map_or((line, false), |kept| (kept, line.len() > LINE_MAX));
         reader.read(&String::from_utf8_lossy(kept), cut);
     }
-    reader.drain().tell(source.interval, true)
+    reader.drain().tell(Duration::from_secs(10), true)
 }

@@ -9,7 +9,7 @@ use super::errors::ErrorPattern;
 use super::excerpt::{excerpt, without_colours};
 use super::fields::Fields;
 use crate::core::sample::{Latencies, Measurement, Part, Requests, Signal};
-use crate::core::settings::LogSource;
+use crate::core::settings::{AccessLog, LogSource};
 
 /// Lines that are looked at between two measurements: ten thousand a second at the shipped interval, a few percent of a
 /// core. What a flood brings beyond that is not read, which makes counts lower bounds and leaves shares as they are.
@@ -57,11 +57,12 @@ impl Reader {
     /// # Errors
     /// What is wrong with the pattern.
     pub(super) fn new(source: &LogSource) -> Result<Self, String> {
-        Ok(Self {
-            errors: ErrorPattern::new(&source.error)?,
-            access: AccessReader::new(source.access),
-            tally: Drained::default(),
-        })
+        Ok(Self::with(ErrorPattern::new(&source.error)?, source.access))
+    }
+
+    /// The same with a pattern that is compiled already.
+    pub(super) fn with(errors: ErrorPattern, access: AccessLog) -> Self {
+        Self { errors, access: AccessReader::new(access), tally: Drained::default() }
     }
 
     /// Takes one line; `cut` if it was longer.
@@ -186,7 +187,6 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::settings::AccessLog;
 
     fn reader(access: AccessLog) -> Reader {
         Reader::new(&LogSource { access, ..LogSource::default() }).unwrap()
