@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
