@@ -274,7 +274,7 @@ mod tests {
         }
         assert!(traffic.bins.len() <= 182, "{}", traffic.bins.len());
         assert_eq!(traffic.minutes.len(), MINUTES_MAX);
-        assert_eq!(traffic.between(at(6300), at(7200)).total, 180);
+        assert_eq!(traffic.between(at(6400), at(7200)).total, 160);
         // Minutes do not begin where the window does.
         assert!((719..=740).contains(&traffic.between(at(3600), at(7200)).total));
     }
