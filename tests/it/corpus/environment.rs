@@ -302,7 +302,7 @@ pub(super) fn during_an_outage(plan: &mut Plan) {
     plan.fleet(if plan.small { 3 } else { 4 }).serves(5.0, 80.0, &[5.0, 10.0]);
     let before = plan.turn(&[60.0, 150.0, 100.0, 400.0]);
     let (from, to) = (plan.deployed - before, plan.deployed + plan.rng.between(100.0, 400.0));
-    let declared = plan.number % 2 == 0;
+    let declared = plan.number.is_multiple_of(2);
     for service in 0..plan.services.len() {
         if declared {
             depends(plan, service, "db", vec![(from, to)]);
@@ -319,7 +319,7 @@ pub(super) fn long_after_the_watch(plan: &mut Plan) {
     plan.fleet(1);
     plan.subject().memory_every = 10.0;
     let from = plan.deployed + plan.turn(&[124.0, 140.0]) * MINUTE;
-    if plan.number % 2 == 0 {
+    if plan.number.is_multiple_of(2) {
         plan.subject().happens(from, EVER, Effect::Memory(Use::Level(0.95)));
     } else {
         for n in 0..5 {
