@@ -170,7 +170,7 @@ json = { ".user" = "demo" }
     },
     Case {
         name: "noisy",
-        settings: "logs.interval = \"1s\"\nrules.log_errors.sustained = \"10s\"\n",
+        settings: "logs.interval = \"1s\"\nrules.log_errors.sustained = \"1m\"\n",
         both: &[],
         new: &["-e", "DEMO_LOG_ERRORS=60"],
         traffic: None,
