@@ -103,5 +103,10 @@ link_tools() {
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
     ln -sfn ../prometheus/usr/bin/prometheus "$BED_CACHE/bin/prometheus"
     ln -sfn ../alertmanager/usr/bin/prometheus-alertmanager "$BED_CACHE/bin/alertmanager"
+    # Alertmanager has the place of its own templates compiled in.
+    if [ ! -e /usr/share/prometheus/alertmanager ]; then
+        mkdir -p /usr/share/prometheus
+        ln -s "$BED_CACHE/alertmanager/usr/share/prometheus/alertmanager" /usr/share/prometheus/alertmanager
+    fi
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
 }
