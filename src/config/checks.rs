@@ -345,7 +345,7 @@ fn request(at: &str, typed: &Step, context: Context<'_>, resolving: &mut Resolvi
         typed.json.iter().flatten().map(|(path, value)| (path.clone(), value.0.to_string())).collect();
     step.capture =
         typed.capture.iter().flatten().map(|(name, path)| (name.clone(), path.0.clone())).collect();
-    step.redirects = typed.redirects.map_or(0, |count| count.0);
+    step.redirects = typed.redirects.map_or(step.redirects, |count| count.0);
     step.tls = tls(typed.ca_file.as_ref().map(|file| file.0.as_str()), typed.insecure);
     Some(step)
 }

@@ -177,7 +177,8 @@ pub struct HttpStep {
     pub json: Vec<(String, String)>,
     /// Values of the JSON body to carry along, as name and path: `{{name}}` in URL, headers and body of later steps.
     pub capture: Vec<(String, String)>,
-    /// Redirects that are followed; none are by default, and then a redirect is judged by its status.
+    /// Redirects that are followed: login pages need two or three, more is a loop. With none, a redirect is judged by its
+    /// status.
     pub redirects: u32,
     /// How TLS is done.
     pub tls: Tls,
@@ -195,7 +196,7 @@ impl HttpStep {
             contains: None,
             json: Vec::new(),
             capture: Vec::new(),
-            redirects: 0,
+            redirects: 5,
             tls: Tls::default(),
         }
     }
