@@ -395,9 +395,9 @@ impl Service {
             return Err(format!("{} is not running", other.name));
         }
         if self.settings.checks.values().any(|check| check.required) {
-            let required = |name: &str| self.settings.checks.get(name).is_none_or(|check| check.required);
+            let asked = self.evidence.checks.iter();
             let checks: Vec<_> =
-                self.evidence.checks.iter().filter(|((name, _), _)| required(name)).map(|(_, s)| s).collect();
+                asked.filter(|((name, _), _)| self.settings.requires(name)).map(|(_, s)| s).collect();
             if let Some(why) = checks.iter().find_map(|s| s.unavailable.as_ref()) {
                 return Err(format!("the health check cannot be measured: {}", why.2));
             }

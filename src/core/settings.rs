@@ -526,6 +526,11 @@ const fn mins(n: u64) -> Duration {
 }
 
 impl ServiceSettings {
+    /// Whether the failing of the check called `name` is the service's failing. One that is no longer configured was.
+    pub fn requires(&self, name: &str) -> bool {
+        self.checks.get(name).is_none_or(|check| check.required)
+    }
+
     /// Whether something counts its requests.
     pub fn counts_requests(&self) -> bool {
         self.metrics.is_some()

@@ -110,17 +110,13 @@ impl Service {
         self.drop_prepared(turn);
         let replaced = self.current.is_some();
         let known = self.kept_norm.take().unwrap_or_default();
-        self.before = match replaced && !first {
-            true => self.baseline(turn.now),
-            false => Before::default(),
-        };
+        self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
         if self.before.norm.total == 0 && replaced {
             // It was deployed while we were away, or just after we came: an earlier process knew what is usual.
             self.before.norm = known;
         }
         self.evidence = self.evidence.successor();
-        let before = self.before.clone();
-        self.usual.reset(turn.now, &before);
+        self.usual.reset(turn.now, &self.before);
         self.ailing = None;
         self.undone = None;
         self.exits = Exits::default();

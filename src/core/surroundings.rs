@@ -164,9 +164,7 @@ pub(crate) fn symptoms(
     let failing = evidence
         .checks
         .iter()
-        .filter(|((name, _), streak)| {
-            settings.checks.get(name).is_none_or(|check| check.required) && (streak.succeeded || !starting)
-        })
+        .filter(|((name, _), streak)| settings.requires(name) && (streak.succeeded || !starting))
         .filter_map(|(_, streak)| streak.failing.map(|(first, _)| (first, streak.failures >= 2)))
         .collect::<Vec<_>>();
     let sure = failing.iter().filter(|(_, sure)| *sure).map(|(first, _)| *first);

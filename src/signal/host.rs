@@ -37,13 +37,15 @@ const MEMORY_FULL: f64 = 24.0;
 const IO_FULL: f64 = 80.0;
 
 /// Percent of the last minute in which some work waited for a CPU ...
-const CPU_SOME: f64 = 80.0;
+const CPU_SOME: f64 = 95.0;
 
 /// ... and so many tasks for each CPU: a container held back by its own CPU limit waits too, but does not count as load.
-const LOAD_PER_CPU: f64 = 2.0;
+/// Where a few tasks wait for each CPU, everything takes a few times as long: that is a busy machine, no more.
+const LOAD_PER_CPU: f64 = 10.0;
 
-/// The same without PSI (a kernel before 4.20, or one started with `psi=0`): load alone must be beyond doubt.
-const LOAD_ALONE: f64 = 4.0;
+/// The same without PSI (a kernel before 4.20, or one started with `psi=0`): tasks that wait for disks count too, so
+/// that load alone must be beyond doubt.
+const LOAD_ALONE: f64 = 20.0;
 
 /// Without PSI: percent of the memory that is available. Below it, the kernel is about to kill.
 const AVAILABLE: f64 = 3.0;
@@ -325,13 +327,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_cpu_counts_only_if_there_is_too_much_to_do_for_all_of_them() {
-        let waiting = ("pressure/cpu", "some avg10=95.00 avg60=90.00 avg300=2.00 total=1\n");
-        let throttled = Machine::with_psi(&[waiting, ("loadavg", "3.90 1.00 1.00 1/100 1\n")]);
+        let waiting = ("pressure/cpu", "some avg10=97.00 avg60=96.00 avg300=2.00 total=1\n");
+        let throttled = Machine::with_psi(&[waiting, ("loadavg", "19.80 1.00 1.00 1/100 1\n")]);
         assert_eq!(throttled.pressure().await, None, "one container at its own limit");
-        throttled.write("loadavg", "9.00 1.00 1.00 1/100 1\n");
+        throttled.write("loadavg", "21.00 1.00 1.00 1/100 1\n");
         let said = throttled.pressure().await.unwrap();
         assert!(
-            said.starts_with("CPU: work waited for 90 %") && said.contains("4.5 tasks for each CPU"),
+            said.starts_with("CPU: work waited for 96 %") && said.contains("10.5 tasks for each CPU"),
             "{said}"
         );
         throttled.write("pressure/cpu", CALM);
@@ -350,10 +352,10 @@ mod tests {
         machine.write("meminfo", "MemTotal:  1000 kB\nMemAvailable:  29 kB\n");
         assert_eq!(machine.pressure().await.unwrap(), "memory: 2.9 % is available (below 3 %)");
         machine.write("meminfo", "MemTotal:  0 kB\nMemAvailable:  0 kB\n");
-        machine.write("loadavg", "7.90 1 1 1/1 1\n");
+        machine.write("loadavg", "39.80 1 1 1/1 1\n");
         assert_eq!(machine.pressure().await, None);
-        machine.write("loadavg", "8.00 1 1 1/1 1\n");
-        assert_eq!(machine.pressure().await.unwrap(), "CPU: 4.0 tasks for each CPU (from 4 on)");
+        machine.write("loadavg", "40.00 1 1 1/1 1\n");
+        assert_eq!(machine.pressure().await.unwrap(), "CPU: 20.0 tasks for each CPU (from 20 on)");
     }
 
     #[tokio::test]

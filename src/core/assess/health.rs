@@ -29,7 +29,7 @@ fn checks<'a>(
 ) -> impl Iterator<Item = (&'a Asked, &'a Streak)> {
     scene.evidence.checks.iter().filter(move |((name, _), _)| match &rule.only {
         Some(only) => only == name,
-        None => scene.settings.checks.get(name).is_none_or(|check| check.required) == required,
+        None => scene.settings.requires(name) == required,
     })
 }
 

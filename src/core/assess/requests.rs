@@ -138,7 +138,12 @@ pub(super) fn latency(rule: &Rule, scene: Scene<'_>) -> Finding {
     };
     let traffic = &scene.evidence.traffic;
     let end = traffic.end().unwrap_or(scene.now);
-    let mix = norm.slower_by_mix(&traffic.between(end.before(rule.sustained), end), limit);
+    // Few sources tell routes apart, and without them there is no mix to add up.
+    let mix = if norm.routes.is_empty() {
+        0.0
+    } else {
+        norm.slower_by_mix(&traffic.between(end.before(rule.sustained), end), limit)
+    };
     let usual = other.map_or(0.0, |norm| norm.slower_at_most(limit));
     let before = norm.slower_at_most(limit).max(usual).max(norm.slower_just_before(limit)).max(mix);
     let allowed = TAIL.max(WORSE * before).min(1.0);

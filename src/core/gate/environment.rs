@@ -11,7 +11,7 @@ use super::{Answer, Question, memory};
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
 /// Who has suffered for longer than this before the onset suffers from something else.
 const CHRONIC: Duration = Duration::from_secs(10 * 60);
-/// What failed for longer than this before the deployment did not trouble the release before it.
+/// What was wrong for longer than this before the deployment did not trouble the release before it.
 const BORNE: Duration = Duration::from_secs(5 * 60);
 /// What is depended on fails at most so much later than those who depend on it: probes take their time.
 const LATER: Duration = Duration::from_secs(20);
@@ -45,14 +45,16 @@ fn connectivity(around: Surroundings<'_>) -> Result<(), String> {
     }
 }
 
-/// The machine itself is short of something, and was before the deployment, or others suffer from it too.
+/// The machine itself is short of something: since shortly before the deployment, or others suffer from it too. What
+/// the release before lived with for longer is no excuse, and what came later may be this release's own doing.
 fn pressure(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
     let (Some(what), Some(since)) = (&around.host.state.pressure, around.host.pressed) else {
         return Ok(());
     };
     let others =
         neighbours(q, around).any(|(_, n)| ails(n, q.now) && n.deployed <= onset.before(WITNESS_AGE));
-    if since < q.deployed || others {
+    let fresh = since < q.deployed && since + BORNE >= q.deployed;
+    if fresh || others {
         return Err(format!("the machine has been short of it for {}: {what}", human(q.now.since(since))));
     }
     Ok(())
@@ -71,7 +73,7 @@ fn neighbours<'a>(
 
 /// Whether it is ill, or was until just now.
 fn ails(n: &Neighbour, now: Timestamp) -> bool {
-    n.ailing.as_ref().is_some_and(|a| !a.faint && a.until.is_none_or(|until| now.since(until) < LINGERS))
+    may_ail(n, now) && n.ailing.as_ref().is_some_and(|a| !a.faint)
 }
 
 /// Whether it fell ill by then.
