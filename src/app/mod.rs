@@ -188,7 +188,7 @@ impl Program {
     ) -> Scheduler {
         let settings = self.settings.subscribe();
         let places = move || settings.borrow().fleet.self_check.clone();
-        let host = HostProbe::new("/proc").watch(inputs.clone(), places);
+        let host = HostProbe::new("/proc", self.clock).watch(inputs.clone(), places);
         tasks.spawn(life.clone().run_until_cancelled_owned(host));
         let logs = Arc::new(EngineLogs::new(Arc::clone(&engine)));
         let probed = Arc::new(EngineProbed(engine));

@@ -1,5 +1,6 @@
 //! Judgement: what a service concludes from its evidence, turn by turn, while no rollback is in flight.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::announcement::{Announcement, AnnouncementKind};
@@ -61,13 +62,14 @@ impl Service {
         if self.current.is_none() || self.mixed.is_some() || self.awaits_look {
             return;
         }
-        let findings = self.findings(turn.now);
+        let settings = Arc::clone(&self.settings);
+        let findings = self.findings(&settings.rules, turn.now);
         if self.blind(turn, around, &findings) {
             return;
         }
         // What somebody removed is not judged by what it did before.
         let removed = self.replicas.is_empty() && self.evidence.down.is_empty();
-        let crossed: Vec<&Finding> = findings.iter().filter(|f| f.crossed() && !removed).collect();
+        let crossed: Vec<&Finding<'_>> = findings.iter().filter(|f| f.crossed() && !removed).collect();
         if crossed.is_empty() && self.refused.is_none() {
             self.all_clear(turn);
             return;
@@ -75,8 +77,8 @@ impl Service {
         if self.state != State::Suspect {
             self.go(turn, Event::Suspected);
         }
-        if let Some(suspect) = crossed.iter().find(|f| f.row.action == Action::Rollback) {
-            self.prepare(turn, around, (suspect.row.condition, suspect.row.since));
+        if let Some(suspect) = crossed.iter().find(|f| f.rule.action == Action::Rollback) {
+            self.prepare(turn, around, (suspect.rule.condition, suspect.since));
         }
         if let Some(breach) = self.worst_breach(&findings).filter(|_| !removed && self.undone.is_none()) {
             self.decide(turn, around, breach);
@@ -84,12 +86,12 @@ impl Service {
     }
 
     /// Whether what the service is judged by cannot be measured. Not knowing is neither failing nor succeeding.
-    fn blind(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, findings: &[Finding]) -> bool {
+    fn blind(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, findings: &[Finding<'_>]) -> bool {
         let unreachable = matches!(around.engine, Some(EngineState::Unreachable { .. }));
         let unmeasured = findings
             .iter()
-            .find(|f| f.row.signal == Signal::Health && f.row.answer == RowAnswer::CannotMeasure)
-            .map(|f| f.row.value.clone());
+            .find(|f| f.rule.signal() == Signal::Health && f.answer == RowAnswer::CannotMeasure)
+            .map(|f| f.value.clone().into_owned());
         let others_speak = findings.iter().any(Finding::crossed);
         if unreachable || (unmeasured.is_some() && !others_speak) {
             if self.state != State::Blind {
@@ -226,7 +228,7 @@ impl Service {
     }
 
     /// The most urgent breach: a release that is refused, else by severity, then in the matrix' order.
-    fn worst_breach(&self, findings: &[Finding]) -> Option<Breach> {
+    fn worst_breach(&self, findings: &[Finding<'_>]) -> Option<Breach> {
         if let Some(earlier) = &self.refused {
             return Some(Breach {
                 reason: Reason::Refused { earlier: earlier.clone() },
@@ -237,16 +239,16 @@ impl Service {
                 action: Action::Rollback,
             });
         }
-        let breached = findings.iter().filter(|f| f.row.answer == RowAnswer::Breached);
+        let breached = findings.iter().filter(|f| f.answer == RowAnswer::Breached);
         // A row that acts comes before one that only asks, whatever their severities.
-        let worst = breached.rev().max_by_key(|f| (f.row.action == Action::Rollback, f.row.severity))?;
+        let worst = breached.rev().max_by_key(|f| (f.rule.action == Action::Rollback, f.rule.severity))?;
         Some(Breach {
             reason: worst.reason.clone()?,
-            severity: worst.row.severity,
-            rule: worst.row.rule.clone(),
-            condition: Some(worst.row.condition),
-            onset: worst.row.since,
-            action: worst.row.action,
+            severity: worst.rule.severity,
+            rule: worst.rule.name.clone(),
+            condition: Some(worst.rule.condition),
+            onset: worst.since,
+            action: worst.rule.action,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Pursuit: a rollback in flight, from the decision to its proof, or to a person.
 
+use std::sync::Arc;
+
 use super::announcement::AnnouncementKind;
 use super::assess::Finding;
 use super::decision::{Decision, Reason};
@@ -166,9 +168,10 @@ impl Service {
         };
         // What an engine restart stopped says nothing about the target: verification starts over after it.
         let from = around.engine_back.map_or(applied, |back| back.max(applied));
-        let findings = self.findings(turn.now);
+        let settings = Arc::clone(&self.settings);
+        let findings = self.findings(&settings.rules, turn.now);
         let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
-        let judged = |f: &&Finding| f.row.action == Action::Rollback && f.row.answer == RowAnswer::Breached;
+        let judged = |f: &&Finding<'_>| f.rule.action == Action::Rollback && f.answer == RowAnswer::Breached;
         if let Some(why) = findings.iter().find(judged).and_then(|f| f.reason.clone()).filter(|_| settled) {
             self.not_verified(turn, around, why.to_string());
             return;
@@ -192,12 +195,12 @@ impl Service {
     }
 
     /// Proved: said with what was proved.
-    fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding]) {
+    fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding<'_>]) {
         let Some(record) = self.rollback.clone() else {
             return;
         };
         let checks: u32 = self.evidence.checks.values().map(|s| s.samples).fold(0, u32::saturating_add);
-        let rows = count(findings.iter().filter(|f| f.row.answer == RowAnswer::Ok).count());
+        let rows = count(findings.iter().filter(|f| f.answer == RowAnswer::Ok).count());
         let health = if checks > 0 { format!("; {checks} health checks passed") } else { String::new() };
         let said = format!(
             "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",

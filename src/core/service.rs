@@ -19,7 +19,7 @@ use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing};
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
-use super::settings::{Condition, FleetSettings, Mode, ServiceSettings};
+use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings};
 use super::snapshot::{RowAnswer, SampleCounts, ServiceSnapshot};
 use super::state::{Event, State};
 use super::surroundings::{Ailing, LINGERS, Neighbour, Reliance, Surroundings, Usual, relies_on, symptoms};
@@ -346,9 +346,14 @@ impl Service {
         })
     }
 
-    /// Every row of the matrix, judged now.
-    pub(crate) fn findings(&self, now: Timestamp) -> Vec<Finding> {
-        assess(Scene {
+    /// Every row of its matrix, judged now. The rows are handed in, so that what is found outlives a change of the service.
+    pub(crate) fn findings<'a>(&self, rules: &'a [Rule], now: Timestamp) -> Vec<Finding<'a>> {
+        assess(rules, self.scene(now))
+    }
+
+    /// What the rows are judged by.
+    fn scene(&self, now: Timestamp) -> Scene<'_> {
+        Scene {
             now,
             settings: &self.settings,
             evidence: &self.evidence,
@@ -356,7 +361,8 @@ impl Service {
             history: &self.history,
             replicas: &self.replicas,
             deployed: self.deployed,
-        })
+            aloud: false,
+        }
     }
 
     /// Asks every gate about a breach, or about a rollback in general.
@@ -542,12 +548,12 @@ impl Service {
 
     /// The picture of this service.
     pub(crate) fn snapshot(&self, now: Timestamp, around: Surroundings<'_>) -> ServiceSnapshot {
-        let findings = self.findings(now);
+        let findings = assess(&self.settings.rules, Scene { aloud: true, ..self.scene(now) });
         let worst = findings
             .iter()
-            .find(|f| f.row.answer == RowAnswer::Breached)
+            .find(|f| f.answer == RowAnswer::Breached)
             .or(findings.iter().find(|f| f.crossed()));
-        let gates = self.ask(now, worst.map(|f| (f.row.condition, f.row.since)), around);
+        let gates = self.ask(now, worst.map(|f| (f.rule.condition, f.since)), around);
         ServiceSnapshot {
             name: self.name.clone(),
             settings: Arc::clone(&self.settings),
@@ -559,7 +565,7 @@ impl Service {
             target: self.target().ok().cloned(),
             replicas: self.replicas.clone(),
             ledger: self.ledger.clone(),
-            rows: findings.iter().map(|f| f.row.clone()).collect(),
+            rows: findings.iter().map(Finding::row).collect(),
             gates,
             last_decision: self.last_decision.clone(),
             rollback: self.rollback.clone(),
@@ -572,7 +578,7 @@ impl Service {
     }
 
     /// What is going on, in one sentence.
-    fn sentence(&self, now: Timestamp, worst: Option<&Finding>) -> String {
+    fn sentence(&self, now: Timestamp, worst: Option<&Finding<'_>>) -> String {
         let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
         if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
             return "not judged: its replicas differ in image or configuration".into();

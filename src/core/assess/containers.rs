@@ -19,7 +19,7 @@ const PEAK_WITHIN: Duration = Duration::from_secs(5 * 60);
 const NEVER_BEFORE: u32 = 6;
 
 /// Exits within the window: differences, never the engine's cumulative count.
-pub(super) fn crash_loop(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn crash_loop<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let short = count(scene.evidence.exits_within(scene.now, rule.within).count());
     let within = if f64::from(short) < rule.threshold && scene.before.never_exited {
         rule.within * NEVER_BEFORE
@@ -28,9 +28,9 @@ pub(super) fn crash_loop(rule: &Rule, scene: Scene<'_>) -> Finding {
     };
     let exits: Vec<_> = scene.evidence.exits_within(scene.now, within).collect();
     let n = count(exits.len());
-    let value = format!("{n} exits in {}", human(within));
+    let value = scene.say(|| format!("{n} exits in {}", human(within)));
     let (Some((first, _)), Some((_, code))) = (exits.first(), exits.last()) else {
-        return rule.finding(RowAnswer::Ok, format!("0 exits in {}", human(rule.within)));
+        return rule.finding(RowAnswer::Ok, scene.say(|| format!("0 exits in {}", human(rule.within))));
     };
     let reason = Reason::CrashLoop { exits: n, within, threshold: whole(rule.threshold), code: *code };
     if short == 0 && f64::from(n) < rule.threshold {
@@ -41,23 +41,24 @@ pub(super) fn crash_loop(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// It ended by itself, or never started, and nobody starts it again.
-pub(super) fn down(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn down<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let Some((since, how)) = scene.evidence.down.values().min_by_key(|(since, _)| *since) else {
-        let running = scene.replicas.iter().filter(|r| r.phase == Phase::Running).count();
-        return rule.finding(RowAnswer::Ok, format!("{running} of {} running", scene.replicas.len()));
+        let running = || scene.replicas.iter().filter(|r| r.phase == Phase::Running).count();
+        let value = scene.say(|| format!("{} of {} running", running(), scene.replicas.len()));
+        return rule.finding(RowAnswer::Ok, value);
     };
     let over = scene.now.since(*since);
     let reason = Reason::Down { over, how: how.clone() };
-    rule.crossed(over >= rule.sustained, format!("down for {}: {how}", human(over)), *since, reason)
-        .samples(1)
+    let value = scene.say(|| format!("down for {}: {how}", human(over)));
+    rule.crossed(over >= rule.sustained, value, *since, reason).samples(1)
 }
 
 /// Kills for want of memory: as many as the row says, or one on top of a level over the memory row's line.
-pub(super) fn oom(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn oom<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let kills: Vec<_> =
         scene.evidence.oom_kills.iter().filter(|at| scene.now.since(**at) <= rule.within).collect();
     let n = count(kills.len());
-    let value = format!("{n} kills in {}", human(rule.within));
+    let value = scene.say(|| format!("{n} kills in {}", human(rule.within)));
     let (Some(first), Some(last)) = (kills.first(), kills.last()) else {
         return rule.finding(RowAnswer::Ok, value);
     };
@@ -70,7 +71,7 @@ pub(super) fn oom(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// Every sample of the last while above the share, after the grace in which caches fill.
-pub(super) fn memory(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn memory<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let levels = &scene.evidence.levels;
     let from = (scene.deployed + scene.settings.grace).max(scene.evidence.since);
     let above = levels.values().filter_map(|l| l.above(rule.threshold, from).map(|(since, n)| (since, n, l)));
@@ -79,7 +80,7 @@ pub(super) fn memory(rule: &Rule, scene: Scene<'_>) -> Finding {
             return rule.finding(RowAnswer::NoData, "not measured yet");
         };
         let over = last.since(since);
-        let value = format!("{:.1} % for {}", share(used, limit), human(over));
+        let value = scene.say(|| format!("{:.1} % for {}", share(used, limit), human(over)));
         let reason = Reason::MemoryHigh { used, limit, threshold: rule.threshold, over, samples: n };
         // A minute is too long to wait for what is full before that.
         let filling = over >= rule.sustained / 4 && soon_full(l, scene);
@@ -89,7 +90,7 @@ pub(super) fn memory(rule: &Rule, scene: Scene<'_>) -> Finding {
     }
     match highest(scene) {
         Some((l, used, limit)) => rule
-            .finding(RowAnswer::Ok, format!("{:.1} %", share(used, limit)))
+            .finding(RowAnswer::Ok, scene.say(|| format!("{:.1} %", share(used, limit))))
             .samples(count(l.samples.len())),
         None => unmeasured(rule, scene),
     }
@@ -116,14 +117,15 @@ fn soon_full(levels: &Levels, scene: Scene<'_>) -> bool {
 }
 
 /// Memory grows so that it would cross the line within the row's time (decision.md, section 3).
-pub(super) fn leak(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn leak<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     const STRAIGHT: f64 = 0.9;
     /// A cache that fills slows down: the second half must have grown almost as much as the first.
     const STEADY: f64 = 0.7;
     let from = (scene.deployed + scene.settings.grace).max(scene.evidence.since);
     let Some((fullest, used, limit)) = highest(scene) else { return unmeasured(rule, scene) };
     if scene.now.since(from) < rule.sustained {
-        return rule.finding(RowAnswer::NoData, format!("watched for {} yet", human(scene.now.since(from))));
+        let value = scene.say(|| format!("watched for {} yet", human(scene.now.since(from))));
+        return rule.finding(RowAnswer::NoData, value);
     }
     let points: Vec<(f64, f64)> = fullest
         .shares(scene.now, rule.sustained)
@@ -142,12 +144,12 @@ pub(super) fn leak(rule: &Rule, scene: Scene<'_>) -> Finding {
     });
     let Some((slope, _)) = grown else {
         return rule
-            .finding(RowAnswer::Ok, format!("{:.1} %, no steady growth", now * 100.0))
+            .finding(RowAnswer::Ok, scene.say(|| format!("{:.1} %, no steady growth", now * 100.0)))
             .samples(samples);
     };
     let left = Duration::from_secs_f64(((rule.threshold - now) / slope).clamp(0.0, 1e9));
-    let line = percent(rule.threshold);
-    let value = format!("{:.1} %, will reach {line} in {}", now * 100.0, human(left));
+    let line = || percent(rule.threshold);
+    let value = scene.say(|| format!("{:.1} %, will reach {} in {}", now * 100.0, line(), human(left)));
     if left >= rule.within {
         return rule.finding(RowAnswer::Ok, value).samples(samples);
     }
@@ -157,21 +159,21 @@ pub(super) fn leak(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// The CPU limit held it back for more than a share of the time.
-pub(super) fn throttling(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn throttling<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let evidence = scene.evidence;
     let from =
         (scene.deployed + scene.settings.grace).max(evidence.since).max(scene.now.before(rule.sustained));
     let shares: Vec<f64> = evidence.throttled.iter().filter(|(at, _)| *at > from).map(|(_, s)| *s).collect();
     let samples = count(shares.len());
     if shares.is_empty() {
-        let off = evidence.not_applicable.get(&Signal::Cpu).map(|why| (RowAnswer::Off, why.as_str()));
+        let off = evidence.not_applicable.get(&Signal::Cpu).map(|why| (RowAnswer::Off, why.clone()));
         let lost = evidence.unmeasured.get(&Signal::Cpu).filter(|(n, ..)| *n >= ERRORS_IN_A_ROW);
-        let lost = lost.map(|(.., why)| (RowAnswer::CannotMeasure, why.as_str()));
-        let (answer, why) = lost.or(off).unwrap_or((RowAnswer::NoData, "not measured yet"));
+        let lost = lost.map(|(.., why)| (RowAnswer::CannotMeasure, why.clone()));
+        let (answer, why) = lost.or(off).unwrap_or_else(|| (RowAnswer::NoData, "not measured yet".into()));
         return rule.finding(answer, why);
     }
     let mean = shares.iter().sum::<f64>() / f64::from(samples);
-    let value = format!("held back {} of the time", percent(mean));
+    let value = scene.say(|| format!("held back {} of the time", percent(mean)));
     if samples < rule.min_samples || mean <= rule.threshold {
         return rule.finding(RowAnswer::Ok, value).samples(samples);
     }
@@ -189,13 +191,13 @@ fn highest(scene: Scene<'_>) -> Option<(&Levels, u64, u64)> {
     last.max_by(|a, b| share(a.1, a.2).total_cmp(&share(b.1, b.2)))
 }
 
-fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Finding {
+fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let levels = &scene.evidence.levels;
     match levels.values().find_map(|l| l.unavailable.as_ref().or(l.not_applicable.as_ref())) {
         Some(why) if levels.values().any(|l| l.unavailable.is_some()) => {
-            rule.finding(RowAnswer::CannotMeasure, why)
+            rule.finding(RowAnswer::CannotMeasure, why.clone())
         }
-        Some(why) => rule.finding(RowAnswer::Off, why),
+        Some(why) => rule.finding(RowAnswer::Off, why.clone()),
         None => rule.finding(RowAnswer::NoData, "not measured yet"),
     }
 }

@@ -1,5 +1,6 @@
 //! Rows about health: checks asked from outside or run inside, and Docker's own HEALTHCHECK.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::decision::{Reason, percent_of as percent};
@@ -41,7 +42,7 @@ fn configured(rule: &Rule, scene: Scene<'_>, required: bool) -> bool {
 }
 
 /// Consecutive failures of the worst check, sustained from the first to the last of them.
-pub(super) fn failing(rule: &Rule, scene: Scene<'_>, required: bool) -> Finding {
+pub(super) fn failing<'a>(rule: &'a Rule, scene: Scene<'_>, required: bool) -> Finding<'a> {
     if !configured(rule, scene, required) {
         let what = if required { "no health check configured" } else { "no advisory check configured" };
         return rule.finding(RowAnswer::Off, what);
@@ -51,23 +52,22 @@ pub(super) fn failing(rule: &Rule, scene: Scene<'_>, required: bool) -> Finding 
         return rule.finding(RowAnswer::NoData, "not asked yet");
     };
     if let Some((_, since, why)) = worst.unavailable.as_ref().filter(|(n, ..)| *n >= ERRORS_IN_A_ROW) {
-        return rule.finding(RowAnswer::CannotMeasure, why).since(*since);
+        return rule.finding(RowAnswer::CannotMeasure, why.clone()).since(*since);
     }
     let Some((first, last)) = worst.failing else {
         let answer = if worst.samples == 0 { RowAnswer::NoData } else { RowAnswer::Ok };
-        let last = format!("0 failures; last: {}", or_nothing(&worst.last));
+        let last = scene.say(|| format!("0 failures; last: {}", or_nothing(&worst.last)));
         return rule.finding(answer, last).samples(worst.samples);
     };
     let over = last.since(first);
-    let name = named(asked);
-    let value =
-        format!("{name}{} failures in a row over {}; last: {}", worst.failures, human(over), worst.last);
+    let said = || {
+        let (name, n, last) = (named(asked), worst.failures, &worst.last);
+        format!("{name}{n} failures in a row over {}; last: {last}", human(over))
+    };
     let warming = scene.now.since(scene.deployed) < scene.settings.grace;
     if warming && !worst.succeeded {
-        let grace = human(scene.settings.grace);
-        return rule
-            .finding(RowAnswer::NoData, format!("starting (grace {grace}): {value}"))
-            .samples(worst.samples);
+        let value = scene.say(|| format!("starting (grace {}): {}", human(scene.settings.grace), said()));
+        return rule.finding(RowAnswer::NoData, value).samples(worst.samples);
     }
     let enough = f64::from(worst.failures) >= rule.threshold
         && over >= rule.sustained
@@ -81,7 +81,10 @@ pub(super) fn failing(rule: &Rule, scene: Scene<'_>, required: bool) -> Finding 
         last: worst.last.clone(),
     };
     let doubt = doubted(scene).filter(|_| required && rule.sustained < WHATEVER_THE_TRAFFIC);
-    let value = doubt.as_ref().map_or(value.clone(), |traffic| format!("{value}, but {traffic}"));
+    let value = scene.say(|| match &doubt {
+        Some(traffic) => format!("{}, but {traffic}", said()),
+        None => said(),
+    });
     rule.crossed(enough && !warming && doubt.is_none(), value, first, reason).samples(worst.samples)
 }
 
@@ -100,7 +103,7 @@ fn doubted(scene: Scene<'_>) -> Option<String> {
 }
 
 /// On and off: so many failures within the time, among them two in a row.
-pub(super) fn flapping(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn flapping<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     /// At least this share of the checks must have failed ...
     const SHARE: f64 = 0.4;
     /// ... or half of them, and half as many again, over the whole time, if the traffic is well all the while.
@@ -115,7 +118,8 @@ pub(super) fn flapping(rule: &Rule, scene: Scene<'_>) -> Finding {
         return rule.finding(RowAnswer::NoData, "not asked yet");
     };
     let (failures, all) = (tried.failures, tried.all);
-    let value = format!("{}{failures} of {all} failed in {}", named(asked), human(scene.now.since(start)));
+    let value = scene
+        .say(|| format!("{}{failures} of {all} failed in {}", named(asked), human(scene.now.since(start))));
     let Some(first) = tried.first else {
         return rule.finding(RowAnswer::Ok, value).samples(all);
     };
@@ -143,16 +147,15 @@ pub(super) fn flapping(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// Docker's own HEALTHCHECK: it has already counted `retries` failures in a row.
-pub(super) fn container(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn container<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if scene.replicas.iter().all(|r| r.health.is_none()) {
         return rule.finding(RowAnswer::Off, "no HEALTHCHECK");
     }
     if let Some((since, output)) = scene.evidence.unhealthy.values().min_by_key(|(since, _)| *since) {
         let over = scene.now.since(*since);
         let reason = Reason::ContainerUnhealthy { over, output: output.clone() };
-        return rule
-            .crossed(over >= rule.sustained, format!("unhealthy for {}", human(over)), *since, reason)
-            .samples(1);
+        let value = scene.say(|| format!("unhealthy for {}", human(over)));
+        return rule.crossed(over >= rule.sustained, value, *since, reason).samples(1);
     }
     let waiting = scene.replicas.iter().any(|r| r.health == Some(ContainerHealth::Starting));
     if waiting {
@@ -163,7 +166,7 @@ pub(super) fn container(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// So many of the alerts of somebody else's monitoring are firing, that began after the deployment.
-pub(super) fn alerts(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn alerts<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     // A name that the row asks for may be followed by what tells instances of it apart.
     let meant = |name: &str| {
         rule.only.as_deref().is_none_or(|only| name == only || name.starts_with(&format!("{only}{{")))
@@ -173,16 +176,21 @@ pub(super) fn alerts(rule: &Rule, scene: Scene<'_>) -> Finding {
         firing.iter().filter(|(_, a)| a.since >= scene.deployed.max(scene.evidence.since)).collect();
     let n = count(fresh.len());
     let old = firing.len() - fresh.len();
-    let before = if old > 0 { format!("; {old} fired before the deployment already") } else { String::new() };
+    let before =
+        || if old > 0 { format!("; {old} fired before the deployment already") } else { String::new() };
     let Some((name, alarm)) = fresh.iter().min_by_key(|(_, a)| a.since) else {
-        let none = if old > 0 { format!("none that is new{before}") } else { "none is firing".into() };
+        let none = if old > 0 {
+            format!("none that is new{}", before()).into()
+        } else {
+            Cow::from("none is firing")
+        };
         return rule.finding(RowAnswer::Ok, none);
     };
     let over = scene.now.since(alarm.since);
     let reason =
         Reason::AlertFiring { alert: (*name).clone(), alerts: n, over, summary: alarm.summary.clone() };
     let enough = f64::from(n) >= rule.threshold && over >= rule.sustained;
-    let value = format!("{n} firing, {name} for {}{before}", human(over));
+    let value = scene.say(|| format!("{n} firing, {name} for {}{}", human(over), before()));
     if enough || rule.action == Action::Rollback {
         rule.crossed(enough, value, alarm.since, reason).samples(n)
     } else {

@@ -5,6 +5,8 @@ mod health;
 mod people;
 mod requests;
 
+use std::borrow::Cow;
+
 use super::baseline::History;
 use super::decision::{Reason, percent_of as percent, seconds};
 use super::observation::Replica;
@@ -26,30 +28,62 @@ pub(crate) struct Scene<'a> {
     pub(crate) replicas: &'a [Replica],
     /// When the current release appeared.
     pub(crate) deployed: Timestamp,
+    /// Whether a person is going to read it: most of the time a verdict would be spent on putting numbers into words.
+    pub(crate) aloud: bool,
+}
+
+impl Scene<'_> {
+    /// What is worth saying only to a person.
+    fn say(self, words: impl FnOnce() -> String) -> Cow<'static, str> {
+        if self.aloud { words().into() } else { Cow::Borrowed("") }
+    }
 }
 
 /// A row's answer together with why, if the line is crossed.
-#[derive(Debug, Clone)]
-pub(crate) struct Finding {
-    pub(crate) row: RowSnapshot,
+#[derive(Debug)]
+pub(crate) struct Finding<'a> {
+    pub(crate) rule: &'a Rule,
+    pub(crate) answer: RowAnswer,
+    /// The value now, in words; why, if there is none. Numbers only if a person asked.
+    pub(crate) value: Cow<'static, str>,
+    baseline: Option<String>,
+    samples: u32,
+    /// Since when the line is crossed, or nothing can be measured.
+    pub(crate) since: Option<Timestamp>,
     /// The reason, if the row is pending or breached.
     pub(crate) reason: Option<Reason>,
 }
 
-impl Finding {
+impl Finding<'_> {
     /// Whether the line is crossed, long enough or not. A row that is only shown crosses nothing.
     pub(crate) fn crossed(&self) -> bool {
-        self.row.action != Action::Monitor
-            && matches!(self.row.answer, RowAnswer::Pending | RowAnswer::Breached)
+        self.rule.action != Action::Monitor && matches!(self.answer, RowAnswer::Pending | RowAnswer::Breached)
+    }
+
+    /// The row for people and other programs.
+    pub(crate) fn row(&self) -> RowSnapshot {
+        RowSnapshot {
+            rule: self.rule.name.clone(),
+            signal: self.rule.signal(),
+            condition: self.rule.condition,
+            value: self.value.clone().into_owned(),
+            threshold: self.rule.threshold_text(),
+            baseline: self.baseline.clone(),
+            samples: self.samples,
+            since: self.since,
+            answer: self.answer,
+            action: self.rule.action,
+            severity: self.rule.severity,
+        }
     }
 }
 
 /// Judges every row.
-pub(crate) fn assess(scene: Scene<'_>) -> Vec<Finding> {
-    scene.settings.rules.iter().map(|rule| judge(rule, scene)).collect()
+pub(crate) fn assess<'a>(rules: &'a [Rule], scene: Scene<'_>) -> Vec<Finding<'a>> {
+    rules.iter().map(|rule| judge(rule, scene)).collect()
 }
 
-fn judge(rule: &Rule, scene: Scene<'_>) -> Finding {
+fn judge<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if rule.action == Action::Off {
         return rule.finding(RowAnswer::Off, "switched off");
     }
@@ -73,24 +107,18 @@ fn judge(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 impl Rule {
-    fn finding(&self, answer: RowAnswer, value: impl Into<String>) -> Finding {
-        let row = RowSnapshot {
-            rule: self.name.clone(),
-            signal: self.signal(),
-            condition: self.condition,
-            value: value.into(),
-            threshold: self.threshold_text(),
-            baseline: None,
-            samples: 0,
-            since: None,
-            answer,
-            action: self.action,
-            severity: self.severity,
-        };
-        Finding { row, reason: None }
+    fn finding(&self, answer: RowAnswer, value: impl Into<Cow<'static, str>>) -> Finding<'_> {
+        let (value, rule) = (value.into(), self);
+        Finding { rule, answer, value, baseline: None, samples: 0, since: None, reason: None }
     }
 
-    fn crossed(&self, breached: bool, value: impl Into<String>, since: Timestamp, reason: Reason) -> Finding {
+    fn crossed(
+        &self,
+        breached: bool,
+        value: impl Into<Cow<'static, str>>,
+        since: Timestamp,
+        reason: Reason,
+    ) -> Finding<'_> {
         let answer = if breached { RowAnswer::Breached } else { RowAnswer::Pending };
         Finding { reason: Some(reason), ..self.finding(answer, value).since(since) }
     }
@@ -128,19 +156,19 @@ impl Rule {
     }
 }
 
-impl Finding {
+impl Finding<'_> {
     fn since(mut self, since: Timestamp) -> Self {
-        self.row.since = Some(since);
+        self.since = Some(since);
         self
     }
 
     fn baseline(mut self, baseline: Option<String>) -> Self {
-        self.row.baseline = baseline;
+        self.baseline = baseline;
         self
     }
 
     fn samples(mut self, samples: u32) -> Self {
-        self.row.samples = samples;
+        self.samples = samples;
         self
     }
 }

@@ -12,7 +12,7 @@ use super::super::window::count;
 use super::{Finding, Scene, whole};
 
 /// More error lines a minute than the line allows, in both halves of the time.
-pub(super) fn log_errors(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn log_errors<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let evidence = scene.evidence;
     let Some(last) = evidence.log_errors.back().map(|counted| counted.at) else {
         return unmeasured(rule, scene);
@@ -22,7 +22,7 @@ pub(super) fn log_errors(rule: &Rule, scene: Scene<'_>) -> Finding {
         Against::Absolute => rule.threshold,
         Against::Baseline => before.map_or(rule.floor, |before| (rule.threshold * before).max(rule.floor)),
     };
-    let text = before.map(|before| format!("{before:.1} a minute"));
+    let text = before.filter(|_| scene.aloud).map(|before| format!("{before:.1} a minute"));
     let start = last.before(rule.sustained);
     let from = (scene.deployed + scene.settings.grace).max(evidence.since);
     let samples = count(evidence.log_errors.iter().filter(|counted| counted.at > start).count());
@@ -30,7 +30,7 @@ pub(super) fn log_errors(rule: &Rule, scene: Scene<'_>) -> Finding {
     let Some((now, lines)) = rate(start, last) else {
         return rule.finding(RowAnswer::NoData, "not measured yet").baseline(text);
     };
-    let value = format!("{now:.1} a minute");
+    let value = scene.say(|| format!("{now:.1} a minute"));
     let middle = last.before(rule.sustained / 2);
     let above = |part: Option<(f64, u64)>| part.is_some_and(|(rate, _)| rate > limit);
     let sustained = start >= from && above(rate(start, middle)) && above(rate(middle, last));
@@ -48,13 +48,13 @@ pub(super) fn log_errors(rule: &Rule, scene: Scene<'_>) -> Finding {
     rule.crossed(true, value, start, reason).baseline(text).samples(samples)
 }
 
-fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Finding {
+fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let lost = scene.evidence.unmeasured.get(&Signal::Logs).filter(|(n, ..)| *n >= ERRORS_IN_A_ROW);
     if let Some((_, since, why)) = lost {
-        return rule.finding(RowAnswer::CannotMeasure, why).since(*since);
+        return rule.finding(RowAnswer::CannotMeasure, why.clone()).since(*since);
     }
     if let Some(why) = scene.evidence.not_applicable.get(&Signal::Logs) {
-        return rule.finding(RowAnswer::Off, why);
+        return rule.finding(RowAnswer::Off, why.clone());
     }
     if scene.settings.logs.enabled {
         rule.finding(RowAnswer::NoData, "not measured yet")
@@ -64,7 +64,7 @@ fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Finding {
 }
 
 /// Different people who reported a problem within the time, since the deployment.
-pub(super) fn user_reports(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn user_reports<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let mut people: BTreeMap<&str, Timestamp> = BTreeMap::new();
     let mut last = "";
     for (at, reporter, text) in &scene.evidence.reports {
@@ -74,7 +74,7 @@ pub(super) fn user_reports(rule: &Rule, scene: Scene<'_>) -> Finding {
         }
     }
     let n = count(people.len());
-    let value = format!("{n} in {}", human(rule.within));
+    let value = scene.say(|| format!("{n} in {}", human(rule.within)));
     let first = people.values().min().copied();
     let Some(first) = first.filter(|_| f64::from(n) >= rule.threshold) else {
         return rule.finding(RowAnswer::Ok, value).samples(n);

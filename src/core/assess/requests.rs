@@ -81,7 +81,7 @@ fn tiers(rule: &Rule, profile: Profile) -> Vec<Tier> {
 }
 
 /// More than a share of the requests fail.
-pub(super) fn error_rate(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn error_rate<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if let Some(missing) = unmeasured(rule, scene) {
         return missing;
     }
@@ -114,7 +114,7 @@ fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
 }
 
 /// More than one in a hundred requests is slower than the limit.
-pub(super) fn latency(rule: &Rule, scene: Scene<'_>) -> Finding {
+pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if let Some(missing) = unmeasured(rule, scene) {
         return missing;
     }
@@ -125,11 +125,13 @@ pub(super) fn latency(rule: &Rule, scene: Scene<'_>) -> Finding {
         Against::Baseline => {
             let Some(p99) = norm.p99 else {
                 let known = norm.latency.total();
-                let why = format!(
-                    "nothing to compare with: {known} requests with latencies in the {} before the deployment, 500 in 4m are needed",
-                    human(scene.settings.baseline)
-                );
-                return rule.finding(RowAnswer::NoData, why);
+                let why = || {
+                    format!(
+                        "nothing to compare with: {known} requests with latencies in the {} before the deployment, 500 in 4m are needed",
+                        human(scene.settings.baseline)
+                    )
+                };
+                return rule.finding(RowAnswer::NoData, scene.say(why));
             };
             // While the traffic is not what it was, the more tolerant of the two has the word.
             let p99 = other.as_ref().and_then(|o| o.p99).map_or(p99, |o| o.max(p99));
@@ -171,39 +173,40 @@ fn unusual(scene: Scene<'_>) -> Option<Norm> {
 }
 
 /// The answer if there is nothing to judge.
-fn unmeasured(rule: &Rule, scene: Scene<'_>) -> Option<Finding> {
+fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Option<Finding<'a>> {
     let traffic = &scene.evidence.traffic;
     if let Some((n, since, why)) = scene.evidence.unmeasured.get(&Signal::Requests)
         && *n >= ERRORS_IN_A_ROW
         && traffic.is_stale(scene.now)
     {
-        return Some(rule.finding(RowAnswer::CannotMeasure, why).since(*since));
+        return Some(rule.finding(RowAnswer::CannotMeasure, why.clone()).since(*since));
     }
     if traffic.last.is_none() {
         let why = scene.evidence.not_applicable.get(&Signal::Requests);
         let configured = scene.settings.counts_requests();
         let (answer, why) = match why {
-            Some(why) => (RowAnswer::Off, why.as_str()),
-            None if configured => (RowAnswer::NoData, "not measured yet"),
-            None => (RowAnswer::Off, "no source of requests configured"),
+            Some(why) => (RowAnswer::Off, why.clone()),
+            None if configured => (RowAnswer::NoData, "not measured yet".into()),
+            None => (RowAnswer::Off, "no source of requests configured".into()),
         };
         return Some(rule.finding(answer, why));
     }
     traffic.is_stale(scene.now).then(|| {
         let ago = traffic.last.map_or(Duration::ZERO, |last| scene.now.since(last));
-        rule.finding(RowAnswer::NoData, format!("no measurement for {}", human(ago)))
+        rule.finding(RowAnswer::NoData, scene.say(|| format!("no measurement for {}", human(ago))))
     })
 }
 
-fn judge(rule: &Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding {
+fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding<'a> {
     let traffic = &scene.evidence.traffic;
     let end = traffic.end().unwrap_or(scene.now);
     let from = (scene.deployed + grace).max(scene.evidence.since);
     let shown = traffic.share(line.bad, end.before(Duration::from_secs(60).max(2 * traffic.usual)), end);
-    let told = |row: Finding| {
-        row.baseline(line.compared.baseline()).samples(u32::try_from(shown.n).unwrap_or(u32::MAX))
+    let told = |row: Finding<'a>| {
+        let baseline = if scene.aloud { line.compared.baseline() } else { None };
+        row.baseline(baseline).samples(u32::try_from(shown.n).unwrap_or(u32::MAX))
     };
-    let value = line.value(shown);
+    let value = scene.say(|| line.value(shown));
     if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && traffic.share(Bad::Failed, from, end).n > 0 {
         return told(rule.finding(RowAnswer::NoData, "the source does not tell how long requests take"));
     }
@@ -214,6 +217,7 @@ fn judge(rule: &Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding
     if let Some((tier, share)) = met {
         let since = onset(scene, line, end);
         if let Some(highest) = share.beyond {
+            let value = line.value(shown);
             let why = format!("{value}; its highest bucket ends at {}, below the limit", seconds(highest));
             return told(rule.finding(RowAnswer::CannotMeasure, why).since(since));
         }
@@ -229,8 +233,8 @@ fn judge(rule: &Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding
     }
     let warming = scene.now < from;
     let (answer, value) = match (shown.n, warming) {
-        (0, _) => (RowAnswer::NoData, "no requests".to_owned()),
-        (_, true) => (RowAnswer::NoData, format!("warming up: {value}")),
+        (0, _) => (RowAnswer::NoData, "no requests".into()),
+        (_, true) => (RowAnswer::NoData, scene.say(|| format!("warming up: {value}"))),
         (_, false) => (RowAnswer::Ok, value),
     };
     told(rule.finding(answer, value))
