@@ -139,6 +139,7 @@ pub struct Metrics {
     turn: Histogram,
     last_turn: Gauge,
     dropped: IntCounter,
+    unrecorded: IntCounter,
     reload_ok: IntGauge,
     reload_at: Gauge,
     token_refused: IntCounter,
@@ -194,6 +195,7 @@ impl Metrics {
             turn: made.histogram("core_turn_duration_seconds", "Time that one turn of the core took.", &TURN_BUCKETS),
             last_turn: made.gauge("core_last_turn_timestamp_seconds", "When the core last turned, in seconds since the Unix epoch."),
             dropped: made.counter("inputs_dropped_total", "Inputs that were dropped because the core's queue was full."),
+            unrecorded: made.counter("flight_turns_lost_total", "Turns of the core missing in the flight record: its queue was full, or the disk could not be written to."),
             reload_ok: made.number("config_last_reload_successful", "Whether the last load of the configuration was good; if not, the one before it is in force."),
             reload_at: made.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded, in seconds since the Unix epoch."),
             token_refused: made.counter("api_tokens_refused_total", "Requests refused for a missing or wrong token."),
@@ -289,6 +291,11 @@ impl Metrics {
     /// Counts an input that was dropped.
     pub fn input_dropped(&self) {
         self.dropped.inc();
+    }
+
+    /// Says how many turns are missing in the flight record since the start.
+    pub fn unrecorded(&self, turns: u64) {
+        self.unrecorded.inc_by(turns.saturating_sub(self.unrecorded.get()));
     }
 
     /// Says how the last load of the configuration went.

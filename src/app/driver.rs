@@ -141,6 +141,7 @@ impl Driver {
         let effects = self.fleet.handle(now, input);
         if let Some((flight, copy)) = self.flight.as_mut().zip(copy) {
             flight.turned(now, copy, &effects, &self.fleet);
+            self.metrics.unrecorded(flight.lost());
         }
         self.metrics.turned(turning.elapsed());
         let busy = !effects.is_empty();

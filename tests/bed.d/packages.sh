@@ -3,7 +3,8 @@
 # cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
 
 # Tools without a service behind them are installed as usual: command=package.
-BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc ld=binutils)
+BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc c++=g++
+    ld=binutils)
 
 # The engine, and of its libraries those that a bare system does not have.
 BED_LIBRARIES=(libdevmapper1.02.1 libseccomp2 libip4tc2 libip6tc2 libxtables12 libmnl0 libnftnl11 libnfnetlink0

@@ -76,3 +76,31 @@ fn operator_actions_need_the_token() {
     assert_eq!(daemon.post_without_token("/api/v1/services/web/rollback", "{}").unwrap().status, 401);
     assert_eq!(daemon.post("/api/v1/services/nobody/rollback", "{}").unwrap().status, 404);
 }
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn what_was_recorded_replays_to_what_was_done() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let mut daemon = Daemon::start(&bed, None, "");
+    let good = good_release(&bed, &daemon, &WATCHED);
+    bed.deploy("web", "web:v2", &WATCHED);
+    let first = is_back(&bed, &daemon, &good);
+    // Once it ends as it should, and once it is killed: the last block of the second part is torn.
+    assert!(daemon.terminate().success());
+    daemon.again();
+    daemon.ready(seconds(20));
+    bed.deploy("web", "web:v2", &WATCHED);
+    eventually(seconds(30), "a second rollback begins", || {
+        let newest = daemon.api("/api/v1/rollbacks")?["rollbacks"][0]["id"].clone();
+        if newest == first["id"] { Err(newest.to_string()) } else { Ok(()) }
+    });
+    is_back(&bed, &daemon, &good);
+    daemon.kill();
+
+    let record = daemon.state().join("flight");
+    let (code, text) = daemon.command(&["replay", &record.display().to_string(), "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("identical to what it did: "), "{text}");
+    assert!(text.contains(r#""decision":"rollback","signal":"health""#), "{text}");
+}
