@@ -43,6 +43,8 @@ pub(crate) struct World {
     settings: ServiceSettings,
     /// Settings of single services, where they differ.
     own: BTreeMap<String, ServiceSettings>,
+    /// Whether the log tells of states.
+    tells_states: bool,
 }
 
 impl World {
@@ -61,9 +63,15 @@ impl World {
             tape: Vec::new(),
             settings: settings::short(),
             own: BTreeMap::new(),
+            tells_states: true,
         };
         world.input(Input::Engine(EngineState::Reachable { restarted: false }));
         world
+    }
+
+    /// A world whose log does not tell of states: the picture that this takes at every input is most of the work.
+    pub(crate) fn terse() -> Self {
+        Self { tells_states: false, ..Self::new() }
     }
 
     /// Runs a whole timeline; lines are separated by newlines, blank ones and `#` comments are skipped.
@@ -310,7 +318,9 @@ impl World {
     fn input(&mut self, input: Input) {
         let effects = self.fleet.handle(self.now, input.clone());
         self.tape.push((self.now, input, effects.clone()));
-        self.states_changed();
+        if self.tells_states {
+            self.states_changed();
+        }
         for effect in effects {
             self.carry_out(effect);
         }
