@@ -23,7 +23,7 @@ type Tape = Vec<(Timestamp, Input, Vec<Effect>)>;
 const SMALL: Limits = Limits { max_bytes: 192 << 10, max_age: Duration::from_secs(7 * 24 * 3600) };
 
 fn world() -> World {
-    let mut world = World::new();
+    let mut world = World::terse();
     world.at(0, "deploy api api:v1 age=1h");
     world.at(0, "deploy web web:v1 age=1h");
     world
@@ -64,7 +64,7 @@ fn every_written_timeline_replays_to_the_same_effects() {
     for case in std::fs::read_dir(cases).unwrap() {
         let path = case.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let mut world = World::new();
+        let mut world = World::terse();
         world.run(text.split_once("----").unwrap().0);
         let directory = tempfile::tempdir().unwrap();
         record(directory.path(), Limits::default(), &world.tape);
@@ -155,7 +155,7 @@ fn small(directory: &Path) -> (PathBuf, Vec<u8>, u64) {
     let mut rules = Rule::matrix();
     rules.retain(|rule| rule.name == "down");
     let settings = Arc::new(ServiceSettings { rules, ..ServiceSettings::default() });
-    let mut world = World::new();
+    let mut world = World::terse();
     world.at(0, "deploy api api:v1 age=1h");
     let Some(Input::Observed(seen)) = world.tape.pop().map(|(_, input, _)| input) else { panic!() };
     let name = seen.service.clone();

@@ -1,8 +1,12 @@
 //! Runs a text timeline through the core: a small world of services that does what the core asks for.
 //!
-//! One line is one moment: `<time> <what happens>`. Between lines the core is ticked whenever it wants to be.
+//! One line is one moment: `<time> <what happens>`, with ` & ` between what happens at the same moment, or several of
+//! them: ` x20 every 10s`. Between lines the core is ticked whenever it wants to be.
 //! The world answers effects at once: specifications are kept, replacements are made, rollbacks are applied and the
 //! target's replicas appear, unless a line said otherwise beforehand (`next rollback unwinds: no space`).
+
+mod measured;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +16,7 @@ use backstop::core::io::{Command, Effect, EngineState, Executed, Input, Rollback
 use backstop::core::ledger::{LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
-use backstop::core::sample::{Measurement, Signal};
-use backstop::core::settings::{Action, FleetSettings, HealthCheck, Mode, Redeploy, ServiceSettings, Target};
+use backstop::core::settings::{FleetSettings, ServiceSettings};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
@@ -24,7 +27,8 @@ const START: Timestamp = Timestamp::from_secs(86_400);
 pub(crate) struct World {
     fleet: Fleet,
     now: Timestamp,
-    services: BTreeMap<String, Outside>,
+    /// What runs of each service.
+    services: BTreeMap<String, Vec<Replica>>,
     states: BTreeMap<ServiceName, State>,
     script: Vec<(String, String)>,
     next_replica: u32,
@@ -37,29 +41,14 @@ pub(crate) struct World {
     /// Every input with its time and what followed from it, for the flight record.
     pub(crate) tape: Vec<(Timestamp, Input, Vec<Effect>)>,
     settings: ServiceSettings,
-}
-
-struct Outside {
-    settings: ServiceSettings,
-    replicas: Vec<Replica>,
+    /// Settings of single services, where they differ.
+    own: BTreeMap<String, ServiceSettings>,
+    /// Whether the log tells of states.
+    tells_states: bool,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        let mut settings = ServiceSettings {
-            checks: BTreeMap::from([(
-                "health".into(),
-                HealthCheck::get(
-                    Target::Replica { port: 8080, path: "/healthz".into() },
-                    Duration::from_secs(5),
-                    Duration::from_secs(2),
-                ),
-            )]),
-            ..ServiceSettings::default()
-        };
-        // Short trials keep timelines short; the shipped numbers have timelines of their own.
-        settings.trial = Duration::from_secs(60);
-        settings.grace = Duration::from_secs(5);
         let fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
         let mut world = Self {
             fleet,
@@ -72,10 +61,17 @@ impl World {
             begun: Vec::new(),
             broken: Vec::new(),
             tape: Vec::new(),
-            settings,
+            settings: settings::short(),
+            own: BTreeMap::new(),
+            tells_states: true,
         };
         world.input(Input::Engine(EngineState::Reachable { restarted: false }));
         world
+    }
+
+    /// A world whose log does not tell of states: the picture that this takes at every input is most of the work.
+    pub(crate) fn terse() -> Self {
+        Self { tells_states: false, ..Self::new() }
     }
 
     /// Runs a whole timeline; lines are separated by newlines, blank ones and `#` comments are skipped.
@@ -83,6 +79,7 @@ impl World {
         for line in timeline.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let (at, what) = line.split_once(' ').unwrap_or_else(|| panic!("no time in {line:?}"));
             let at = START + humantime::parse_duration(at).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+            assert!(at >= self.now, "{line:?} is over: it is {}s already", self.seconds());
             self.wait_until(at);
             self.event(what.trim());
         }
@@ -117,12 +114,19 @@ impl World {
         if let Some((what, times)) = what.rsplit_once(" x") {
             let (n, every) = times.split_once(" every ").unwrap_or((times, "5s"));
             let every = humantime::parse_duration(every).unwrap();
-            for i in 0..n.parse::<u32>().unwrap_or_else(|_| panic!("{what} x{times}")) {
+            let n = n.parse().unwrap_or_else(|_| panic!("{what} x{times}"));
+            for i in 0..n {
                 if i > 0 {
                     self.wait_until(self.now + every);
                 }
-                self.event(what);
+                self.event(&on_the_way(what, i, n));
             }
+            return;
+        }
+        // `requests api 100 & dependency api db fail` happen at the same moment.
+        if let Some((first, rest)) = what.split_once(" & ") {
+            self.event(first);
+            self.event(rest);
             return;
         }
         let words: Vec<&str> = what.split_whitespace().collect();
@@ -131,8 +135,6 @@ impl World {
             ["deploy", service, reference, how @ ..] => self.deploy(service, reference, how),
             ["mixed", service, reference] => self.mixed(service, reference),
             ["remove", service] => self.remove(service),
-            ["health", service, result] => self.health(service, result),
-            ["memory", service, percent] => self.memory(service, percent.parse().unwrap()),
             ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
             ["container", service, state] => self.container(service, state),
@@ -145,49 +147,10 @@ impl World {
             ["store", "ok"] => self.input(Input::Store(Ok(()))),
             ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
             ["operator", rest @ ..] => self.operator(rest),
+            ["explain", service, rows @ ..] => self.explain(service, rows),
             ["look"] => self.look(),
             ["end"] => {}
-            _ => panic!("a timeline cannot say {what:?}"),
-        }
-    }
-
-    fn set(&mut self, pairs: &[&str]) {
-        let mut s = self.settings.clone();
-        for pair in pairs {
-            let (key, value) = pair.split_once('=').unwrap();
-            let span = || humantime::parse_duration(value).unwrap();
-            match key {
-                "mode" => s.mode = if value == "dry-run" { Mode::DryRun } else { Mode::Act },
-                "trial" => s.trial = span(),
-                "grace" => s.grace = span(),
-                "watch" => s.watch = span(),
-                "cooldown" => s.cooldown = span(),
-                "verify_timeout" => s.verify_timeout = span(),
-                "attempts" => s.attempts = value.parse().unwrap(),
-                "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
-                "health" => s.checks.retain(|_, _| value != "none"),
-                "shipped" => s = ServiceSettings { checks: s.checks, ..ServiceSettings::default() },
-                _ => {
-                    let (rule, field) = key.split_once('.').unwrap();
-                    let rule = s.rules.iter_mut().find(|r| r.name == rule).unwrap();
-                    match field {
-                        "sustained" => rule.sustained = span(),
-                        "threshold" => rule.threshold = value.parse().unwrap(),
-                        "action" => {
-                            rule.action = match value {
-                                "off" => Action::Off,
-                                "evaluate" => Action::Evaluate,
-                                _ => Action::Rollback,
-                            }
-                        }
-                        _ => panic!("no field {field}"),
-                    }
-                }
-            }
-        }
-        self.settings = s.clone();
-        for outside in self.services.values_mut() {
-            outside.settings = s.clone();
+            words => self.measured(words),
         }
     }
 
@@ -216,16 +179,15 @@ impl World {
         let age = option("age").map_or(Duration::ZERO, |a| humantime::parse_duration(a).unwrap());
         let n = option("replicas").map_or(1, |n| n.parse().unwrap());
         let replicas = (0..n).map(|_| self.replica(service, reference, age)).collect();
-        let settings = self.settings.clone();
-        self.services.insert(service.to_owned(), Outside { settings, replicas });
+        self.services.insert(service.to_owned(), replicas);
         if how.contains(&"quietly") { self.look() } else { self.observed(service) }
     }
 
     /// A second replica of another release beside the ones there are: a rolling deployment in the middle.
     fn mixed(&mut self, service: &str, reference: &str) {
         let replica = self.replica(service, reference, Duration::ZERO);
-        if let Some(outside) = self.services.get_mut(service) {
-            outside.replicas.push(replica);
+        if let Some(replicas) = self.services.get_mut(service) {
+            replicas.push(replica);
         }
         self.observed(service);
     }
@@ -233,40 +195,6 @@ impl World {
     fn remove(&mut self, service: &str) {
         self.services.remove(service);
         self.look();
-    }
-
-    fn health(&mut self, service: &str, result: &str) {
-        let measurement = match result {
-            "ok" => Measurement::Check { ok: true, detail: "200 OK".into(), latency: Duration::ZERO },
-            "fail" => Measurement::Check {
-                ok: false,
-                detail: "500 Internal Server Error".into(),
-                latency: Duration::ZERO,
-            },
-            "unknown" => Measurement::Unavailable { why: "no resolver".into() },
-            other => panic!("health {other}"),
-        };
-        for replica in self.ids(service) {
-            self.input(Input::Sampled {
-                service: ServiceName::new(service),
-                replica: Some(replica),
-                signal: Signal::Health,
-                name: "health".into(),
-                measurement: measurement.clone(),
-            });
-        }
-    }
-
-    fn memory(&mut self, service: &str, percent: u64) {
-        for replica in self.ids(service) {
-            self.input(Input::Sampled {
-                service: ServiceName::new(service),
-                replica: Some(replica),
-                signal: Signal::Memory,
-                name: String::new(),
-                measurement: Measurement::Level { used: percent * 1024 * 1024, limit: 100 * 1024 * 1024 },
-            });
-        }
     }
 
     /// `exit shop 137 [oom] [requested] [stays] [vanishes]`
@@ -281,7 +209,7 @@ impl World {
         });
         if how.contains(&"vanishes") {
             self.remove(service);
-        } else if let Some(replica) = self.services.get_mut(service).and_then(|s| s.replicas.first_mut()) {
+        } else if let Some(replica) = self.services.get_mut(service).and_then(|r| r.first_mut()) {
             replica.restart_count += 1;
             if how.contains(&"stays") {
                 replica.phase = Phase::Exited;
@@ -293,19 +221,19 @@ impl World {
 
     /// The engine says so many restarts more than events told.
     fn gap(&mut self, service: &str, restarts: u64) {
-        self.services.get_mut(service).unwrap().replicas[0].restart_count += restarts;
+        self.services.get_mut(service).unwrap()[0].restart_count += restarts;
         self.look();
     }
 
     /// A look finds it ended, and no event told of it.
     fn found(&mut self, service: &str, code: i64) {
-        let replica = &mut self.services.get_mut(service).unwrap().replicas[0];
+        let replica = &mut self.services.get_mut(service).unwrap()[0];
         (replica.phase, replica.exit_code) = (Phase::Exited, Some(code));
         self.look();
     }
 
     fn container(&mut self, service: &str, state: &str) {
-        let Some(replica) = self.services.get_mut(service).and_then(|s| s.replicas.first_mut()) else {
+        let Some(replica) = self.services.get_mut(service).and_then(|r| r.first_mut()) else {
             return;
         };
         match state {
@@ -348,15 +276,32 @@ impl World {
     fn ids(&self, service: &str) -> Vec<ReplicaId> {
         self.services
             .get(service)
-            .map_or_else(Vec::new, |s| s.replicas.iter().map(|r| r.id.clone()).collect())
+            .map_or_else(Vec::new, |replicas| replicas.iter().map(|r| r.id.clone()).collect())
+    }
+
+    /// `explain shop latency_p99 alerts`: what these rows say now; without rows, what is said of the service.
+    fn explain(&mut self, service: &str, rows: &[&str]) {
+        let seen = self.fleet.snapshot(self.now);
+        let Some(shown) = seen.services.into_iter().find(|s| s.name.as_str() == service) else {
+            return self.say(format!("{service}: not known"));
+        };
+        if rows.is_empty() {
+            self.say(format!("{service}: {}", shown.sentence));
+        }
+        for name in rows {
+            let row = shown.rows.iter().find(|row| row.rule == *name);
+            let row = row.unwrap_or_else(|| panic!("no row {name}"));
+            let before = row.baseline.as_ref().map_or(String::new(), |before| format!("; before: {before}"));
+            let (answer, value, limit) = (row.answer.name(), &row.value, &row.threshold);
+            self.say(format!("{service}: {name} {answer}: {value} (limit: {limit}{before})"));
+        }
     }
 
     fn observation(&self, service: &str) -> Observation {
-        let outside = self.services.get(service);
         Observation {
             service: ServiceName::new(service),
-            settings: Arc::new(outside.map_or_else(|| self.settings.clone(), |o| o.settings.clone())),
-            replicas: outside.map_or_else(Vec::new, |o| o.replicas.clone()),
+            settings: Arc::new(self.own.get(service).unwrap_or(&self.settings).clone()),
+            replicas: self.services.get(service).cloned().unwrap_or_default(),
         }
     }
 
@@ -373,7 +318,9 @@ impl World {
     fn input(&mut self, input: Input) {
         let effects = self.fleet.handle(self.now, input.clone());
         self.tape.push((self.now, input, effects.clone()));
-        self.states_changed();
+        if self.tells_states {
+            self.states_changed();
+        }
         for effect in effects {
             self.carry_out(effect);
         }
@@ -435,16 +382,14 @@ impl World {
         let result = match self.scripted("rollback") {
             None => {
                 let replica = self.replica(&name, &request.to.reference, Duration::ZERO);
-                let settings = self.settings.clone();
-                self.services.insert(name, Outside { settings, replicas: vec![replica] });
+                self.services.insert(name, vec![replica]);
                 Executed::Applied { notes: Vec::new() }
             }
             Some(how) => match how.split_once(": ").unwrap_or((&how, "")) {
                 ("unwinds", why) => Executed::Unwound { why: why.into() },
                 ("void", newer) => {
                     let replica = self.replica(&name, newer, Duration::ZERO);
-                    let settings = self.settings.clone();
-                    self.services.insert(name, Outside { settings, replicas: vec![replica] });
+                    self.services.insert(name, vec![replica]);
                     Executed::Void { why: format!("{newer} was deployed meanwhile") }
                 }
                 ("stuck", why) => Executed::Stuck { why: why.into() },
@@ -486,6 +431,18 @@ impl World {
         let at = self.now.since(START);
         self.log.push(format!("{:>5}s  {what}", at.as_secs()));
     }
+}
+
+/// What the `i`th of `n` repetitions says: `memory shop 40..70` goes from 40 to 70.
+fn on_the_way(what: &str, i: u32, n: u32) -> String {
+    let number = |word: &str| word.parse::<f64>().ok();
+    let word = |word: &str| {
+        let ends = word.split_once("..").and_then(|(from, to)| Some((number(from)?, number(to)?)));
+        ends.map_or(word.to_owned(), |(from, to)| {
+            format!("{:.2}", from + (to - from) * f64::from(i) / f64::from(n.max(2) - 1))
+        })
+    };
+    what.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn without_id(said: &str) -> String {

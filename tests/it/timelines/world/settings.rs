@@ -1,0 +1,109 @@
+//! `set`: how the services of a timeline are configured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backstop::core::release::ServiceName;
+use backstop::core::settings::{
+    AccessLog, Action, Against, Dependency, HealthCheck, Mode, Profile, Redeploy, Rule, ServiceSettings,
+    Target,
+};
+
+use super::World;
+
+/// Short trials keep timelines short; the shipped numbers have timelines of their own (`set shipped`).
+pub(super) fn short() -> ServiceSettings {
+    ServiceSettings {
+        checks: BTreeMap::from([("health".into(), check(true))]),
+        trial: Duration::from_secs(60),
+        grace: Duration::from_secs(5),
+        ..ServiceSettings::default()
+    }
+}
+
+fn check(required: bool) -> HealthCheck {
+    let target = Target::Replica { port: 8080, path: "/healthz".into() };
+    HealthCheck { required, ..HealthCheck::get(target, Duration::from_secs(5), Duration::from_secs(2)) }
+}
+
+impl World {
+    /// `set trial=20s memory.action=off` for all services, `set api: depends=db` for one.
+    pub(super) fn set(&mut self, words: &[&str]) {
+        let one = words.split_first().and_then(|(name, pairs)| Some((name.strip_suffix(':')?, pairs)));
+        let Some((name, pairs)) = one else {
+            let all = std::iter::once(&mut self.settings).chain(self.own.values_mut());
+            return all.for_each(|settings| configure(settings, words));
+        };
+        configure(self.own.entry(name.to_owned()).or_insert_with(|| self.settings.clone()), pairs);
+    }
+}
+
+fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
+    for pair in pairs {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let span = || humantime::parse_duration(value).unwrap();
+        match key {
+            "mode" => s.mode = if value == "dry-run" { Mode::DryRun } else { Mode::Act },
+            "trial" => s.trial = span(),
+            "grace" => s.grace = span(),
+            "watch" => s.watch = span(),
+            "cooldown" => s.cooldown = span(),
+            "baseline" => s.baseline = span(),
+            "verify_timeout" => s.verify_timeout = span(),
+            "attempts" => s.attempts = value.parse().unwrap(),
+            "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
+            "profile" => s.profile = if value == "cautious" { Profile::Cautious } else { Profile::Fast },
+            "health" => s.checks.retain(|_, _| value != "none"),
+            "advisory" => {
+                s.checks.insert(value.into(), check(false));
+            }
+            // The world counts requests whenever a line says so; this says that something should.
+            "access_log" => s.logs.access = if value == "off" { AccessLog::Off } else { AccessLog::Auto },
+            "depends" => s.dependencies.extend(value.split(',').map(dependency)),
+            "add" => s.rules.push(another(&s.rules, value)),
+            "shipped" => *s = ServiceSettings { checks: s.checks.clone(), ..ServiceSettings::default() },
+            _ => {
+                let (name, field) = key.split_once('.').unwrap_or_else(|| panic!("no setting {key}"));
+                let rule = s.rules.iter_mut().find(|r| r.name == name);
+                change(rule.unwrap_or_else(|| panic!("no row {name}")), field, value);
+            }
+        }
+    }
+}
+
+/// `db` is checked like a service; `service:auth` is another watched service.
+fn dependency(named: &str) -> (String, Dependency) {
+    match named.strip_prefix("service:") {
+        Some(service) => (service.into(), Dependency::Service(ServiceName::new(service))),
+        None => (named.into(), Dependency::Check(check(true))),
+    }
+}
+
+/// `slow:latency_p99` is a row called `slow` that is like `latency_p99` until its fields are set.
+fn another(rules: &[Rule], named: &str) -> Rule {
+    let (name, like) = named.split_once(':').unwrap();
+    let rule = rules.iter().find(|r| r.name == like).unwrap_or_else(|| panic!("no row {like}"));
+    Rule { name: name.into(), ..rule.clone() }
+}
+
+fn change(rule: &mut Rule, field: &str, value: &str) {
+    match field {
+        "sustained" => rule.sustained = humantime::parse_duration(value).unwrap(),
+        "within" => rule.within = humantime::parse_duration(value).unwrap(),
+        "threshold" => rule.threshold = value.parse().unwrap(),
+        "only" => rule.only = Some(value.into()),
+        "against" => {
+            rule.against = if value == "absolute" { Against::Absolute } else { Against::Baseline };
+        }
+        "action" => {
+            rule.action = match value {
+                "off" => Action::Off,
+                "monitor" => Action::Monitor,
+                "evaluate" => Action::Evaluate,
+                "rollback" => Action::Rollback,
+                other => panic!("no action {other}"),
+            }
+        }
+        other => panic!("no field {other}"),
+    }
+}
