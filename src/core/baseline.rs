@@ -93,6 +93,13 @@ impl Norm {
         if total == 0 { 0.0 } else { errors as f64 / total as f64 }
     }
 
+    /// The share of failed requests before that: what was usual until then.
+    pub(crate) fn earlier_rate(&self) -> f64 {
+        let total = self.total.saturating_sub(self.just_before.0);
+        let errors = self.errors.saturating_sub(self.just_before.1);
+        if total == 0 { 0.0 } else { errors as f64 / total as f64 }
+    }
+
     /// The most that the share of requests slower than `limit` seconds can have been.
     pub(crate) fn slower_at_most(&self, limit: f64) -> f64 {
         share_slower(&self.latency, limit)

@@ -38,7 +38,9 @@ struct Breach {
 impl Service {
     /// One turn of watching.
     pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
-        if self.flags.paused.is_some() || around.flags.paused.is_some() {
+        let paused = self.flags.paused.is_some() || around.flags.paused.is_some();
+        // What a person ordered during a pause is finished.
+        if paused && !self.state.in_flight() {
             if self.state != State::Paused {
                 self.drop_prepared(turn);
                 self.go(turn, Event::Paused);
@@ -90,7 +92,7 @@ impl Service {
         let unreachable = matches!(around.engine, Some(EngineState::Unreachable { .. }));
         let unmeasured = findings
             .iter()
-            .find(|f| f.rule.signal() == Signal::Health && f.answer == RowAnswer::CannotMeasure)
+            .find(|f| f.rule.condition == Condition::Health && f.answer == RowAnswer::CannotMeasure)
             .map(|f| f.value.clone().into_owned());
         let others_speak = findings.iter().any(Finding::crossed);
         if unreachable || (unmeasured.is_some() && !others_speak) {

@@ -181,7 +181,7 @@ impl Service {
         let proof = if !answers {
             Err("the engine does not answer, so nobody knows what runs".into())
         } else if identical {
-            self.proof()
+            self.proof().and_then(|()| self.symptom_gone(&findings))
         } else {
             Err(format!("{to} is not seen running yet"))
         };
@@ -191,6 +191,18 @@ impl Service {
         } else if turn.now.since(from) >= self.settings.verify_timeout {
             let missing = proof.err().unwrap_or_else(|| "a rule was pending all the time".into());
             self.unproven(turn, &missing);
+        }
+    }
+
+    /// Whether the row for which it was rolled back has looked again, and finds nothing. Rows about requests need longer
+    /// for that than other checks need to pass.
+    fn symptom_gone(&self, findings: &[Finding<'_>]) -> Result<(), String> {
+        let cause = self.rollback.as_ref().and_then(|record| record.decision.rule.as_deref());
+        match findings.iter().find(|f| Some(f.rule.name.as_str()) == cause) {
+            Some(f) if matches!(f.answer, RowAnswer::NoData | RowAnswer::CannotMeasure) => {
+                Err(format!("{}, for which it was rolled back, has no answer yet", f.rule.name))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
+use super::baseline::Norm;
 use super::io::Effect;
 use super::ledger::{RollbackOutcome, Standing};
 use super::observation::{ContainerHealth, Observation, Phase, Replica};
@@ -113,7 +114,8 @@ impl Service {
         self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
         if self.before.norm.total == 0 && replaced {
             // It was deployed while we were away, or just after we came: an earlier process knew what is usual.
-            self.before.norm = known;
+            let log_errors = self.before.norm.log_errors.or(known.log_errors);
+            self.before.norm = Norm { log_errors, ..known };
         }
         self.evidence = self.evidence.successor();
         self.usual.reset(turn.now, &self.before);

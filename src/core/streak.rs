@@ -115,6 +115,14 @@ impl Levels {
         bounded(&mut self.samples, (now, used, limit), SAMPLES_MAX);
     }
 
+    /// Whether the last sample is of now: after a while without one, nobody knows.
+    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
+        let mut latest = self.samples.iter().rev().map(|(at, ..)| *at);
+        let (Some(last), before) = (latest.next(), latest.next()) else { return false };
+        let usual = before.map_or(Duration::ZERO, |before| last.since(before));
+        now.since(last) <= (2 * usual).max(LEVEL_GAP)
+    }
+
     /// Since when, and over how many samples, every sample was above `threshold`, counting from `from`.
     pub(crate) fn above(&self, threshold: f64, from: Timestamp) -> Option<(Timestamp, u32)> {
         let mut since: Option<(Timestamp, u32)> = None;

@@ -105,6 +105,11 @@ pub(crate) struct Reliance {
 }
 
 impl Reliance {
+    /// Whether it was ever measured.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.well.is_some() || self.failures > 0
+    }
+
     /// Takes in a check.
     pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
         if ok {

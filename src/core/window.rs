@@ -260,11 +260,8 @@ impl Evidence {
             log_errors: old.log_errors,
             down: old.down.into_iter().map(afresh).collect(),
             unhealthy: old.unhealthy.into_iter().map(afresh).collect(),
-            alerts: old
-                .alerts
-                .into_iter()
-                .map(|(name, alarm)| (name, Alarm { since: now, ..alarm }))
-                .collect(),
+            // When one began to fire is known, and stays what it was.
+            alerts: old.alerts,
             not_applicable: old.not_applicable,
             ..Self::default()
         };

@@ -72,9 +72,9 @@ pub(super) fn oom<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
 
 /// Every sample of the last while above the share, after the grace in which caches fill.
 pub(super) fn memory<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
-    let levels = &scene.evidence.levels;
+    let levels = scene.evidence.levels.values().filter(|l| l.is_current(scene.now));
     let from = (scene.deployed + scene.settings.grace).max(scene.evidence.since);
-    let above = levels.values().filter_map(|l| l.above(rule.threshold, from).map(|(since, n)| (since, n, l)));
+    let above = levels.filter_map(|l| l.above(rule.threshold, from).map(|(since, n)| (since, n, l)));
     if let Some((since, n, l)) = above.min_by_key(|(since, ..)| *since) {
         let Some((last, used, limit)) = l.samples.back().copied() else {
             return rule.finding(RowAnswer::NoData, "not measured yet");
@@ -187,6 +187,7 @@ fn highest(scene: Scene<'_>) -> Option<(&Levels, u64, u64)> {
         .evidence
         .levels
         .values()
+        .filter(|l| l.is_current(scene.now))
         .filter_map(|l| l.samples.back().map(|(_, used, limit)| (l, *used, *limit)));
     last.max_by(|a, b| share(a.1, a.2).total_cmp(&share(b.1, b.2)))
 }

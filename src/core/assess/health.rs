@@ -172,8 +172,7 @@ pub(super) fn alerts<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
         rule.only.as_deref().is_none_or(|only| name == only || name.starts_with(&format!("{only}{{")))
     };
     let firing: Vec<_> = scene.evidence.alerts.iter().filter(|(name, _)| meant(name)).collect();
-    let fresh: Vec<_> =
-        firing.iter().filter(|(_, a)| a.since >= scene.deployed.max(scene.evidence.since)).collect();
+    let fresh: Vec<_> = firing.iter().filter(|(_, a)| a.since >= scene.deployed).collect();
     let n = count(fresh.len());
     let old = firing.len() - fresh.len();
     let before =

@@ -1,6 +1,7 @@
 //! Rows about what is written and said: error lines in the log, and what users report.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::decision::Reason;
 use super::super::sample::Signal;
@@ -11,10 +12,15 @@ use super::super::time::{Timestamp, human};
 use super::super::window::count;
 use super::{Finding, Scene, whole};
 
+/// What was last counted longer ago than this says nothing about now. Logs are counted every ten seconds, unless somebody
+/// set it to less often, up to a minute.
+const STALE: Duration = Duration::from_secs(2 * 60);
+
 /// More error lines a minute than the line allows, in both halves of the time.
 pub(super) fn log_errors<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let evidence = scene.evidence;
-    let Some(last) = evidence.log_errors.back().map(|counted| counted.at) else {
+    let last = evidence.log_errors.back().map(|counted| counted.at);
+    let Some(last) = last.filter(|last| scene.now.since(*last) <= STALE) else {
         return unmeasured(rule, scene);
     };
     let before = scene.before.norm.log_errors;

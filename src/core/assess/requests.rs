@@ -28,7 +28,7 @@ const WORSE: f64 = 1.5;
 const FEW: u64 = 20;
 /// A part of a window with so many requests needs two bad ones.
 const MANY: u64 = 10;
-/// What makes a row pending: this much in so short a time.
+/// What makes a row pending: this much in so short a time, or in what there is of it.
 const PENDING: Tier =
     Tier { window: Duration::from_secs(30), times: 1.0, alpha: 1e-3, parts: 1, harder: false };
 
@@ -224,17 +224,21 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
         let reason = line.reason(&tier, share, since.since(scene.deployed));
         return told(rule.crossed(true, value, since, reason));
     }
+    let pending = Tier { window: PENDING.window.min(end.since(from)).max(SHORTEST), ..PENDING };
     if rule.action == Action::Rollback
-        && let Some(share) = PENDING.breached(scene, line, from, end, least).filter(|s| s.beyond.is_none())
+        && let Some(share) = pending.breached(scene, line, from, end, least).filter(|s| s.beyond.is_none())
     {
         let since = onset(scene, line, end);
-        let reason = line.reason(&PENDING, share, since.since(scene.deployed));
+        let reason = line.reason(&pending, share, since.since(scene.deployed));
         return told(rule.crossed(false, value, since, reason));
     }
-    let warming = scene.now < from;
+    let warming = end.before(SHORTEST) < from;
     let (answer, value) = match (shown.n, warming) {
         (0, _) => (RowAnswer::NoData, "no requests".into()),
         (_, true) => (RowAnswer::NoData, scene.say(|| format!("warming up: {value}"))),
+        (_, false) if shown.rate() > line.allowed => {
+            (RowAnswer::Ok, scene.say(|| format!("{value}: too few, or not for long enough")))
+        }
         (_, false) => (RowAnswer::Ok, value),
     };
     told(rule.finding(answer, value))

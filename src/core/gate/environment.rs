@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::settings::Dependency;
-use super::super::surroundings::{LINGERS, Neighbour, Surroundings};
+use super::super::surroundings::{LINGERS, Neighbour, Reliance, Surroundings};
 use super::super::time::{Timestamp, human};
 use super::{Answer, Question, memory};
 
@@ -107,7 +107,7 @@ fn deployed_closer(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) 
 
 /// Something that the service depends on is down, or was until just now.
 fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Answer {
-    let mut well = Vec::new();
+    let (mut well, mut unknown) = (Vec::new(), Vec::new());
     for (name, dependency) in &q.settings.dependencies {
         if let Some(reliance) = q.reliances.get(name) {
             let borne = |began: Timestamp| began + BORNE < q.deployed;
@@ -136,9 +136,17 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         {
             return Err(format!("what it depends on is degraded: {service}"));
         }
-        well.push(name.as_str());
+        let known = match dependency {
+            Dependency::Service(service) => around.roster.get(service).is_some_and(|n| n.present),
+            Dependency::Check(_) => false,
+        };
+        let known = known || q.reliances.get(name).is_some_and(Reliance::is_known);
+        if known { well.push(name.as_str()) } else { unknown.push(name.as_str()) }
     }
-    Ok(if well.is_empty() { String::new() } else { format!("{} ok; ", well.join(", ")) })
+    let told = |names: &[&str], how| {
+        if names.is_empty() { String::new() } else { format!("{} {how}; ", names.join(", ")) }
+    };
+    Ok(told(&well, "ok") + &told(&unknown, "not measured yet"))
 }
 
 /// Others, that nobody deployed, suffer at the same time.

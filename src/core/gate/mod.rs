@@ -184,7 +184,7 @@ fn failed_before(q: Question<'_>) -> Option<String> {
     let norm = &q.before.norm;
     let (total, errors) = norm.just_before;
     let rate = norm.just_before_rate();
-    let usual = norm.error_rate().unwrap_or(0.0);
+    let usual = norm.earlier_rate();
     let line =
         q.settings.rules.iter().find(|r| r.condition == Condition::ErrorRate).map_or(0.05, |r| r.threshold);
     let broken = errors >= BEFORE_FAILED && rate > line.max(BEFORE_TIMES * usual);
