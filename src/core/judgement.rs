@@ -35,6 +35,13 @@ struct Breach {
     action: Action,
 }
 
+impl Breach {
+    /// Memory is the container's own: nobody else is at fault.
+    fn is_its_own(&self) -> bool {
+        matches!(self.condition.map(Condition::signal), Some(Signal::Memory | Signal::OomKills))
+    }
+}
+
 impl Service {
     /// One turn of watching.
     pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
@@ -66,6 +73,7 @@ impl Service {
         }
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
+        self.keep_onsets(&findings);
         if self.blind(turn, around, &findings) {
             return;
         }
@@ -82,7 +90,13 @@ impl Service {
         if let Some(suspect) = crossed.iter().find(|f| f.rule.action == Action::Rollback) {
             self.prepare(turn, around, (suspect.rule.condition, suspect.since));
         }
-        if let Some(breach) = self.worst_breach(&findings).filter(|_| !removed && self.undone.is_none()) {
+        if removed || self.undone.is_some() {
+            return;
+        }
+        let breaches = self.breaches(&findings);
+        // What one row is held for may say nothing about another: memory is not the database's fault.
+        let acts = breaches.iter().position(|breach| self.would_act(turn, around, breach)).unwrap_or(0);
+        if let Some(breach) = breaches.into_iter().nth(acts) {
             self.decide(turn, around, breach);
         }
     }
@@ -229,49 +243,66 @@ impl Service {
         }
     }
 
-    /// The most urgent breach: a release that is refused, else by severity, then in the matrix' order.
-    fn worst_breach(&self, findings: &[Finding<'_>]) -> Option<Breach> {
-        if let Some(earlier) = &self.refused {
-            return Some(Breach {
-                reason: Reason::Refused { earlier: earlier.clone() },
-                severity: Severity::Critical,
-                rule: "redeploy".into(),
-                condition: None,
-                onset: Some(self.deployed),
-                action: Action::Rollback,
-            });
-        }
-        let breached = findings.iter().filter(|f| f.answer == RowAnswer::Breached);
+    /// All breaches, the most urgent first: a release that is refused, else by severity, then in the matrix' order.
+    fn breaches(&self, findings: &[Finding<'_>]) -> Vec<Breach> {
+        let refused = self.refused.as_ref().map(|earlier| Breach {
+            reason: Reason::Refused { earlier: earlier.clone() },
+            severity: Severity::Critical,
+            rule: "redeploy".into(),
+            condition: None,
+            onset: Some(self.deployed),
+            action: Action::Rollback,
+        });
+        let mut breached: Vec<_> = findings
+            .iter()
+            .filter(|f| f.answer == RowAnswer::Breached && f.rule.action != Action::Monitor)
+            .collect();
         // A row that acts comes before one that only asks, whatever their severities.
-        let worst = breached.rev().max_by_key(|f| (f.rule.action == Action::Rollback, f.rule.severity))?;
-        Some(Breach {
-            reason: worst.reason.clone()?,
-            severity: worst.rule.severity,
-            rule: worst.rule.name.clone(),
-            condition: Some(worst.rule.condition),
-            onset: worst.since,
-            action: worst.rule.action,
-        })
+        breached.sort_by_key(|f| std::cmp::Reverse((f.rule.action == Action::Rollback, f.rule.severity)));
+        let rows = breached.into_iter().filter_map(|f| {
+            Some(Breach {
+                reason: f.reason.clone()?,
+                severity: f.rule.severity,
+                rule: f.rule.name.clone(),
+                condition: Some(f.rule.condition),
+                onset: f.since,
+                action: f.rule.action,
+            })
+        });
+        refused.into_iter().chain(rows).collect()
+    }
+
+    /// Whether a rollback would follow from this breach now.
+    fn would_act(&self, turn: &Turn<'_>, around: Surroundings<'_>, breach: &Breach) -> bool {
+        breach.action == Action::Rollback
+            && !self.awaits_word(turn.now, around, breach)
+            && (breach.is_its_own() || !self.held_by_surroundings)
+            && self
+                .ask(turn.now, breach.condition.map(|condition| (condition, breach.onset)), around)
+                .iter()
+                .all(|answer| answer.allow)
+    }
+
+    /// Whether others have yet to say how they are.
+    fn awaits_word(&self, now: Timestamp, around: Surroundings<'_>, breach: &Breach) -> bool {
+        breach.action == Action::Rollback
+            && breach.condition.is_some()
+            && !breach.is_its_own()
+            && breach
+                .onset
+                .is_some_and(|onset| word_is_awaited(now, onset, &self.name, &self.reliances, around))
     }
 
     /// A row is breached: asks the gates, and acts, asks a person, or holds.
     fn decide(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, breach: Breach) {
-        let own =
-            [Some(Signal::Memory), Some(Signal::OomKills)].contains(&breach.condition.map(Condition::signal));
-        if let Some(onset) = breach.onset.filter(|_| breach.action == Action::Rollback && !own)
-            && breach.condition.is_some()
-            && word_is_awaited(turn.now, onset, &self.name, around)
-        {
+        if self.awaits_word(turn.now, around, &breach) {
             return;
         }
-        let all = match breach.condition {
-            Some(condition) => self.ask(turn.now, Some((condition, breach.onset)), around),
-            None => self.ask(turn.now, None, around),
-        };
+        let all = self.ask(turn.now, breach.condition.map(|condition| (condition, breach.onset)), around);
         let denied = all.iter().position(|a| !a.allow);
         let gates = all.into_iter().take(denied.map_or(usize::MAX, |i| i + 1)).collect::<Vec<_>>();
         let denial = gates.last().filter(|a| !a.allow).cloned();
-        if denial.is_none() && self.held_by_surroundings {
+        if denial.is_none() && self.held_by_surroundings && !breach.is_its_own() {
             self.void_evidence(turn.now);
             return;
         }

@@ -132,6 +132,7 @@ impl Service {
         // The target is what the release that was rolled back was compared with.
         let norm = std::mem::take(&mut self.before.norm);
         self.evidence = self.evidence.successor();
+        self.onsets.clear();
         self.exits = Exits::default();
         self.before = Before { norm, ..Before::default() };
         self.usual.reset(now, &self.before);

@@ -69,6 +69,8 @@ pub(crate) struct Service {
     pub(crate) last_turn: Timestamp,
     /// What is wrong with it, as the others see it.
     pub(crate) ailing: Option<Ailing>,
+    /// When each row that is crossed now was crossed first: a trouble that lasts does not begin later and later.
+    pub(crate) onsets: BTreeMap<String, Timestamp>,
     /// What it depends on, by name.
     pub(crate) reliances: BTreeMap<String, Reliance>,
     pub(crate) counts: BTreeMap<Signal, SampleCounts>,
@@ -157,6 +159,7 @@ impl Service {
             kept_norm: None,
             last_turn: now,
             ailing: None,
+            onsets: BTreeMap::new(),
             reliances: BTreeMap::new(),
             counts: BTreeMap::new(),
             exits: Exits::default(),
@@ -348,7 +351,25 @@ impl Service {
 
     /// Every row of its matrix, judged now. The rows are handed in, so that what is found outlives a change of the service.
     pub(crate) fn findings<'a>(&self, rules: &'a [Rule], now: Timestamp) -> Vec<Finding<'a>> {
-        assess(rules, self.scene(now))
+        self.since_first(assess(rules, self.scene(now)))
+    }
+
+    /// Rows that were crossed before have been since then.
+    fn since_first<'a>(&self, mut findings: Vec<Finding<'a>>) -> Vec<Finding<'a>> {
+        if self.onsets.is_empty() {
+            return findings;
+        }
+        for finding in findings.iter_mut().filter(|f| f.crossed()) {
+            finding.since = finding.since.min(self.onsets.get(&finding.rule.name).copied()).or(finding.since);
+        }
+        findings
+    }
+
+    /// Remembers since when rows are crossed.
+    pub(crate) fn keep_onsets(&mut self, findings: &[Finding<'_>]) {
+        let crossed = findings.iter().filter(|f| f.crossed());
+        let onsets = crossed.filter_map(|f| Some((f.rule.name.clone(), f.since?)));
+        self.onsets = onsets.collect();
     }
 
     /// What the rows are judged by.
@@ -548,7 +569,8 @@ impl Service {
 
     /// The picture of this service.
     pub(crate) fn snapshot(&self, now: Timestamp, around: Surroundings<'_>) -> ServiceSnapshot {
-        let findings = assess(&self.settings.rules, Scene { aloud: true, ..self.scene(now) });
+        let findings =
+            self.since_first(assess(&self.settings.rules, Scene { aloud: true, ..self.scene(now) }));
         let worst = findings
             .iter()
             .find(|f| f.answer == RowAnswer::Breached)

@@ -117,7 +117,12 @@ impl Service {
             let log_errors = self.before.norm.log_errors.or(known.log_errors);
             self.before.norm = Norm { log_errors, ..known };
         }
+        if self.reliances.values().any(|reliance| reliance.failing.is_some()) {
+            // What failed just before has its reason, and no release.
+            self.before.norm.just_before = (0, 0);
+        }
         self.evidence = self.evidence.successor();
+        self.onsets.clear();
         self.usual.reset(turn.now, &self.before);
         self.ailing = None;
         self.undone = None;

@@ -14,8 +14,12 @@ pub(crate) const ERRORS_IN_A_ROW: u32 = 4;
 const RESULTS_MAX: usize = 300;
 /// Memory samples kept of a replica: half an hour at one every five seconds, with room.
 const SAMPLES_MAX: usize = 512;
-/// Without a sample for this long, a level is not "sustained": nobody looked.
+/// Without a sample for this long, a level is not "sustained": nobody looked. Longer if it is looked at seldom, ...
 const LEVEL_GAP: Duration = Duration::from_secs(30);
+/// ... but at most this.
+const LEVEL_GAP_MAX: Duration = Duration::from_secs(150);
+/// So many times between samples show what is usual.
+const LATELY: usize = 5;
 
 /// A run of equal results of one check.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -115,20 +119,27 @@ impl Levels {
         bounded(&mut self.samples, (now, used, limit), SAMPLES_MAX);
     }
 
+    /// Without a sample for so long, nobody looked: twice the usual time between two, within bounds.
+    fn gap(&self) -> Duration {
+        let lately = self.samples.iter().rev().map(|(at, ..)| *at);
+        let mut between: Vec<Duration> =
+            lately.clone().zip(lately.skip(1)).take(LATELY).map(|(later, at)| later.since(at)).collect();
+        between.sort_unstable();
+        (2 * between.get(between.len() / 2).copied().unwrap_or_default()).clamp(LEVEL_GAP, LEVEL_GAP_MAX)
+    }
+
     /// Whether the last sample is of now: after a while without one, nobody knows.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        let mut latest = self.samples.iter().rev().map(|(at, ..)| *at);
-        let (Some(last), before) = (latest.next(), latest.next()) else { return false };
-        let usual = before.map_or(Duration::ZERO, |before| last.since(before));
-        now.since(last) <= (2 * usual).max(LEVEL_GAP)
+        self.samples.back().is_some_and(|(last, ..)| now.since(*last) <= self.gap())
     }
 
     /// Since when, and over how many samples, every sample was above `threshold`, counting from `from`.
     pub(crate) fn above(&self, threshold: f64, from: Timestamp) -> Option<(Timestamp, u32)> {
         let mut since: Option<(Timestamp, u32)> = None;
         let mut later: Option<Timestamp> = None;
+        let most = self.gap();
         for (at, used, limit) in self.samples.iter().rev() {
-            let gap = later.is_some_and(|later| later.since(*at) > LEVEL_GAP);
+            let gap = later.is_some_and(|later| later.since(*at) > most);
             let over = *limit > 0 && *used as f64 > *limit as f64 * threshold;
             if *at < from || gap || !over {
                 break;

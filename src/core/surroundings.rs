@@ -81,7 +81,7 @@ pub(crate) struct Neighbour {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ailing {
     pub(crate) since: Timestamp,
-    /// The share of its requests that fail.
+    /// The share of its requests that fail; all of them, if it is ill in a way that requests say nothing of.
     pub(crate) error_rate: f64,
     /// It is well again since then.
     pub(crate) until: Option<Timestamp>,
@@ -98,6 +98,8 @@ pub(crate) struct Reliance {
     pub(crate) failing: Option<Timestamp>,
     /// When it last was well.
     well: Option<Timestamp>,
+    /// When it was last asked, and said something.
+    heard: Option<Timestamp>,
     /// The last outage of two failures or more: from when until when.
     pub(crate) outage: Option<(Timestamp, Timestamp)>,
     /// What the last failure looked like.
@@ -107,11 +109,12 @@ pub(crate) struct Reliance {
 impl Reliance {
     /// Whether it was ever measured.
     pub(crate) const fn is_known(&self) -> bool {
-        self.well.is_some() || self.failures > 0
+        self.heard.is_some()
     }
 
     /// Takes in a check.
     pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
+        self.heard = Some(now);
         if ok {
             if let Some(began) = self.failing.take().filter(|_| self.failures >= 2) {
                 self.outage = Some((began, now));
@@ -183,7 +186,7 @@ pub(crate) fn symptoms(
     let faint = since.is_none();
     since.or(failing.iter().map(|(first, _)| *first).min()).map(|since| Ailing {
         since,
-        error_rate: errors.map_or(0.0, |(_, rate)| rate),
+        error_rate: errors.map_or(if others.is_some() { 1.0 } else { 0.0 }, |(_, rate)| rate),
         until: None,
         faint,
     })
@@ -222,11 +225,13 @@ fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> 
     Some((since.max(deployed), now.rate()))
 }
 
-/// Whether the others have not been heard of since this began: whoever is asked seldom has yet to say how it is.
+/// Whether the others, or what the service depends on, have not been heard of since this began: whoever is asked seldom has
+/// yet to say how it is.
 pub(crate) fn word_is_awaited(
     now: Timestamp,
     onset: Timestamp,
     service: &ServiceName,
+    reliances: &BTreeMap<String, Reliance>,
     around: Surroundings<'_>,
 ) -> bool {
     /// What is measured so long after the onset would show it.
@@ -235,9 +240,14 @@ pub(crate) fn word_is_awaited(
     const AT_MOST: Duration = Duration::from_secs(30);
     /// Who has been silent for so long has nothing to say.
     const SILENT: Duration = Duration::from_secs(60);
-    let late = |n: &Neighbour| n.heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
-    let others = around.roster.iter().filter(|(name, n)| *name != service && n.present);
-    now.since(onset) < AT_MOST && others.into_iter().any(|(_, n)| !n.relies_on.contains(service) && late(n))
+    let late =
+        |heard: Option<Timestamp>| heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
+    let mut others = around.roster.iter().filter(|(name, n)| *name != service && n.present);
+    // A first failure is no word yet: it takes two to be down.
+    let unclear = |r: &Reliance| late(r.heard) || (r.failures == 1 && late(r.failing));
+    now.since(onset) < AT_MOST
+        && (others.any(|(_, n)| !n.relies_on.contains(service) && late(n.heard))
+            || reliances.values().any(unclear))
 }
 
 /// The services among what is depended on.

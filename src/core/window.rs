@@ -33,6 +33,8 @@ const BEFORE_HEALTH: Duration = Duration::from_secs(5 * 60);
 const BEFORE_MEMORY: Duration = Duration::from_secs(10 * 60);
 /// A container that is stopped may fail its checks for this long before it ends: Docker waits 10 s.
 const STOPPING: Duration = Duration::from_secs(15);
+/// Replicas that end this shortly before the next release is seen made room for it (decision.md, 4.2).
+const LEAVING: Duration = Duration::from_secs(15);
 /// An alert that nobody repeated for this long has been forgotten by its sender: Alertmanager repeats every 4 h.
 const ALERT_FORGOTTEN: Duration = Duration::from_secs(5 * 60 * 60);
 /// Counts of different replicas that come within this time are one.
@@ -321,7 +323,8 @@ impl Evidence {
             health: (failed, all),
             unhealthy: !self.unhealthy.is_empty(),
             exits: count(self.exits_within(now, exits).count()),
-            never_exited: self.exits.is_empty(),
+            // The old replicas end as the new ones begin, with whatever code.
+            never_exited: self.exits.iter().all(|(at, _)| now.since(*at) <= LEAVING),
             oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),
             memory: shares.get(shares.len() / 2).copied(),
             norm: Norm { log_errors, ..Norm::of(&self.traffic, now, baseline) },

@@ -22,6 +22,8 @@ use super::{Finding, Scene};
 const SHORTEST: Duration = Duration::from_secs(15);
 /// One request in a hundred may be slower than the p99: that is what it is.
 const TAIL: f64 = 0.01;
+/// What was wrong just before the deployment explains what is wrong for so long after it.
+const JUST_BEFORE_COUNTS: Duration = Duration::from_secs(10 * 60);
 /// How much worse than the release before it a release must be, at least.
 const WORSE: f64 = 1.5;
 /// Below so few requests, every part of a window must have seen some.
@@ -54,8 +56,9 @@ struct Line {
     compared: Compared,
 }
 
-/// Windows as shares of the row's own time, ten minutes in the shipped matrix.
-fn tiers(rule: &Rule, profile: Profile) -> Vec<Tier> {
+/// Windows as shares of the row's own time, ten minutes in the shipped matrix; wider for a source that speaks of `usual`
+/// at a time.
+fn tiers(rule: &Rule, profile: Profile, usual: Duration) -> Vec<Tier> {
     let tier = |share: f64, times, alpha| Tier {
         window: rule.sustained.mul_f64(share).max(SHORTEST),
         times,
@@ -64,7 +67,7 @@ fn tiers(rule: &Rule, profile: Profile) -> Vec<Tier> {
         harder: false,
     };
     let error = rule.condition == Condition::ErrorRate;
-    match profile {
+    let all = match profile {
         Profile::Cautious => vec![tier(0.5, 1.0, if error { 1e-3 } else { 1e-2 })],
         Profile::Fast if error => vec![
             Tier { parts: 3, harder: true, ..tier(0.05, 10.0, 1e-4) },
@@ -77,7 +80,11 @@ fn tiers(rule: &Rule, profile: Profile) -> Vec<Tier> {
             vec![tier(0.5, 2.0, 1e-2), tier(1.0, 1.3, 1e-2)]
         }
         Profile::Fast => vec![tier(0.3, 5.0, 1e-2), tier(0.5, 2.0, 1e-2), tier(1.0, 1.3, 1e-2)],
-    }
+    };
+    // Three measurements are the least of which one can say that each of them is bad.
+    let coarse = |tier: Tier| usual * tier.parts > tier.window;
+    let wider = |tier: Tier| Tier { window: tier.window.max(usual * 3), parts: tier.parts.min(3), ..tier };
+    all.into_iter().map(|tier| if coarse(tier) { wider(tier) } else { tier }).collect()
 }
 
 /// More than a share of the requests fail.
@@ -99,7 +106,8 @@ fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
         (Against::Baseline, rate) => (rule.threshold * rate.unwrap_or(0.0)).max(rule.floor),
     };
     // One failure among a handful of requests is no rate.
-    let just_before = if norm.just_before.1 >= 2 { norm.just_before_rate() } else { 0.0 };
+    let just_before = norm.just_before.1 >= 2 && scene.now.since(scene.deployed) < JUST_BEFORE_COUNTS;
+    let just_before = if just_before { norm.just_before_rate() } else { 0.0 };
     let allowed = typed.max(WORSE * norm.errors_at_most().max(usual)).max(WORSE * just_before);
     let before = norm.error_rate().map(|rate| (rate, norm.span));
     Line {
@@ -211,7 +219,7 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
         return told(rule.finding(RowAnswer::NoData, "the source does not tell how long requests take"));
     }
     let least = u64::from(rule.min_samples);
-    let met = tiers(rule, scene.settings.profile)
+    let met = tiers(rule, scene.settings.profile, traffic.usual)
         .into_iter()
         .find_map(|tier| tier.breached(scene, line, from, end, least).map(|share| (tier, share)));
     if let Some((tier, share)) = met {
@@ -293,7 +301,9 @@ impl Tier {
     }
 }
 
-/// When it began: back from the end, step by step, as long as each step is above the line.
+/// When it began: back from the end, step by step, as long as each step is above the line. The first of them may be bad
+/// only in part: as far as its share is below that of the one after it, it began later within it. What others suffer
+/// from is compared with this to seconds.
 fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     const STEPS: u32 = 120;
     /// Steps without a request that are passed over.
@@ -305,6 +315,7 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     };
     let step = step.max(traffic.usual);
     let (mut since, mut gaps) = (end, 0);
+    let mut rates = (0.0, 0.0);
     for i in 0..STEPS {
         let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
         let share = traffic.share(line.bad, from, to);
@@ -315,9 +326,11 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
             gaps += 1;
         } else {
             (since, gaps) = (from, 0);
+            rates = (share.rate(), rates.0);
         }
     }
-    since.max(scene.deployed)
+    let good = if rates.1 > rates.0 { 1.0 - rates.0 / rates.1 } else { 0.0 };
+    (since + step.mul_f64(good)).min(end).max(scene.deployed)
 }
 
 impl Line {

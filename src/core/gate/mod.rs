@@ -4,6 +4,8 @@ mod environment;
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use super::decision::{Gate, GateAnswer, percent_of};
 use super::io::EngineState;
 use super::ledger::Flags;
@@ -25,6 +27,8 @@ const BEFORE_MEMORY: f64 = 0.88;
 const BEFORE_FAILED: u64 = 10;
 /// ... and their share was above five percent and so many times the baseline's.
 const BEFORE_TIMES: f64 = 3.0;
+/// What failed before the deployment and began again only so long after it is not the same.
+const BEFORE_IS_OVER: Duration = Duration::from_secs(3 * 60);
 
 /// What the gates of one service are asked about.
 #[derive(Debug, Clone, Copy)]
@@ -181,6 +185,10 @@ fn before(q: Question<'_>) -> Answer {
 
 /// Requests failed just before the deployment already, far more often than usual.
 fn failed_before(q: Question<'_>) -> Option<String> {
+    // It was well for a while after the deployment: what was before that is over.
+    if q.onset.is_some_and(|onset| onset.since(q.deployed) > BEFORE_IS_OVER) {
+        return None;
+    }
     let norm = &q.before.norm;
     let (total, errors) = norm.just_before;
     let rate = norm.just_before_rate();
