@@ -22,6 +22,10 @@ const P99_REQUESTS: u64 = 500;
 const PIECE_REQUESTS: u64 = 300;
 /// With fewer pieces a median is no better than all of them together.
 const PIECES_MIN: usize = 3;
+/// While the old release stops and the new one starts, requests fail: a stop takes ten seconds.
+const SWITCH: Duration = Duration::from_secs(20);
+/// What was wrong right up to then was wrong in this time.
+const AT_LAST: Duration = Duration::from_secs(30);
 /// What was "just before" the deployment.
 const JUST_BEFORE: Duration = Duration::from_secs(3 * 60);
 /// An hour in milliseconds.
@@ -40,7 +44,10 @@ pub struct Norm {
     pub(crate) errors: u64,
     /// Requests and failures of the last three minutes.
     pub(crate) just_before: (u64, u64),
-    /// Their latencies.
+    /// Those of the half minute before the old release began to make room for the new one.
+    #[serde(default)]
+    pub(crate) at_last: (u64, u64),
+    /// The latencies of the last three minutes.
     pub(crate) latency_just_before: Sketch,
     /// The 99th percentile in seconds: the median of those of its pieces.
     pub(crate) p99: Option<f64>,
@@ -58,15 +65,21 @@ impl Norm {
         let end = now + Duration::from_secs(5);
         let recent = traffic.between(now.before(JUST_BEFORE), end);
         let just_before = (recent.total, recent.errors);
+        let mut at_last = traffic.between(now.before(SWITCH + AT_LAST), now.before(SWITCH));
+        if at_last.total == 0 {
+            at_last = traffic.between(now.before(JUST_BEFORE), now.before(SWITCH));
+        }
+        let at_last = (at_last.total, at_last.errors);
         let latency_just_before = recent.latency;
         let span = traffic.begins(from).map_or(Duration::ZERO, |begin| now.since(begin));
         if span < SHORTEST {
-            return Self { just_before, latency_just_before, ..Self::default() };
+            return Self { just_before, at_last, latency_just_before, ..Self::default() };
         }
         let all = traffic.between(from, end);
         Self {
             span,
             just_before,
+            at_last,
             latency_just_before,
             p99: p99(&all.latency, &traffic.pieces(from, end, PIECE_REQUESTS)),
             total: all.total,
@@ -97,6 +110,12 @@ impl Norm {
     pub(crate) fn earlier_rate(&self) -> f64 {
         let total = self.total.saturating_sub(self.just_before.0);
         let errors = self.errors.saturating_sub(self.just_before.1);
+        if total == 0 { 0.0 } else { errors as f64 / total as f64 }
+    }
+
+    /// The share of failed requests right up to the deployment, without what failed because of the change itself.
+    pub(crate) fn rate_at_last(&self) -> f64 {
+        let (total, errors) = self.at_last;
         if total == 0 { 0.0 } else { errors as f64 / total as f64 }
     }
 

@@ -12,6 +12,7 @@ use super::release::{Release, ReplicaId};
 use super::service::{Exits, Service, Turn};
 use super::settings::Redeploy;
 use super::state::{Event, State};
+use super::surroundings::{BORNE, Reliance};
 use super::time::{Timestamp, human};
 use super::window::Before;
 
@@ -117,8 +118,9 @@ impl Service {
             let log_errors = self.before.norm.log_errors.or(known.log_errors);
             self.before.norm = Norm { log_errors, ..known };
         }
-        if self.reliances.values().any(|reliance| reliance.failing.is_some()) {
-            // What failed just before has its reason, and no release.
+        let down = |r: &Reliance| r.failures >= 2 && r.failing.is_some_and(|began| began + BORNE >= turn.now);
+        if self.reliances.values().any(down) {
+            // What failed just before has its reason. While that lasts this release is not blamed; afterwards it may be.
             self.before.norm.just_before = (0, 0);
         }
         self.evidence = self.evidence.successor();

@@ -20,6 +20,8 @@ use super::window::{Before, Evidence};
 
 /// Whoever is well again is a witness for this long: others recover later than what they depend on (decision.md, 4.3).
 pub(crate) const LINGERS: Duration = Duration::from_secs(60);
+/// What was wrong for longer than this before a deployment did not trouble the release before it.
+pub(crate) const BORNE: Duration = Duration::from_secs(5 * 60);
 /// Others suffer from errors when more than this share of their requests fail.
 const ERRORS: f64 = 0.05;
 /// Others suffer from slowness when requests are slower than so many times their p99.

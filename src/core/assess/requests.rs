@@ -107,7 +107,7 @@ fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
     };
     // One failure among a handful of requests is no rate.
     let just_before = norm.just_before.1 >= 2 && scene.now.since(scene.deployed) < JUST_BEFORE_COUNTS;
-    let just_before = if just_before { norm.just_before_rate() } else { 0.0 };
+    let just_before = if just_before { norm.just_before_rate().min(norm.rate_at_last()) } else { 0.0 };
     let allowed = typed.max(WORSE * norm.errors_at_most().max(usual)).max(WORSE * just_before);
     let before = norm.error_rate().map(|rate| (rate, norm.span));
     Line {
@@ -308,14 +308,16 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     const STEPS: u32 = 120;
     /// Steps without a request that are passed over.
     const GAPS: u32 = 2;
+    /// A step with less than this part of the mean is not yet part of it.
+    const FAINT: f64 = 0.1;
     let traffic = &scene.evidence.traffic;
     let step = match line.bad {
         Bad::Failed => Duration::from_secs(15),
         Bad::Slower(_) => Duration::from_secs(30),
     };
     let step = step.max(traffic.usual);
-    let (mut since, mut gaps) = (end, 0);
-    let mut rates = (0.0, 0.0);
+    let mut steps: Vec<(Timestamp, f64)> = Vec::new();
+    let mut gaps = 0;
     for i in 0..STEPS {
         let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
         let share = traffic.share(line.bad, from, to);
@@ -325,12 +327,21 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
         if share.n == 0 {
             gaps += 1;
         } else {
-            (since, gaps) = (from, 0);
-            rates = (share.rate(), rates.0);
+            gaps = 0;
+            steps.push((from, share.rate()));
         }
     }
-    let good = if rates.1 > rates.0 { 1.0 - rates.0 / rates.1 } else { 0.0 };
-    (since + step.mul_f64(good)).min(end).max(scene.deployed)
+    // Before it began there may have been a few more bad ones than usual, by chance.
+    let mean = steps.iter().map(|(_, rate)| rate).sum::<f64>() / steps.len().max(1) as f64;
+    while steps.last().is_some_and(|(_, rate)| *rate < FAINT * mean) {
+        steps.pop();
+    }
+    let since = match steps.as_slice() {
+        [.., (_, next), (from, rate)] if rate < next => *from + step.mul_f64(1.0 - rate / next),
+        [.., (from, _)] => *from,
+        [] => end,
+    };
+    since.min(end).max(scene.deployed)
 }
 
 impl Line {

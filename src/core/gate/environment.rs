@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::settings::Dependency;
-use super::super::surroundings::{LINGERS, Neighbour, Reliance, Surroundings};
+use super::super::surroundings::{BORNE, LINGERS, Neighbour, Reliance, Surroundings};
 use super::super::time::{Timestamp, human};
 use super::{Answer, Question, memory};
 
@@ -11,8 +11,6 @@ use super::{Answer, Question, memory};
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
 /// Who has suffered for longer than this before the onset suffers from something else.
 const CHRONIC: Duration = Duration::from_secs(10 * 60);
-/// What was wrong for longer than this before the deployment did not trouble the release before it.
-const BORNE: Duration = Duration::from_secs(5 * 60);
 /// What is depended on fails at most so much later than those who depend on it: probes take their time.
 const LATER: Duration = Duration::from_secs(20);
 /// Errors this soon after the deployment, and ...

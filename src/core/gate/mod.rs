@@ -195,7 +195,9 @@ fn failed_before(q: Question<'_>) -> Option<String> {
     let usual = norm.earlier_rate();
     let line =
         q.settings.rules.iter().find(|r| r.condition == Condition::ErrorRate).map_or(0.05, |r| r.threshold);
-    let broken = errors >= BEFORE_FAILED && rate > line.max(BEFORE_TIMES * usual);
+    let line = line.max(BEFORE_TIMES * usual);
+    // A moment of failures that had passed, or those of the change itself, are no trouble that goes on.
+    let broken = errors >= BEFORE_FAILED && rate > line && norm.rate_at_last() > line;
     broken.then(|| {
         format!(
             "it was broken before the deployment: {errors} of {total} requests ({}) failed in the 3 min before",

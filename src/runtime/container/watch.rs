@@ -33,6 +33,8 @@ const REQUEST_HOLDS: u64 = 60;
 const ENDING: [u32; 4] = [2, 3, 9, 15];
 /// What the kernel's killing looks like as an exit code.
 const KILLED: i64 = 137;
+/// The engine may learn so much later than of an end that it was for want of memory.
+const LEARNS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(350)];
 
 /// The listener is gone.
 struct Gone;
@@ -225,15 +227,24 @@ impl Watcher<'_> {
         let holds = self.seen(id).and_then(|seen| seen.stop_timeout).unwrap_or_default().max(REQUEST_HOLDS);
         let asked = marks.asked.is_some_and(|asked| at.saturating_sub(asked) <= nanos(holds));
         let requested = asked || self.runtime.ours.has(id);
-        let mut oom = marks.oom;
-        if !oom && !requested && code == KILLED {
-            // The event for it may be missing; a `--rm` container cannot be asked any more.
-            let inspect = verbs::inspect(&self.runtime.engine, id).await?;
-            oom = inspect.is_some_and(|i| i["State"]["OOMKilled"] == true);
-        }
+        let oom = marks.oom || (!requested && code == KILLED && self.was_out_of_memory(id).await?);
         let (service, replica) = (service.clone(), ReplicaId::new(id));
         self.send(Input::Exited { service, replica, code, oom, requested }).await?;
         Ok(())
+    }
+
+    /// Asks the engine, for the event may be missing. It learns of the kill apart from the end, and on a busy machine
+    /// later; a `--rm` container cannot be asked any more.
+    async fn was_out_of_memory(&self, id: &str) -> Result<bool, Broken> {
+        for wait in LEARNS {
+            tokio::time::sleep(wait).await;
+            match verbs::inspect(&self.runtime.engine, id).await? {
+                Some(inspect) if inspect["State"]["OOMKilled"] == true => return Ok(true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(false)
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<(), Broken> {
