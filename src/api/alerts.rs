@@ -23,9 +23,9 @@ use super::body::{one_line, shortened};
 use super::error::{ApiError, nearest};
 use super::views::{AlertsView, UnmatchedAlertView};
 use super::{Intake, not_taken};
-use crate::core::Input;
 use crate::core::sample::{Measurement, Signal};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::core::{Input, Timestamp};
 use crate::metrics::AlertOutcome;
 
 /// Largest notification. An alert is about a kilobyte, with long annotations a few.
@@ -76,6 +76,9 @@ struct Alert {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+    /// RFC 3339. Other senders of the format leave it out, or have their own idea of it.
+    #[serde(default, rename = "startsAt")]
+    starts_at: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -201,9 +204,16 @@ fn sample(alert: &Alert, service: &ServiceSnapshot, keys: &[String]) -> Input {
         name: name(&alert.labels, keys),
         measurement: Measurement::Alert {
             firing: alert.status == Status::Firing,
+            began: alert.starts_at.as_ref().and_then(began),
             summary: summary(alert.annotations.as_ref()),
         },
     }
+}
+
+/// What is no time says nothing, and refuses nothing.
+fn began(starts_at: &serde_json::Value) -> Option<Timestamp> {
+    let at: jiff::Timestamp = starts_at.as_str()?.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok().map(Timestamp::from_millis)
 }
 
 /// `HighErrorRate{instance="shop-1:8080"}`: equal for equal alerts, whether they begin or end. The labels that name the

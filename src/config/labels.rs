@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::file::Service;
+use super::file::{Check, Service};
 use super::nearest::nearest;
 use super::problem::{Problem, Wrong};
 use super::schema::{Findings, Setting, Shape, walk};
@@ -72,6 +72,39 @@ pub(super) fn layer(labels: &BTreeMap<String, String>, findings: &mut Findings) 
         }
     }
     walk(root, Service::SHAPE, findings)
+}
+
+/// Labels that choose where a secret of the operator's files would be sent, each with the key of that secret. Whoever
+/// sets a label need not know the secret, and the address gets it.
+pub(super) fn misdirected(labels: &Service, files: &[&Service]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut secret = |chosen: bool, kept: bool, section: &str, key: &str| {
+        if chosen && kept {
+            found.push((format!("{PREFIX}{section}.url"), format!("{section}.{key}")));
+        }
+    };
+    if let Some(metrics) = &labels.metrics {
+        let kept = files.iter().filter_map(|f| f.metrics.as_ref()).any(|m| m.token_file.is_some());
+        secret(metrics.url.is_some(), kept, "metrics", "token_file");
+    }
+    if let Some(prometheus) = &labels.prometheus {
+        let kept = files.iter().filter_map(|f| f.prometheus.as_ref()).any(|p| p.token_file.is_some());
+        secret(prometheus.url.is_some(), kept, "prometheus", "token_file");
+    }
+    let kept = |check: &Check| {
+        check.headers.as_ref().is_some_and(|h| !h.is_empty())
+            || check.body.is_some()
+            || check.body_file.is_some()
+    };
+    if let Some(health) = &labels.health {
+        let kept = files.iter().filter_map(|f| f.health.as_ref()).any(kept);
+        secret(health.url.is_some(), kept, "health", "headers");
+    }
+    for (name, check) in labels.checks.iter().flatten() {
+        let theirs = files.iter().filter_map(|f| f.checks.as_ref()?.get(name));
+        secret(check.url.is_some(), theirs.clone().any(kept), &format!("checks.{name}"), "headers");
+    }
+    found
 }
 
 /// One of the labels that are no settings, almost.

@@ -13,8 +13,10 @@ use super::effective::Changed;
 use super::file::Service;
 use super::labels::{self, Wish};
 use super::locate::Places;
+use super::problem::{Problem, Wrong};
 use super::resolve::Context;
 use super::schema::Findings;
+use super::tree::Place;
 use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
@@ -159,6 +161,13 @@ impl Settings {
         let from_labels = Service::deserialize(config::Value::from(node)).map_err(|error| {
             vec![format!("the labels cannot be read, which is a mistake in Backstop: {error}")]
         })?;
+        let files: Vec<_> =
+            std::iter::once(&self.defaults).chain(self.services.get(service.as_str())).collect();
+        for (label, secret) in labels::misdirected(&from_labels, &files) {
+            let wrong = format!("a label may not choose where the secret of {secret} is sent");
+            let right = format!("give the address in [services.{service}], or take the label away");
+            findings.problems.push(Problem::new(&Place::Label(label), "", Wrong::new(wrong, right)));
+        }
         let mut layers = vec![&self.defaults, &from_labels];
         layers.extend(self.services.get(service.as_str()));
         let context = Context {

@@ -134,7 +134,7 @@ impl Norm {
     /// The share of requests slower than `limit` that the mix of routes in `now` would have had before the deployment:
     /// a release to which slow routes are sent more often is not slower. What a new route is like nobody knows.
     pub(crate) fn slower_by_mix(&self, now: &Tally, limit: f64) -> f64 {
-        let told: u64 = now.routes.values().sum();
+        let told = now.routes.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
         if told == 0 || self.routes.is_empty() {
             return 0.0;
         }

@@ -151,12 +151,12 @@ impl Service {
                 }
             }
             State::Trial => {
-                if turn.now >= self.trial_ends && self.proof().is_ok() {
+                if turn.now >= self.trial_ends && self.proof(turn.now).is_ok() {
                     self.keep_specification(turn);
                 }
             }
             State::Steady => {
-                if self.proof().is_ok() {
+                if self.proof(turn.now).is_ok() {
                     self.keep_specification(turn);
                 }
             }

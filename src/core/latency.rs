@@ -78,6 +78,17 @@ impl Sketch {
         }
     }
 
+    /// Whether everything in `other` was sorted into buckets that are known here.
+    pub(crate) fn has_the_buckets_of(&self, other: &Self) -> bool {
+        other.layouts.iter().all(|theirs| self.layouts.iter().any(|ours| ours.bounds == theirs.bounds))
+    }
+
+    /// The lowest latency from `limit` on about which every layout is certain: a bound of each, or what is above all.
+    pub(crate) fn certain_from(&self, limit: f64) -> f64 {
+        let bound = |l: &Layout| l.bounds.iter().copied().find(|bound| *bound >= limit).unwrap_or(limit);
+        self.layouts.iter().map(bound).fold(limit, f64::max)
+    }
+
     /// How many requests it holds.
     pub(crate) fn total(&self) -> u64 {
         self.layouts.iter().flat_map(|l| &l.counts).fold(0, |sum, n| sum.saturating_add(*n))
@@ -122,7 +133,7 @@ impl Layout {
             let above = self.counts.last().copied().unwrap_or(0) as f64;
             return Slower::AtMost(above, self.bounds.last().copied().unwrap_or(0.0));
         };
-        let above_high = self.counts.iter().skip(i + 1).sum::<u64>() as f64;
+        let above_high = self.counts.iter().skip(i + 1).fold(0_u64, |sum, n| sum.saturating_add(*n)) as f64;
         let above_low = above_high + self.counts[i] as f64;
         let (low, high) = (if i == 0 { 0.0 } else { self.bounds[i - 1] }, self.bounds[i]);
         if above_low <= 0.0 || limit >= high {
@@ -247,5 +258,15 @@ mod tests {
         assert_eq!(sketch.total(), 2_000);
         let slow = sketch.slower(0.2).at_most();
         assert!((slow - 20.0).abs() < 2.0, "{slow}");
+    }
+
+    #[test]
+    fn strange_buckets_are_certain_at_their_bounds_only() {
+        let fine = pareto(1_000, 0.012, &[0.005, 0.01, 0.025, 0.05]);
+        let coarse = pareto(1_000, 0.012, &[0.1, 0.3, 1.2]);
+        assert!(fine.has_the_buckets_of(&fine) && !fine.has_the_buckets_of(&coarse));
+        assert_eq!(coarse.certain_from(0.034), 0.1);
+        assert_eq!(coarse.slower(0.1), Slower::Count(14.0), "what is above a bound is known");
+        assert_eq!(coarse.certain_from(5.0), 5.0, "above all bounds nothing is");
     }
 }

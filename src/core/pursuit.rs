@@ -182,7 +182,7 @@ impl Service {
         let proof = if !answers {
             Err("the engine does not answer, so nobody knows what runs".into())
         } else if identical {
-            self.proof().and_then(|()| self.symptom_gone(&findings))
+            self.proof(turn.now).and_then(|()| self.symptom_gone(&findings))
         } else {
             Err(format!("{to} is not seen running yet"))
         };

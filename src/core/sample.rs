@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::time::Timestamp;
+
 /// What is measured of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +126,9 @@ pub enum Measurement {
     Alert {
         /// Whether it is firing now.
         firing: bool,
+        /// When it began to, by the clock of whoever sends it.
+        #[serde(default)]
+        began: Option<Timestamp>,
         /// What it says, for people.
         summary: String,
     },

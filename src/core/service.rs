@@ -22,6 +22,7 @@ use super::sample::{Measurement, Signal};
 use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings};
 use super::snapshot::{RowAnswer, SampleCounts, ServiceSnapshot};
 use super::state::{Event, State};
+use super::streak::ERRORS_IN_A_ROW;
 use super::surroundings::{Ailing, LINGERS, Neighbour, Reliance, Surroundings, Usual, relies_on, symptoms};
 use super::time::{Timestamp, human};
 use super::traffic::Bad;
@@ -414,7 +415,7 @@ impl Service {
     }
 
     /// Whether every required signal has enough good samples to vouch for the release; else what is missing.
-    pub(crate) fn proof(&self) -> Result<(), String> {
+    pub(crate) fn proof(&self, now: Timestamp) -> Result<(), String> {
         if self.replicas.is_empty() {
             return Err("nothing runs".into());
         }
@@ -432,6 +433,12 @@ impl Service {
             if proved == 0 || proved < checks.len() {
                 return Err(format!("the health check has not passed {PROOF_SUCCESSES} times in a row yet"));
             }
+        }
+        if let Some((n, _, why)) = self.evidence.unmeasured.get(&Signal::Requests)
+            && *n >= ERRORS_IN_A_ROW
+            && self.evidence.traffic.is_stale(now)
+        {
+            return Err(format!("its requests cannot be measured: {why}"));
         }
         match self.replicas.iter().find(|r| !matches!(r.health, None | Some(ContainerHealth::Healthy))) {
             Some(replica) => Err(format!("the HEALTHCHECK of {} is not healthy yet", replica.name)),
@@ -616,7 +623,7 @@ impl Service {
             State::Trial if now < self.trial_ends => {
                 format!("{current} is on trial for another {}", human(self.trial_ends.since(now)))
             }
-            State::Trial => match self.proof() {
+            State::Trial => match self.proof(now) {
                 Ok(()) => format!("{current} has passed its trial; its specification is being kept"),
                 Err(missing) => format!("{current} stays on trial: {missing}"),
             },

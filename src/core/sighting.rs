@@ -118,7 +118,9 @@ impl Service {
             let log_errors = self.before.norm.log_errors.or(known.log_errors);
             self.before.norm = Norm { log_errors, ..known };
         }
-        let down = |r: &Reliance| r.failures >= 2 && r.failing.is_some_and(|began| began + BORNE >= turn.now);
+        let down = |r: &Reliance| {
+            r.failures >= 2 && r.failing_now(turn.now).is_some_and(|began| began + BORNE >= turn.now)
+        };
         if self.reliances.values().any(down) {
             // What failed just before has its reason. While that lasts this release is not blamed; afterwards it may be.
             self.before.norm.just_before = (0, 0);

@@ -18,6 +18,8 @@ const SAMPLES_MAX: usize = 512;
 const LEVEL_GAP: Duration = Duration::from_secs(30);
 /// ... but at most this.
 const LEVEL_GAP_MAX: Duration = Duration::from_secs(150);
+/// Two results of a check that are further apart than this, and than three times as far as usual, are not "in a row".
+const ASKED_GAP: Duration = Duration::from_secs(90);
 /// So many times between samples show what is usual.
 const LATELY: usize = 5;
 
@@ -49,6 +51,10 @@ impl Streak {
             // Nobody knows how it was meanwhile: what was seen before is not "in a row" with what is seen now.
             (self.failures, self.failing, self.successes) = (0, None, 0);
         }
+        if !self.is_current(now) {
+            // The same after a while in which nobody asked.
+            (self.failures, self.failing, self.successes) = (0, None, 0);
+        }
         self.samples = self.samples.saturating_add(1);
         self.last = detail;
         bounded(&mut self.results, (now, ok), RESULTS_MAX);
@@ -62,6 +68,13 @@ impl Streak {
             self.failing = Some((self.failing.map_or(now, |(first, _)| first), now));
             self.successes = 0;
         }
+    }
+
+    /// Whether the last result is of now: it is asked about as often as the last few times.
+    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
+        let times = self.results.iter().rev().map(|(at, _)| *at);
+        let most = usual_gap(times).map_or(ASKED_GAP, |usual| (3 * usual).max(ASKED_GAP));
+        self.results.back().is_none_or(|(last, _)| now.since(*last) <= most)
     }
 
     /// Takes in that nothing could be measured: neither failure nor success, the streaks stand.
@@ -101,6 +114,14 @@ pub(crate) struct Tried {
     pub(crate) first: Option<Timestamp>,
 }
 
+/// The usual time between two of these moments, the latest first; none if there is one at most.
+fn usual_gap(lately: impl Iterator<Item = Timestamp> + Clone) -> Option<Duration> {
+    let mut between: Vec<Duration> =
+        lately.clone().zip(lately.skip(1)).take(LATELY).map(|(later, at)| later.since(at)).collect();
+    between.sort_unstable();
+    between.get(between.len() / 2).copied()
+}
+
 /// Memory samples of one replica.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Levels {
@@ -121,11 +142,8 @@ impl Levels {
 
     /// Without a sample for so long, nobody looked: twice the usual time between two, within bounds.
     fn gap(&self) -> Duration {
-        let lately = self.samples.iter().rev().map(|(at, ..)| *at);
-        let mut between: Vec<Duration> =
-            lately.clone().zip(lately.skip(1)).take(LATELY).map(|(later, at)| later.since(at)).collect();
-        between.sort_unstable();
-        (2 * between.get(between.len() / 2).copied().unwrap_or_default()).clamp(LEVEL_GAP, LEVEL_GAP_MAX)
+        let usual = usual_gap(self.samples.iter().rev().map(|(at, ..)| *at)).unwrap_or_default();
+        (2 * usual).clamp(LEVEL_GAP, LEVEL_GAP_MAX)
     }
 
     /// Whether the last sample is of now: after a while without one, nobody knows.

@@ -22,6 +22,10 @@ use super::window::{Before, Evidence};
 pub(crate) const LINGERS: Duration = Duration::from_secs(60);
 /// What was wrong for longer than this before a deployment did not trouble the release before it.
 pub(crate) const BORNE: Duration = Duration::from_secs(5 * 60);
+/// Who has been silent for so long has nothing to say.
+const SILENT: Duration = Duration::from_secs(60);
+/// Whose requests are no longer counted may be down, or may only not be asked any more: believed for so long.
+const SILENCE_COUNTS: Duration = Duration::from_secs(3 * 60);
 /// Others suffer from errors when more than this share of their requests fail.
 const ERRORS: f64 = 0.05;
 /// Others suffer from slowness when requests are slower than so many times their p99.
@@ -100,8 +104,9 @@ pub(crate) struct Reliance {
     pub(crate) failing: Option<Timestamp>,
     /// When it last was well.
     well: Option<Timestamp>,
-    /// When it was last asked, and said something.
+    /// When it was last asked, and said something; and how long that was after the time before.
     heard: Option<Timestamp>,
+    every: Duration,
     /// The last outage of two failures or more: from when until when.
     pub(crate) outage: Option<(Timestamp, Timestamp)>,
     /// What the last failure looked like.
@@ -114,8 +119,15 @@ impl Reliance {
         self.heard.is_some()
     }
 
+    /// Since when it fails, as far as anybody knows now: what was last heard long ago says nothing.
+    pub(crate) fn failing_now(&self, now: Timestamp) -> Option<Timestamp> {
+        let most = SILENT.max(3 * self.every);
+        self.failing.filter(|_| self.heard.is_some_and(|heard| now.since(heard) <= most))
+    }
+
     /// Takes in a check.
     pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
+        self.every = self.heard.map_or(Duration::ZERO, |before| now.since(before));
         self.heard = Some(now);
         if ok {
             if let Some(began) = self.failing.take().filter(|_| self.failures >= 2) {
@@ -175,13 +187,16 @@ pub(crate) fn symptoms(
         .checks
         .iter()
         .filter(|((name, _), streak)| settings.requires(name) && (streak.succeeded || !starting))
+        .filter(|(_, streak)| streak.is_current(now))
         .filter_map(|(_, streak)| streak.failing.map(|(first, _)| (first, streak.failures >= 2)))
         .collect::<Vec<_>>();
     let sure = failing.iter().filter(|(_, sure)| *sure).map(|(first, _)| *first);
     let unhealthy = evidence.unhealthy.values().chain(evidence.down.values()).map(|(since, _)| *since);
     let exits = evidence.exits.iter().map(|(at, _)| *at).filter(|at| now.since(*at) < LINGERS);
     let traffic = &evidence.traffic;
-    let silent = traffic.last.filter(|_| traffic.samples > 2 && traffic.is_stale(now));
+    let silent = traffic
+        .last
+        .filter(|last| traffic.samples > 2 && traffic.is_stale(now) && now.since(*last) < SILENCE_COUNTS);
     let others = sure.chain(unhealthy).chain(exits).chain(silent).min();
     let since = [errors.map(|(since, _)| since), slow.map(|(since, _)| since), others];
     let since = since.into_iter().flatten().min();
@@ -240,8 +255,6 @@ pub(crate) fn word_is_awaited(
     const SHOWS: Duration = Duration::from_secs(10);
     /// Nobody is waited for longer than this.
     const AT_MOST: Duration = Duration::from_secs(30);
-    /// Who has been silent for so long has nothing to say.
-    const SILENT: Duration = Duration::from_secs(60);
     let late =
         |heard: Option<Timestamp>| heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
     let mut others = around.roster.iter().filter(|(name, n)| *name != service && n.present);

@@ -103,7 +103,8 @@ impl Tally {
         self.latency.add(&requests.latency);
         for part in requests.parts.iter().take(Requests::PARTS_MAX) {
             if self.routes.len() < ROUTES_MAX || self.routes.contains_key(&part.route) {
-                *self.routes.entry(part.route.clone()).or_default() += part.total;
+                let sum = self.routes.entry(part.route.clone()).or_default();
+                *sum = sum.saturating_add(part.total);
             }
         }
     }
@@ -114,7 +115,8 @@ impl Tally {
         self.latency.merge(&other.latency);
         for (route, n) in &other.routes {
             if self.routes.len() < ROUTES_MAX || self.routes.contains_key(route) {
-                *self.routes.entry(route.clone()).or_default() += n;
+                let sum = self.routes.entry(route.clone()).or_default();
+                *sum = sum.saturating_add(*n);
             }
         }
     }
@@ -182,7 +184,9 @@ impl Traffic {
     pub(crate) fn share(&self, bad: Bad, from: Timestamp, to: Timestamp) -> Share {
         match bad {
             Bad::Failed => {
-                let sum = |(n, k): (u64, u64), bin: &Bin| (n + bin.tally.total, k + bin.tally.errors);
+                let sum = |(n, k): (u64, u64), bin: &Bin| {
+                    (n.saturating_add(bin.tally.total), k.saturating_add(bin.tally.errors))
+                };
                 let (n, k) = self.within(from, to).fold((0, 0), sum);
                 Share { n, k: k as f64, beyond: None }
             }
@@ -198,6 +202,11 @@ impl Traffic {
                 }
             }
         }
+    }
+
+    /// The latencies that were measured last, as they were sorted into buckets.
+    pub(crate) fn latest_latencies(&self) -> Option<&Sketch> {
+        self.bins.iter().rev().map(|bin| &bin.tally.latency).find(|latency| latency.total() > 0)
     }
 
     /// Whether a measurement is overdue: what was measured last says nothing about now.

@@ -35,8 +35,9 @@ const BEFORE_MEMORY: Duration = Duration::from_secs(10 * 60);
 const STOPPING: Duration = Duration::from_secs(15);
 /// Replicas that end this shortly before the next release is seen made room for it (decision.md, 4.2).
 const LEAVING: Duration = Duration::from_secs(15);
-/// An alert that nobody repeated for this long has been forgotten by its sender: Alertmanager repeats every 4 h.
-const ALERT_FORGOTTEN: Duration = Duration::from_secs(5 * 60 * 60);
+/// An alert that nobody repeated for this long has been forgotten by its sender: Alertmanager repeats every 4 h, and
+/// people who want fewer messages set it to half a day or a day.
+const ALERT_FORGOTTEN: Duration = Duration::from_secs(25 * 60 * 60);
 /// Counts of different replicas that come within this time are one.
 const COUNT_BIN: Duration = Duration::from_secs(5);
 
@@ -151,8 +152,9 @@ impl Evidence {
                 bounded(&mut self.reports, (now, reporter, text), REPORTS_MAX);
                 return bad;
             }
-            Measurement::Alert { firing, summary } => {
-                self.alert(now, name, firing, summary);
+            Measurement::Alert { firing, began, summary } => {
+                let began = began.filter(|_| firing).map_or(now, |began| began.min(now));
+                self.alert(now, name, firing.then_some(began), summary);
                 return if firing { bad } else { good };
             }
         }
@@ -213,18 +215,24 @@ impl Evidence {
         }
         // Replicas are added up.
         match self.log_errors.back_mut().filter(|counted| now.since(counted.at) < COUNT_BIN) {
-            Some(counted) => counted.count = counted.count.saturating_add(count),
+            Some(counted) => {
+                counted.count = counted.count.saturating_add(count);
+                // A second count of the same source covers the time since the first one.
+                counted.window = counted.window.max(now.since(counted.at) + window.min(COUNT_BIN));
+            }
             None => bounded(&mut self.log_errors, Counted { at: now, window, count }, COUNTS_MAX),
         }
     }
 
-    fn alert(&mut self, now: Timestamp, name: String, firing: bool, summary: String) {
+    fn alert(&mut self, now: Timestamp, name: String, firing: Option<Timestamp>, summary: String) {
         self.alerts.retain(|_, alarm| now.since(alarm.heard) < ALERT_FORGOTTEN);
-        if !firing {
-            self.alerts.remove(&name);
-        } else if self.alerts.len() < ALERTS_MAX || self.alerts.contains_key(&name) {
-            let since = self.alerts.get(&name).map_or(now, |alarm| alarm.since);
-            self.alerts.insert(name, Alarm { since, heard: now, summary });
+        match firing {
+            None => _ = self.alerts.remove(&name),
+            Some(began) if self.alerts.len() < ALERTS_MAX || self.alerts.contains_key(&name) => {
+                let since = self.alerts.get(&name).map_or(began, |alarm| alarm.since);
+                self.alerts.insert(name, Alarm { since, heard: now, summary });
+            }
+            Some(_) => {}
         }
     }
 

@@ -136,7 +136,7 @@ impl Writer {
                 drop(segment);
                 let _ = std::fs::remove_file(path);
                 let why = format!(
-                    "one checkpoint takes {needed} bytes; `flight.max_bytes` must be at least {}",
+                    "one checkpoint takes {needed} bytes; `flight.size` must be at least {}",
                     needed * 8
                 );
                 self.broke(at, &io::Error::other(why));

@@ -58,7 +58,7 @@ fn alerts(surface: &Surface) -> Vec<(String, String, bool, String)> {
             replica: None,
             signal: Signal::Alerts,
             name,
-            measurement: Measurement::Alert { firing, summary },
+            measurement: Measurement::Alert { firing, summary, .. },
         } => (service.to_string(), name.clone(), *firing, summary.clone()),
         other => panic!("{other:?}"),
     };

@@ -143,7 +143,12 @@ pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
             };
             // While the traffic is not what it was, the more tolerant of the two has the word.
             let p99 = other.as_ref().and_then(|o| o.p99).map_or(p99, |o| o.max(p99));
-            (rule.threshold * p99).max(rule.floor)
+            // A release with other buckets is compared where they are certain: within one of its buckets a request may be
+            // anywhere, and the shape that fitted the old ones need not fit these.
+            let limit = (rule.threshold * p99).max(rule.floor);
+            let strange = scene.evidence.traffic.latest_latencies();
+            let strange = strange.filter(|latest| !norm.latency.has_the_buckets_of(latest));
+            strange.map_or(limit, |latest| latest.certain_from(limit))
         }
     };
     let traffic = &scene.evidence.traffic;
@@ -157,7 +162,13 @@ pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let usual = other.map_or(0.0, |norm| norm.slower_at_most(limit));
     let before = norm.slower_at_most(limit).max(usual).max(norm.slower_just_before(limit)).max(mix);
     let allowed = TAIL.max(WORSE * before).min(1.0);
-    let times = (rule.against == Against::Baseline).then_some(rule.threshold);
+    let times = match (rule.against, norm.p99) {
+        (Against::Baseline, Some(p99)) if limit > rule.floor && p99 > 0.0 => {
+            Some((limit / p99 * 10.0).round() / 10.0)
+        }
+        (Against::Baseline, _) => Some(rule.threshold),
+        (Against::Absolute, _) => None,
+    };
     let compared = Compared::Latency {
         limit_seconds: limit,
         times,

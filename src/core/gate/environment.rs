@@ -110,7 +110,7 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         if let Some(reliance) = q.reliances.get(name) {
             let borne = |began: Timestamp| began + BORNE < q.deployed;
             let soon = |began: Timestamp| began <= onset + LATER && !borne(began);
-            if reliance.failing.is_some_and(soon) {
+            if reliance.failing_now(q.now).is_some_and(soon) {
                 let times = reliance.failures;
                 return Err(format!(
                     "what it depends on is down: {name} failed {times} times: {}",

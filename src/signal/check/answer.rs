@@ -100,7 +100,10 @@ impl Expected {
             }
         }
         for (name, path) in &self.capture {
-            values.insert(name.clone(), carried(path, path.find(&document)?)?);
+            // What stands in its place may be a secret, too: it is not shown.
+            let found =
+                path.find(&document).map_err(|_| format!("there is no {path} to carry along as {name}"))?;
+            values.insert(name.clone(), carried(path, found)?);
         }
         Ok(())
     }

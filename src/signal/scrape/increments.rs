@@ -79,7 +79,10 @@ impl Books {
         }
         let counted =
             choice.map(|choice| Count { last: &last, page: &page, choice: &choice, restarted }.requests());
-        page.remember(last);
+        // Another process' series say nothing about this one's.
+        if !restarted {
+            page.remember(last);
+        }
         self.last = Some((at, page));
         let (requests, reset) = counted?;
         self.resets = self.resets << 1 | u8::from(reset);

@@ -16,6 +16,10 @@ const BOUNDS_MAX: usize = 512;
 
 /// Of a page that holds no metrics, this many characters are shown.
 const SHOWN_MAX: usize = 60;
+/// The names and values of a series' labels: Prometheus' own limits, where they are set, are far below.
+const LABELS_MAX: usize = 4096;
+/// Above 2^53 a number no longer tells one request from the next.
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// The labels of a series in the order of their names.
 pub type Labels = Box<[(Box<str>, Box<str>)]>;
@@ -106,7 +110,10 @@ impl Page {
     /// If they are too many, none is kept.
     pub(super) fn remember(&mut self, old: Self) {
         let series = |page: &Self| {
-            page.metrics.values().map(|m| m.values.len() + m.counts.len() + m.buckets.len()).sum::<usize>()
+            page.metrics
+                .values()
+                .map(|m| m.values.len() + m.counts.len() + m.buckets.len() + m.created.len())
+                .sum::<usize>()
         };
         if series(self) + series(&old) > 2 * SERIES_MAX {
             return;
@@ -232,8 +239,11 @@ impl Scan<'_> {
             let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
             format!("{}{{{}}}", self.names[place], cut(&labels.join(",")))
         };
-        if role != Role::Created && !(value.is_finite() && value >= 0.0) {
+        if role != Role::Created && !(0.0..=COUNT_MAX).contains(&value) {
             return Err(format!("{} is {value}, which is no count", named(&labels)));
+        }
+        if labels.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > LABELS_MAX {
+            return Err(format!("{} has labels of more than {LABELS_MAX} bytes", named(&labels)));
         }
         let bound = labels.iter().position(|(name, _)| name == "le").map(|i| labels.swap_remove(i).1);
         labels.sort_unstable();

@@ -179,7 +179,7 @@ async fn a_value_cannot_break_out_of_its_place() {
 #[tokio::test]
 async fn a_value_that_is_not_there_or_no_value_fails_its_step() {
     for (answer, why) in [
-        ("{}", "there is no .token: the body is an empty object"),
+        ("{}", "there is no .token to carry along as token"),
         (r#"{"token": null}"#, ".token is null, which cannot be carried along"),
         (r#"{"token": ["a"]}"#, ".token is a list of 1, which cannot be carried along"),
     ] {

@@ -34,8 +34,11 @@ impl World {
                 self.sample(service, None, Signal::Reports, "", report);
             }
             ["alert", service, state @ ("firing" | "resolved"), name] => {
-                let alert =
-                    Measurement::Alert { firing: *state == "firing", summary: format!("{name}: look") };
+                let alert = Measurement::Alert {
+                    firing: *state == "firing",
+                    began: None,
+                    summary: format!("{name}: look"),
+                };
                 self.sample(service, None, Signal::Alerts, name, alert);
             }
             ["unmeasured", service, signal] => self.unmeasured(service, signal),
