@@ -8,6 +8,7 @@ use super::assess::Finding;
 use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
 use super::io::{Effect, EngineState, RollbackRequest};
 use super::ledger::{LedgerChange, Standing};
+use super::observation::Phase;
 use super::sample::Signal;
 use super::service::{BACKSTOP, Service, Turn};
 use super::settings::{Action, Condition, Severity};
@@ -20,6 +21,9 @@ use super::time::{Timestamp, human};
 const PROTECT_RETRY: Duration = Duration::from_secs(30);
 /// While a release is steady its specification is kept afresh this often: networks are connected, tags are pruned.
 const PROTECT_AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// A release that nothing vouches for so long after its trial is spoken of.
+const UNPROVED_SAID: Duration = Duration::from_secs(5 * 60);
 
 /// What a target is called in an announcement of something that is not done, or not yet.
 const WOULD: &str = "Would go back to";
@@ -150,18 +154,43 @@ impl Service {
                     self.go(turn, Event::CooledDown);
                 }
             }
-            State::Trial => {
-                if turn.now >= self.trial_ends && self.proof(turn.now).is_ok() {
-                    self.keep_specification(turn);
-                }
-            }
+            State::Trial if turn.now >= self.trial_ends => match self.proof(turn.now) {
+                Ok(()) => self.keep_specification(turn),
+                Err(missing) => self.stays_on_trial(turn, &missing),
+            },
             State::Steady => {
                 if self.proof(turn.now).is_ok() {
                     self.keep_specification(turn);
                 }
             }
-            State::RollingBack | State::Verifying | State::Blind | State::Paused | State::Stuck => {}
+            State::Trial
+            | State::RollingBack
+            | State::Verifying
+            | State::Blind
+            | State::Paused
+            | State::Stuck => {}
         }
+    }
+
+    /// It runs, no line is crossed, and still nothing vouches for it: said once, for what is no known-good release cannot
+    /// be rolled back to.
+    fn stays_on_trial(&mut self, turn: &mut Turn<'_>, missing: &str) {
+        let runs = !self.replicas.is_empty() && self.replicas.iter().all(|r| r.phase == Phase::Running);
+        let Some(release) = self.current.clone().filter(|_| runs) else {
+            return;
+        };
+        if turn.now < self.trial_ends + UNPROVED_SAID || !self.told.insert("unproved".into()) {
+            return;
+        }
+        let mut a = self.announcement(turn, AnnouncementKind::Blind, "NOT KNOWN TO BE GOOD");
+        a.fields.push(("Current version".into(), release.to_string()));
+        a.fields.push(("Reason".into(), missing.to_owned()));
+        a.fields.push((
+            "Meaning".into(),
+            "it is judged all the same, but nothing will be rolled back to it before this is known".into(),
+        ));
+        a.next = Some(format!("backstop explain {}", self.name));
+        turn.effect(Effect::Announce(a));
     }
 
     /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
