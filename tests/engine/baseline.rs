@@ -11,7 +11,7 @@ const LATENCY: &[&str] = &["-e", "DEMO_LATENCY_MS=20"];
 
 const CASES: &[Case] = &[
     Case {
-        name: "slow",
+        name: "far-too-slow",
         settings: METRICS,
         both: LATENCY,
         new: &["-e", "DEMO_LATENCY_FACTOR=5"],

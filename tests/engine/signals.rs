@@ -47,7 +47,7 @@ pub(crate) const LOGS: &str = "logs = { access = \"auto\", interval = \"1s\" }\n
 
 const CASES: &[Case] = &[
     Case {
-        name: "errors",
+        name: "too-many-errors",
         settings: METRICS,
         both: &[],
         new: &["-e", "DEMO_ERROR_RATE=0.2"],
