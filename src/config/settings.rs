@@ -166,7 +166,7 @@ impl Settings {
         for (label, secret) in labels::misdirected(&from_labels, &files) {
             let wrong = format!("a label may not choose where the secret of {secret} is sent");
             let right = format!("give the address in [services.{service}], or take the label away");
-            findings.problems.push(Problem::new(&Place::Label(label), "", Wrong::new(wrong, right)));
+            findings.problems.push(Problem::new(Place::Label(label), "", Wrong::new(wrong, right)));
         }
         let mut layers = vec![&self.defaults, &from_labels];
         layers.extend(self.services.get(service.as_str()));
