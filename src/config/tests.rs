@@ -179,3 +179,24 @@ fn checks_and_dependencies_take_what_health_takes() {
     let required = check.iter().filter(|(key, _)| key != &["required"]).cloned().collect::<Vec<_>>();
     assert_eq!(dependency, required);
 }
+
+#[test]
+fn a_label_does_not_choose_where_a_secret_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "secret").unwrap();
+    let settings = loaded(&format!(
+        "[defaults.metrics]\nport = 9100\ntoken_file = {token:?}\n[defaults.health]\nport = 8080\npath = \"/healthz\"\n\
+         headers = {{ X-Api-Key = \"secret\" }}\n"
+    ));
+    let with = |name: &str, value: &str| {
+        settings.service(&web(), &BTreeMap::from([(name.to_owned(), value.to_owned())]))
+    };
+    for label in ["backstop.metrics.url", "backstop.health.url"] {
+        let refused = with(label, "http://elsewhere.example/metrics").unwrap_err().join("\n");
+        assert!(refused.contains(label) && refused.contains("[services.web]"), "{refused}");
+    }
+    // On the container itself it is where the operator wants it.
+    assert!(with("backstop.metrics.port", "9200").is_ok());
+    assert!(with("backstop.health.path", "/ready").is_ok());
+}
