@@ -1,6 +1,6 @@
 //! Which release is gone back to, and what happens when there is none, or none any more.
 
-use crate::support::story::{WATCHED, good_release, images, is_back, rollback_over};
+use crate::support::story::{WATCHED, another_rollback_begins, good_release, images, is_back, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 #[test]
@@ -75,10 +75,7 @@ fn bad_release_deployed_a_second_time() {
     bed.deploy("web", "web:v2", &WATCHED);
 
     webhook.announced(seconds(20), &["web", "again"]);
-    eventually(seconds(30), "a second rollback begins", || {
-        let newest = daemon.api("/api/v1/rollbacks")?["rollbacks"][0]["id"].clone();
-        if newest == first["id"] { Err(newest.to_string()) } else { Ok(()) }
-    });
+    another_rollback_begins(&daemon, &first);
     is_back(&bed, &daemon, &good);
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::story::{WATCHED, good_release, images, is_back};
+use crate::support::story::{WATCHED, another_rollback_begins, good_release, images, is_back};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
 #[test]
@@ -91,10 +91,7 @@ fn what_was_recorded_replays_to_what_was_done() {
     daemon.again();
     daemon.ready(seconds(20));
     bed.deploy("web", "web:v2", &WATCHED);
-    eventually(seconds(30), "a second rollback begins", || {
-        let newest = daemon.api("/api/v1/rollbacks")?["rollbacks"][0]["id"].clone();
-        if newest == first["id"] { Err(newest.to_string()) } else { Ok(()) }
-    });
+    another_rollback_begins(&daemon, &first);
     is_back(&bed, &daemon, &good);
     daemon.kill();
 

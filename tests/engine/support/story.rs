@@ -80,6 +80,15 @@ pub(crate) fn rollback_over(daemon: &Daemon, name: &str) -> Value {
     })
 }
 
+/// Waits until a rollback newer than `first` has begun.
+#[track_caller]
+pub(crate) fn another_rollback_begins(daemon: &Daemon, first: &Value) {
+    eventually(seconds(30), "a second rollback begins", || {
+        let newest = daemon.api("/api/v1/rollbacks")?["rollbacks"][0]["id"].clone();
+        if newest == first["id"] { Err(newest.to_string()) } else { Ok(()) }
+    });
+}
+
 /// Waits for a decision about the service.
 #[track_caller]
 pub(crate) fn decision(deadline: Duration, daemon: &Daemon, name: &str, verdict: &str) -> Value {
