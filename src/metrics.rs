@@ -119,6 +119,7 @@ pub struct Metrics {
     registry: Registry,
     service_state: GaugeVec,
     no_target: GaugeVec,
+    targets: GaugeVec,
     refused: IntGauge,
     deployments: IntCounterVec,
     samples: IntCounterVec,
@@ -175,6 +176,7 @@ impl Metrics {
         let metrics = Self {
             service_state: made.gauges("service_state", "State of a watched service: 1 for the state it is in, 0 for the others.", &["service", "state"]),
             no_target: made.gauges("service_no_rollback_target", "Whether there is no release that a service could be rolled back to: 1 means that a rollback is impossible.", &["service"]),
+            targets: made.gauges("service_targets", "Known-good releases that a service could be rolled back to, by whether their images can be had.", &["service", "availability"]),
             refused: made.number("services_refused", "Services that asked to be watched and cannot be; the status says why."),
             deployments: made.counters("deployments_total", "Deployments of a service seen by Backstop, whoever made them; its own rollbacks not counted.", &["service"]),
             samples: made.counters("samples_total", "Samples of a service's signals: good, bad, or not measurable.", &["service", "signal", "outcome"]),
@@ -374,6 +376,10 @@ impl Metrics {
             self.service_state.with_label_values(&[name, state.name()]).set(is);
         }
         self.no_target.with_label_values(&[name]).set(f64::from(u8::from(service.target.is_none())));
+        for availability in ["here", "registry", "missing", "gone", "unknown"] {
+            let of = service.availability.values().filter(|(_, is)| is.name() == availability).count();
+            self.targets.with_label_values(&[name, availability]).set(of as f64);
+        }
         let before = seen.services.entry(name.to_owned()).or_default();
         before.deployed = service.deployed;
         self.sampled(service, &mut before.samples);
@@ -447,7 +453,7 @@ impl Metrics {
         for counters in [&self.deployments, &self.samples, &self.decisions, &self.rollbacks] {
             forget(counters, services);
         }
-        for gauges in [&self.service_state, &self.no_target, &self.row] {
+        for gauges in [&self.service_state, &self.no_target, &self.targets, &self.row] {
             forget(gauges, services);
         }
     }

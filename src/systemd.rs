@@ -255,10 +255,12 @@ mod tests {
             target: None,
             replicas: Vec::new(),
             ledger: Vec::new(),
+            availability: Default::default(),
             rows: Vec::new(),
             gates: Vec::new(),
             last_decision: None,
             rollback: None,
+            pin: None,
             flags: Flags::default(),
             samples: Vec::new(),
         }

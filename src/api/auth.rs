@@ -112,8 +112,9 @@ impl Door {
             Self::Hooks => ("alerts and reports are", "hook-token", "api.hook_token_file"),
         };
         ApiError::new(StatusCode::FORBIDDEN, format!("{what} switched off: no token is configured")).next(format!(
-            "write a token to a file (`openssl rand -hex 32 > /etc/backstop/{file}; chmod 600 /etc/backstop/{file}`), \
-             set `{key} = \"/etc/backstop/{file}\"` and reload (`systemctl reload backstop`)"
+            "write a token to a file that the daemon may read (`openssl rand -hex 32 | sudo install -m 640 -g backstop \
+             /dev/stdin /etc/backstop/{file}`), set `{key} = \"/etc/backstop/{file}\"` and reload \
+             (`sudo systemctl reload backstop`)"
         ))
     }
 

@@ -21,6 +21,7 @@ mod services;
 mod settings;
 mod status;
 pub mod views;
+mod windows;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::clock::Clock;
 use crate::core::decision::Decision;
 use crate::core::ledger::RollbackRecord;
+use crate::core::observation::Refusal;
 use crate::core::release::{Release, RollbackId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input, Timestamp};
@@ -208,13 +210,30 @@ fn find<'a>(fleet: &'a FleetSnapshot, name: &str) -> Result<&'a ServiceSnapshot,
                     StatusCode::NOT_FOUND,
                     format!("the service `{name}` is refused: {}", refusal.problems.join("; ")),
                 )
-                .next(format!(
-                    "correct the labels of the container `{}` and deploy it again",
-                    refusal.container
-                ))
+                .next(remedy(refusal))
             },
         )
     })
+}
+
+/// What helps against a refusal.
+fn remedy(refusal: &Refusal) -> String {
+    let container = &refusal.container;
+    let any = |what: fn(&str) -> bool| refusal.problems.iter().any(|problem| what(problem));
+    if any(is_about_a_label) {
+        format!("correct the labels of the container `{container}` and deploy it again")
+    } else if any(|problem| problem.contains("`docker run -d`")) {
+        format!("remove the container `{container}` and start it again with `docker run -d`")
+    } else if any(|problem| problem.contains(".toml:") || problem.contains(".yaml:")) {
+        "correct the configuration, try it with `backstop check-config`, and reload".to_owned()
+    } else {
+        format!("deploy `{container}` again with the label `backstop.enable=false`: it cannot be watched")
+    }
+}
+
+/// What is wrong with a label is told with its name.
+fn is_about_a_label(problem: &str) -> bool {
+    problem.starts_with("label ")
 }
 
 /// All routes with their guards.
@@ -222,6 +241,7 @@ pub fn router(state: ApiState) -> Router {
     let guard = |door| middleware::from_fn_with_state(Guard::new(state.clone(), door), auth::require_token);
     let operator = Router::new()
         .route("/api/v1/services/{name}/rollback", post(operate::rollback))
+        .route("/api/v1/services/{name}/unpin", post(operate::unpin))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
         // Before the body is read: nobody without the token makes us parse anything.
@@ -301,6 +321,7 @@ async fn index() -> impl IntoResponse {
          GET  /api/v1/rollbacks/ID               one rollback with its journal\n\n\
          With `Authorization: Bearer TOKEN`:\n\
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
+         POST /api/v1/services/NAME/unpin        {{}}\n\
          POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
          POST /api/v1/resume                     {{\"service\": ...}}\n\n\
          With that token, or the one of `api.hook_token_file`:\n\

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::body::{object, text};
 use super::error::ApiError;
-use super::views::{AnswerView, PauseRequestBody, PlanView, ResumeRequestBody, RollbackRequestBody};
+use super::views::{
+    AnswerView, PauseRequestBody, PlanView, ResumeRequestBody, RollbackRequestBody, UnpinRequestBody,
+};
 use super::{ApiState, find};
 use crate::core::Command;
 use crate::core::release::ServiceName;
@@ -90,6 +92,16 @@ pub(super) async fn resume(
     let service = known(&state, body.service)?;
     let command = Command::Resume { service: service.clone() };
     carry_out(&state, command, body.by, service.as_ref()).await
+}
+
+pub(super) async fn unpin(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<AnswerView>, ApiError> {
+    let body: UnpinRequestBody = object(body)?;
+    let service = find(&state.fleet(), &name)?.name.clone();
+    carry_out(&state, Command::Unpin { service: service.clone() }, body.by, Some(&service)).await
 }
 
 async fn carry_out(

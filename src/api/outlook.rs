@@ -2,6 +2,7 @@
 //! the snapshot say; it decides nothing.
 
 use super::views::CommandView;
+use super::windows;
 use crate::core::decision::GateAnswer;
 use crate::core::settings::{Action, Condition, Mode, Rule};
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State};
@@ -9,6 +10,14 @@ use crate::core::time::human;
 
 /// What would happen next, were nothing to change.
 pub(super) fn outlook(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
+    let pinned = service.pin.as_ref().map(|pin| {
+        let was = pin.was.as_deref().map_or_else(String::new, |was| format!(", which was {was}"));
+        format!("The last rollback set {}={} in {}{was}.", pin.variable, pin.is, pin.file.display())
+    });
+    next(service, fleet).into_iter().chain(pinned).collect()
+}
+
+fn next(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
     let settings = &service.settings;
     match service.state {
         State::Stuck => vec!["Nothing, until a person has repaired it and typed `resume`.".to_owned()],
@@ -44,6 +53,14 @@ pub(super) fn next_command(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> 
 
 /// The commands that make sense now, the likeliest first.
 pub(super) fn commands(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandView> {
+    let unpin = service.pin.as_ref().map(|pin| CommandView {
+        command: format!("backstop unpin {}", service.name),
+        does: format!("gives {} the value that it had before the rollback", pin.variable),
+    });
+    for_state(service, fleet).into_iter().chain(unpin).collect()
+}
+
+fn for_state(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandView> {
     let name = &service.name;
     let command = |command: String, does: &str| CommandView { command, does: does.to_owned() };
     let history = || command(format!("backstop history {name}"), "what was rolled back before, and why");
@@ -130,8 +147,10 @@ fn crossed(row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) 
         RowAnswer::Breached => Some(format!("`{}` is breached{leads}.", row.rule)),
         RowAnswer::Pending => {
             let rule = service.settings.rules.iter().find(|rule| rule.name == row.rule);
-            let wants =
-                rule.map_or_else(|| "with the next bad samples".to_owned(), |rule| wants(rule, row, fleet));
+            let wants = rule.map_or_else(
+                || "with the next bad samples".to_owned(),
+                |rule| wants(rule, row, service, fleet),
+            );
             Some(format!("`{}` is breached {wants}{leads}.", row.rule))
         }
         RowAnswer::Ok | RowAnswer::NoData | RowAnswer::CannotMeasure | RowAnswer::Off => None,
@@ -139,14 +158,15 @@ fn crossed(row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) 
 }
 
 /// When a row that is pending would be breached.
-fn wants(rule: &Rule, row: &RowSnapshot, fleet: &FleetSnapshot) -> String {
+fn wants(rule: &Rule, row: &RowSnapshot, service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
     let left = row.since.map(|since| rule.sustained.saturating_sub(fleet.at.since(since)));
     let left = left.filter(|left| !left.is_zero()).map(human);
     match (rule.condition, left) {
-        // Several windows side by side: the row's own is the longest of them.
-        (Condition::ErrorRate | Condition::Latency, Some(left)) => {
-            format!("if it stays crossed for another {left}, sooner if it gets worse")
-        }
+        // Several windows side by side: the row's own time is but the longest of them.
+        (Condition::ErrorRate | Condition::Latency, _) => row
+            .since
+            .and_then(|since| windows::due(rule, &service.settings, since, service.deployed, fleet.at))
+            .unwrap_or_else(|| "with the next bad samples".to_owned()),
         (Condition::Exits, _) => "with further exits".to_owned(),
         (Condition::OomKills, _) => "with another kill".to_owned(),
         (Condition::HealthFlapping, _) => "with further failures".to_owned(),

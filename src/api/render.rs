@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use crate::core::Timestamp;
+use crate::core::availability::{Availability, Gone};
 use crate::core::decision::{Decision, GateAnswer};
 use crate::core::ledger::{Flags, LedgerEntry, RollbackRecord, Standing};
 use crate::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use crate::core::release::Release;
 use crate::core::sample::Signal;
 use crate::core::settings::{Mode, ServiceSettings};
-use crate::core::snapshot::{RowSnapshot, SampleCounts};
+use crate::core::snapshot::{RowSnapshot, SampleCounts, ServiceSnapshot};
 
 use super::views::{
     DecisionView, FlagsView, GateView, LedgerView, PauseView, RefusedView, ReleaseView, ReplicaView,
     RollbackView, RowView, SampleView, Time,
 };
+use super::windows;
 
 /// A core timestamp for the outside.
 pub(crate) fn time(at: Timestamp) -> Time {
@@ -169,7 +171,10 @@ impl RowView {
             signal: row.signal.name().to_owned(),
             condition: row.condition.name().to_owned(),
             value: row.value.clone(),
-            threshold: row.threshold.clone(),
+            threshold: rule.map_or_else(
+                || row.threshold.clone(),
+                |rule| windows::limit(rule, settings.profile, &row.threshold),
+            ),
             baseline: row.baseline.clone(),
             samples: row.samples,
             since: row.since.map(time),
@@ -183,7 +188,13 @@ impl RowView {
 }
 
 impl LedgerView {
-    pub(crate) fn new(entry: &LedgerEntry, current: Option<&Release>, target: Option<&Release>) -> Self {
+    pub(crate) fn new(entry: &LedgerEntry, service: &ServiceSnapshot) -> Self {
+        let is = |release: Option<&Release>| release.is_some_and(|release| release.id == entry.release.id);
+        // What an earlier process found out holds until it is asked again.
+        let gone = |gone: &Gone| (gone.since, Availability::Gone { why: gone.why.clone() });
+        let known = service.availability.get(&entry.release.id).cloned();
+        let known = known.or(entry.gone.as_ref().map(gone));
+        let (at, availability) = known.unzip();
         let (since, why) = match &entry.standing {
             Standing::Trial => (None, None),
             Standing::KnownGood { since } => (Some(*since), None),
@@ -196,8 +207,11 @@ impl LedgerView {
             standing: entry.standing.name().to_owned(),
             standing_since: since.map(time),
             why,
-            current: current.is_some_and(|release| release.id == entry.release.id),
-            target: target.is_some_and(|release| release.id == entry.release.id),
+            current: is(service.current.as_ref()),
+            target: is(service.target.as_ref()),
+            availability_why: availability.as_ref().and_then(Availability::why).map(str::to_owned),
+            availability: availability.map(|availability| availability.name().to_owned()),
+            availability_at: at.map(time),
         }
     }
 }

@@ -49,14 +49,13 @@ pub(super) fn summary(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Servi
 }
 
 fn whole(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> ServiceView {
-    let (current, target) = (service.current.as_ref(), service.target.as_ref());
     ServiceView {
         summary: summary(service, fleet),
         outlook: outlook(service, fleet),
         commands: commands(service, fleet),
         rows: service.rows.iter().map(|row| RowView::new(row, &service.settings, fleet.at)).collect(),
         gates: service.gates.iter().map(Into::into).collect(),
-        releases: service.ledger.iter().map(|entry| LedgerView::new(entry, current, target)).collect(),
+        releases: service.ledger.iter().map(|entry| LedgerView::new(entry, service)).collect(),
         replicas: service.replicas.iter().map(Into::into).collect(),
         samples: service.samples.iter().map(Into::into).collect(),
         last_decision: service.last_decision.as_ref().map(DecisionView::from),

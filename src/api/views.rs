@@ -225,6 +225,16 @@ pub struct LedgerView {
     pub current: bool,
     /// Whether a rollback would go there now.
     pub target: bool,
+    /// Whether its image can be had: `here`, `registry` (there, and not here), `missing` (not here, and it cannot be fetched
+    /// now), `gone` (in neither) or `unknown`. Of targets only; `null` before the first check.
+    #[serde(default)]
+    pub availability: Option<String>,
+    /// Why it is missing, gone or unknown.
+    #[serde(default)]
+    pub availability_why: Option<String>,
+    /// When that was found out.
+    #[serde(default)]
+    pub availability_at: Option<Time>,
 }
 
 /// One row of the decision matrix.
@@ -621,6 +631,15 @@ pub struct ResumeRequestBody {
     /// Which service; the whole fleet if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Who asks; `operator` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// Body of `POST /api/v1/services/NAME/unpin`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpinRequestBody {
     /// Who asks; `operator` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

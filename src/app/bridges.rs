@@ -13,13 +13,14 @@ use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Token
 use crate::config::{ApiSettings, Settings};
 use crate::core::decision::Decision;
 use crate::core::io::RollbackRequest;
-use crate::core::ledger::{RollbackRecord, Standing};
+use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use crate::core::settings::ServiceSettings;
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
+use crate::runtime::swarm::places::{Place, Places};
 use crate::runtime::{Enrolment, Snapshot};
 use crate::signal::check::{CommandRunner, Ran};
 use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
@@ -168,34 +169,13 @@ pub(super) fn tokens(settings: &Settings) -> Tokens {
 
 /// The release that would be gone back to: the one named, if it is eligible, or the one that would be chosen.
 fn target(service: &ServiceSnapshot, to: Option<&str>) -> Result<Release, String> {
-    let current = service.current.as_ref().map(|c| &c.id);
-    let good = |e: &&crate::core::ledger::LedgerEntry| {
-        matches!(e.standing, Standing::KnownGood { .. }) && Some(&e.release.id) != current
-    };
-    let Some(wanted) = to else {
-        return service.target.clone().ok_or_else(|| {
-            format!(
-                "{} has no other known-good release to go back to; next: backstop explain {}",
-                service.name, service.name
-            )
-        });
-    };
-    service.ledger.iter().filter(good).map(|e| &e.release).find(|r| r.answers_to(wanted)).cloned().ok_or_else(
-        || {
-            let known: Vec<String> =
-                service.ledger.iter().filter(good).map(|e| e.release.to_string()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            match &service.current {
-                Some(runs) if runs.answers_to(wanted) => {
-                    format!(
-                        "{wanted} is what {} runs already; other known-good releases: {known}",
-                        service.name
-                    )
-                }
-                _ => format!("{wanted} is not a known-good release of {}; known-good: {known}", service.name),
-            }
-        },
-    )
+    let name = &service.name;
+    match to {
+        Some(wanted) => pick(name, &service.ledger, service.current.as_ref().map(|c| &c.id), wanted).cloned(),
+        None => service.target.clone().ok_or_else(|| {
+            format!("{name} has no other known-good release to go back to; next: backstop explain {name}")
+        }),
+    }
 }
 
 /// The configuration in the words of the runtime; follows reloads.
@@ -218,12 +198,27 @@ impl Enrolment for Enrolled {
 
 /// The engine in the words of the probes.
 #[derive(Debug)]
-pub(super) struct EngineProbed(pub(super) Arc<Engine>);
+pub(super) struct EngineProbed {
+    pub(super) engine: Arc<Engine>,
+    /// Which replicas are tasks of a Swarm, and where.
+    pub(super) places: Arc<Places>,
+}
+
+impl EngineProbed {
+    /// The container of a replica on this engine.
+    fn container(&self, replica: &ReplicaId) -> Result<String, String> {
+        match self.places.of(replica.as_str()) {
+            Place::Container(id) => Ok(id),
+            Place::Elsewhere { why, .. } => Err(why),
+        }
+    }
+}
 
 #[async_trait]
 impl StatsSource for EngineProbed {
     async fn stats(&self, replica: &ReplicaId) -> Result<Stats, String> {
-        let usage = self.0.usage(replica.as_str()).await.map_err(|e| e.to_string())?;
+        let container = self.container(replica)?;
+        let usage = self.engine.usage(&container).await.map_err(|e| e.to_string())?;
         let memory = usage.memory;
         Ok(Stats {
             memory: MemoryUse { used: memory.used, limit: memory.limit, limited: memory.limited },
@@ -235,16 +230,17 @@ impl StatsSource for EngineProbed {
 #[async_trait]
 impl CommandRunner for EngineProbed {
     async fn prepare(&self, replica: &ReplicaId, command: &[String]) -> Result<String, String> {
-        self.0.prepare_exec(replica.as_str(), command).await.map_err(|e| e.to_string())
+        let container = self.container(replica)?;
+        self.engine.prepare_exec(&container, command).await.map_err(|e| e.to_string())
     }
 
     async fn run(&self, id: &str) -> Result<Ran, String> {
-        let ended = self.0.run_exec(id).await.map_err(|e| e.to_string())?;
+        let ended = self.engine.run_exec(id).await.map_err(|e| e.to_string())?;
         Ok(Ran { code: ended.code, output: ended.output })
     }
 
     async fn runs(&self, id: &str) -> Result<bool, String> {
-        self.0.exec_runs(id).await.map_err(|e| e.to_string())
+        self.engine.exec_runs(id).await.map_err(|e| e.to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -17,13 +17,14 @@ use crate::clock::Clock;
 use crate::core::announcement::{Announcement, AnnouncementKind};
 use crate::core::ledger::LedgerChange;
 use crate::core::observation::Refusal;
+use crate::core::plan::Pin;
 use crate::core::release::{Release, ReleaseId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, State};
-use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, Timestamp};
+use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, RollbackRequest, Timestamp};
 use crate::flight::Recorder;
 use crate::metrics::Metrics;
 use crate::notify::NotifierHandle;
-use crate::runtime::Runtime;
+use crate::runtime::{ErrorClass, Runtime, RuntimeError};
 use crate::signal::scheduler::Scheduler;
 use crate::store::Store;
 use crate::systemd::Systemd;
@@ -37,6 +38,9 @@ const STORE_RETRY: Duration = Duration::from_secs(5);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(200);
 /// A look that fails is repeated this often; after that the periodic look has to do.
 const LOOK_TRIES: u32 = 5;
+/// Targets that are checked or fetched at a time: enough that a slow registry does not hold up the others, and few enough
+/// that fetching leaves the line to the services.
+pub(super) const CHECKS_AT_ONCE: usize = 4;
 /// Pause between two tries of a look.
 const LOOK_RETRY: Duration = Duration::from_millis(500);
 
@@ -78,6 +82,8 @@ pub(super) struct Driver {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) published: watch::Sender<Arc<FleetSnapshot>>,
     pub(super) tasks: TaskTracker,
+    /// Checks of targets that may go on at a time.
+    pub(super) checks: Arc<Semaphore>,
     pub(super) books: Books,
 }
 
@@ -183,23 +189,33 @@ impl Driver {
                     let _ = waiting.send(answer);
                 }
             }
-            Effect::Look => self.look(),
-            Effect::RollBack(request) if !remembered => {
-                let why =
-                    "the decision could not be recorded, and nothing is done that could not be".to_owned();
-                let (rollback, service) = (request.id, request.service);
-                self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
+            Effect::Look => self.look(None),
+            Effect::Observe { service } => self.look(Some(service)),
+            Effect::RollBack(request) if !remembered => self.not_recorded(request),
+            Effect::RollBackTogether(requests) if !remembered => {
+                for request in requests {
+                    self.not_recorded(request);
+                }
             }
             // Without a record, no service and no image is touched.
             Effect::Protect { .. } | Effect::Unprotect { .. } | Effect::Prepare(_) | Effect::Close { .. }
                 if !remembered => {}
+            Effect::Unpin { request, service, pin } => self.unpin(request, service, pin),
             Effect::Protect { service, release, older } => self.protect(service, release, older),
             Effect::Unprotect { service, release } => self.unprotect(service, release),
+            Effect::CheckTarget { service, release, fetch } => self.check_target(service, release, fetch),
             Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),
             Effect::Discard { rollback } => self.hands.give_owner(&rollback, Job::Discard(rollback.clone())),
             Effect::RollBack(request) => self.hands.give(request.service.clone(), Job::RollBack(request)),
+            Effect::RollBackTogether(requests) => self.hands.give_together(requests),
             Effect::Close { rollback } => self.hands.give_owner(&rollback, Job::Close(rollback.clone())),
         }
+    }
+
+    fn not_recorded(&self, request: RollbackRequest) {
+        let why = "the decision could not be recorded, and nothing is done that could not be".to_owned();
+        let (rollback, service) = (request.id, request.service);
+        self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
     }
 
     /// Whether the changes are durable now. If not, they are kept and tried again.
@@ -276,6 +292,7 @@ impl Driver {
             | AnnouncementKind::Evaluate
             | AnnouncementKind::Hold
             | AnnouncementKind::NoRollbackTarget
+            | AnnouncementKind::Target
             | AnnouncementKind::QuarantinedAgain
             | AnnouncementKind::Blind
             | AnnouncementKind::Daemon => warn!("{text}"),
@@ -294,14 +311,14 @@ impl Driver {
         }
     }
 
-    /// Looks at the engine in the background; the result comes back as an input.
-    fn look(&self) {
+    /// Looks at the engine in the background, at all services or at one; the result comes back as an input.
+    fn look(&self, only: Option<ServiceName>) {
         let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
         self.tasks.spawn(async move {
             for _ in 0..LOOK_TRIES {
-                match runtime.look().await {
-                    Ok(look) => {
-                        let _ = inputs.send(Input::Looked(look)).await;
+                match look(runtime.as_ref(), only.as_ref()).await {
+                    Ok(input) => {
+                        let _ = inputs.send(input).await;
                         return;
                     }
                     Err(e) => debug!("a look failed: {e}"),
@@ -327,7 +344,7 @@ impl Driver {
     fn unprotect(&self, service: ServiceName, release: Release) {
         let (runtime, store) = (Arc::clone(&self.runtime), self.store.clone());
         self.tasks.spawn(async move {
-            if let Err(e) = runtime.unprotect(&release).await {
+            if let Err(e) = runtime.unprotect(&service, &release).await {
                 warn!(%service, %release, "its protecting tag could not be removed: {e}");
             }
             if let Some(Err(e)) = match store {
@@ -336,6 +353,27 @@ impl Driver {
             } {
                 warn!(%service, %release, "its specification could not be dropped: {e}");
             }
+        });
+    }
+
+    /// Finds out whether a target can be had, in the background: neither the core nor a rollback waits for a registry.
+    fn check_target(&self, service: ServiceName, release: Release, fetch: bool) {
+        let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
+        let turns = Arc::clone(&self.checks);
+        self.tasks.spawn(async move {
+            let Ok(_turn) = turns.acquire_owned().await else { return };
+            let availability = runtime.availability(&service, &release, fetch).await;
+            debug!(%service, %release, ?availability, "whether a target can be had");
+            let release = release.id;
+            let _ = inputs.send(Input::TargetChecked { service, release, availability }).await;
+        });
+    }
+
+    fn unpin(&self, request: u64, service: ServiceName, pin: Pin) {
+        let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let result = runtime.unpin(&service, &pin).await.map_err(|e| e.message);
+            let _ = inputs.send(Input::Unpinned { request, service, result }).await;
         });
     }
 
@@ -396,6 +434,18 @@ impl Driver {
     }
 }
 
+/// What runs of everything, or of one service. One that the engine does not know is missing in a look at everything.
+async fn look(runtime: &dyn Runtime, only: Option<&ServiceName>) -> Result<Input, RuntimeError> {
+    if let Some(service) = only {
+        match runtime.observe(service).await {
+            Ok(seen) => return Ok(Input::Observed(seen)),
+            Err(e) if e.class == ErrorClass::Transient => return Err(e),
+            Err(e) => debug!("{service} by itself: {e}"),
+        }
+    }
+    runtime.look().await.map(Input::Looked)
+}
+
 /// What an operator is told whose command could not be recorded: no success may be claimed that a restart forgets.
 fn unrecorded(answer: String) -> Result<String, String> {
     Err(format!(
@@ -433,7 +483,7 @@ async fn keep(
     store.save_snapshots(service, &release.id, &snapshots).await.map_err(|e| e.to_string())?;
     for (release, generation) in std::iter::once(release).chain(older).zip(1..) {
         // A tag is a help against pruning, not a condition: the image is there now.
-        if let Err(e) = runtime.protect(release, generation).await {
+        if let Err(e) = runtime.protect(service, release, generation).await {
             debug!(%service, %release, "its image could not be protected by a tag: {e}");
         }
     }

@@ -18,6 +18,7 @@ pub(super) enum Job {
     Prepare(RollbackRequest),
     Discard(RollbackId),
     RollBack(RollbackRequest),
+    RollBackTogether(Vec<RollbackRequest>),
     Close(RollbackId),
 }
 
@@ -58,6 +59,16 @@ impl Hands {
         let _ = queue.send(job);
     }
 
+    /// Queues what is done to several services together. Each one's own jobs still wait for each other.
+    pub(super) fn give_together(&mut self, requests: Vec<RollbackRequest>) {
+        for request in &requests {
+            self.owners.insert(request.id.clone(), request.service.clone());
+        }
+        if let Some(first) = requests.first().map(|request| request.service.clone()) {
+            self.give(first, Job::RollBackTogether(requests));
+        }
+    }
+
     /// Queues the last job of a rollback for the service that it belongs to.
     pub(super) fn give_owner(&mut self, rollback: &RollbackId, job: Job) {
         match self.owners.remove(rollback) {
@@ -90,6 +101,13 @@ async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::U
                 let result = executor.execute(&request).await;
                 let (rollback, service) = (request.id, request.service);
                 let _ = inputs.send(Input::Executed { rollback, service, result }).await;
+            }
+            Job::RollBackTogether(requests) => {
+                let results = executor.execute_together(&requests).await;
+                for (request, result) in requests.into_iter().zip(results) {
+                    let (rollback, service) = (request.id, request.service);
+                    let _ = inputs.send(Input::Executed { rollback, service, result }).await;
+                }
             }
             Job::Close(rollback) => {
                 for note in executor.close(&rollback).await {

@@ -8,24 +8,26 @@ mod bridges;
 mod driver;
 mod hands;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::bridges::{EngineProbed, Enrolled, Operators, Records, tokens};
-use self::driver::{Books, Driver, Ended};
+use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
 use crate::config::{Settings, Sources};
-use crate::core::ledger::Remembered;
+use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
+use crate::core::release::ServiceName;
 use crate::core::{Executed, Fleet, Input};
 use crate::flight::{self, Recorder};
 use crate::metrics::Metrics;
@@ -35,6 +37,10 @@ use crate::runtime::Runtime;
 use crate::runtime::container::ContainerRuntime;
 use crate::runtime::engine::Engine;
 use crate::runtime::logs::EngineLogs;
+use crate::runtime::registry::Credentials;
+use crate::runtime::several::Several;
+use crate::runtime::swarm::SwarmRuntime;
+use crate::runtime::swarm::places::Places;
 use crate::signal::check::CheckTools;
 use crate::signal::host::HostProbe;
 use crate::signal::scheduler::{Scheduler, Tools};
@@ -50,6 +56,8 @@ const ORDERS_MAX: usize = 16;
 const DRAIN: Duration = Duration::from_secs(50);
 /// How long announcements that are under way may take then.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long an engine is waited for at the start that may know what others recorded.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 /// Pause before recovery is tried again while the engine does not answer.
 const RECOVERY_RETRY: Duration = Duration::from_secs(2);
 
@@ -87,6 +95,7 @@ pub async fn run(
     })?;
     listener.set_nonblocking(true).context("cannot make the API's socket non-blocking")?;
     info!(%address, engine = %settings.engine.host, state_dir = %settings.state_dir.display(), "backstop {} starts", env!("CARGO_PKG_VERSION"));
+    tell_warnings(&settings);
     let config = ConfigState { last_reload_ok: true, error: None, loaded_at: clock.now() };
     let program = Arc::new(Program {
         sources,
@@ -105,6 +114,13 @@ pub async fn run(
     Ok(())
 }
 
+/// What `backstop check-config` would have said: allowed, and likely not meant.
+fn tell_warnings(settings: &Settings) {
+    for warning in settings.warnings() {
+        warn!("{warning}");
+    }
+}
+
 impl Program {
     /// One life.
     async fn live(self: &Arc<Self>, stop: &CancellationToken) -> anyhow::Result<Ended> {
@@ -115,21 +131,20 @@ impl Program {
         let (inputs, inbox) = mpsc::channel(INBOX_MAX);
         let (orders_sent, orders) = mpsc::channel(ORDERS_MAX);
 
-        let engine = Arc::new(Engine::connect(&settings.engine.host).context("`engine.host`")?);
-        let enrolled = Arc::new(Enrolled(self.settings.subscribe()));
-        let runtime: Arc<dyn Runtime> = Arc::new(ContainerRuntime::new(
-            Arc::clone(&engine),
-            enrolled,
-            settings.engine.look_interval,
-            self.clock,
-        ));
+        let credentials =
+            Credentials::new(settings.registry.docker_config.as_deref(), settings.registry.usual.as_deref());
+        let engine = Engine::connect(&settings.engine.host).context("`engine.host`")?;
+        let engine = Arc::new(engine.with_credentials(credentials));
+        let places = Arc::default();
+        let runtime = self.runtime(&engine, &places, settings.engine.look_interval);
+        let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
         let records = Records(store.clone());
         let executor = self.executor(&runtime, &records);
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
-        let probes = self.start_probes(&inputs, engine, &background, &life);
+        let probes = self.start_probes(&inputs, (engine, places), &background, &life);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
             scheduler: probes,
@@ -142,6 +157,7 @@ impl Program {
             orders,
             published: published.clone(),
             tasks: background.clone(),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             books: Books::new(store_error.as_ref().map(|_| self.clock.now())),
             clock: self.clock,
             metrics: self.metrics.clone(),
@@ -178,11 +194,27 @@ impl Program {
         Ok(ended)
     }
 
+    /// Whatever runs services on the engine. Plain containers come last: whoever nobody else knows is one.
+    fn runtime(
+        &self,
+        engine: &Arc<Engine>,
+        places: &Arc<Places>,
+        look_interval: Duration,
+    ) -> Arc<dyn Runtime> {
+        let (standing, enrolled) = (Arc::default(), Arc::new(Enrolled(self.settings.subscribe())));
+        let shared = (Arc::clone(&standing), Arc::clone(places));
+        let swarm =
+            SwarmRuntime::new(Arc::clone(engine), enrolled.clone(), shared, look_interval, self.clock);
+        let containers =
+            ContainerRuntime::new(Arc::clone(engine), enrolled, standing, look_interval, self.clock);
+        Arc::new(Several::new(vec![Box::new(swarm), Box::new(containers)]))
+    }
+
     /// Starts looking at the machine, and gives what looks at the services.
     fn start_probes(
         &self,
         inputs: &mpsc::Sender<Input>,
-        engine: Arc<Engine>,
+        (engine, tasks_at): (Arc<Engine>, Arc<Places>),
         tasks: &TaskTracker,
         life: &CancellationToken,
     ) -> Scheduler {
@@ -190,8 +222,8 @@ impl Program {
         let places = move || settings.borrow().fleet.self_check.clone();
         let host = HostProbe::new("/proc", self.clock).watch(inputs.clone(), places);
         tasks.spawn(life.clone().run_until_cancelled_owned(host));
-        let logs = Arc::new(EngineLogs::new(Arc::clone(&engine)));
-        let probed = Arc::new(EngineProbed(engine));
+        let logs = Arc::new(EngineLogs::new(Arc::clone(&engine), Arc::clone(&tasks_at)));
+        let probed = Arc::new(EngineProbed { engine, places: tasks_at });
         let commands = Arc::clone(&probed) as _;
         let checks = CheckTools { commands, clock: self.clock };
         Scheduler::new(inputs.clone(), Tools { checks, stats: probed, logs })
@@ -323,12 +355,55 @@ fn webhook(settings: &Settings) -> Option<WebhookTarget> {
     settings.notify.webhook.as_ref().map(|w| WebhookTarget { url: w.url.clone(), timeout: w.timeout })
 }
 
+/// What others recorded of services that our own store knows nothing of. Ours is the better memory, and an engine that
+/// does not answer now is no reason to wait: then it begins without.
+async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered: Remembered) -> Remembered {
+    let Some(store) = store else { return remembered };
+    let recorded = match tokio::time::timeout(TAKE_OVER, runtime.recorded()).await {
+        Ok(Ok(recorded)) => recorded,
+        Ok(Err(e)) => {
+            info!("nobody can be asked now what others recorded of good releases: {e}");
+            return remembered;
+        }
+        Err(_) => return remembered,
+    };
+    let mut taken: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
+    for one in recorded {
+        if remembered.ledgers.iter().any(|(service, _)| *service == one.service) {
+            continue;
+        }
+        let standing = Standing::KnownGood { since: one.since };
+        let entry = LedgerEntry {
+            release: one.release,
+            first_seen: one.since,
+            deployed: one.since,
+            standing,
+            gone: None,
+        };
+        let service = one.service.clone();
+        let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
+        let kept = match store.save_snapshots(&service, &entry.release.id, &one.snapshots).await {
+            Ok(()) => store.remember(vec![change]).await,
+            Err(e) => Err(e),
+        };
+        match kept {
+            Ok(()) => {
+                info!(%service, release = %entry.release, "known-good, as another Backstop recorded it");
+                taken.entry(service).or_default().push(entry);
+            }
+            Err(e) => warn!(%service, "what another Backstop recorded cannot be kept: {e}"),
+        }
+    }
+    remembered.ledgers.extend(taken);
+    remembered
+}
+
 /// Finishes or unwinds what an earlier process left behind, before any probe decides anything; then watches.
 async fn recover_and_watch(
     executor: Executor,
     runtime: Arc<dyn Runtime>,
     inputs: mpsc::Sender<Input>,
-    awaited: Vec<(crate::core::release::RollbackId, crate::core::release::ServiceName)>,
+    awaited: Vec<(crate::core::release::RollbackId, ServiceName)>,
 ) {
     let recovered = loop {
         match executor.recover().await {
@@ -379,9 +454,12 @@ impl Reloader {
                 let old = self.program.settings.borrow().clone();
                 if old.api.listen != new.api.listen
                     || old.engine != new.engine
+                    || old.registry.docker_config != new.registry.docker_config
                     || old.state_dir != new.state_dir
                 {
-                    warn!("`api.listen`, `engine` and `state_dir` take effect at the next start");
+                    warn!(
+                        "`api.listen`, `engine`, `registry.docker_config` and `state_dir` take effect at the next start"
+                    );
                 }
                 let fleet = new.fleet.clone();
                 self.program.settings.send_replace(Arc::new(new));
@@ -392,6 +470,7 @@ impl Reloader {
                 });
                 self.program.metrics.config_loaded(true, now);
                 info!("the configuration was loaded again");
+                tell_warnings(&self.program.settings.borrow());
                 let _ = self.inputs.send(Input::Configured(fleet)).await;
             }
             Err(problems) => {

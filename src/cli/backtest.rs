@@ -63,7 +63,8 @@ pub(super) async fn run(args: BacktestArgs, out: &Output) -> anyhow::Result<()> 
     let Some(mut source) = of_service.prometheus.clone() else {
         let what = format!("no queries are configured for {service}, so nobody knows what to ask Prometheus");
         let hint = format!(
-            "add `[services.{service}.prometheus]` with `requests`, `errors` and `latency` to the configuration"
+            "add `[services.{service}.prometheus]` with `requests` and `errors` (and `latency`, if it is to be judged) to \
+             the configuration"
         );
         return Err(Failure::new(Code::Config, what).hint(hint).into());
     };

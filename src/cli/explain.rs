@@ -225,7 +225,18 @@ fn releases(service: &ServiceView, screen: &Screen) -> String {
             (false, false) => "",
         };
         let why = entry.why.as_deref().unwrap_or_default();
-        [role, why].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+        // That it is where it should be is not worth a word.
+        let image = match entry.availability.as_deref() {
+            None | Some("here") => String::new(),
+            Some("registry") => "its image is in the registry only".to_owned(),
+            Some(other) => format!("its image is {other}"),
+        };
+        let trouble = entry.availability_why.as_deref().unwrap_or_default();
+        [role, why, &image, trouble]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(": ")
     };
     let head = |entry: &LedgerView| (release(&entry.release), screen.mark(&entry.standing));
     if screen.is_wide() {

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Output;
 use super::client::Client;
 use super::table::{Screen, bold, release, release_or, span};
-use crate::api::views::{ReleaseView, RollbackDetailView, RollbackView, RollbacksView};
+use crate::api::views::{ReleaseView, RollbackDetailView, RollbackView, RollbacksView, ServiceView};
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -32,6 +32,10 @@ pub(super) async fn run(args: HistoryArgs, client: &Client, out: &Output) -> any
     query.extend(args.service.as_deref().map(|service| ("service", service)));
     query.extend(args.before.as_deref().map(|id| ("before", id)));
     let answer = client.get::<RollbacksView>(&["api", "v1", "rollbacks"], &query).await?;
+    // A service that is gone still has its history; one that has none may be a slip.
+    if let Some(name) = args.service.as_deref().filter(|_| answer.view.rollbacks.is_empty()) {
+        client.get::<ServiceView>(&["api", "v1", "services", name], &[]).await?;
+    }
     out.show(&answer.json, |screen| list(&answer.view, &args, screen))
 }
 

@@ -18,6 +18,7 @@ mod rollback;
 mod run;
 mod status;
 mod table;
+mod unpin;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +86,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Go on: ends a pause, clears `stuck`, resets the breaker
     Resume(pause::ResumeArgs),
+    /// Take back what a rollback changed in a Compose project's `.env`
+    Unpin(unpin::UnpinArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),
     /// Show past rollbacks
@@ -147,6 +150,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Rollback(args) => rollback::run(args, &asking()?, &out).await,
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
+        Command::Unpin(args) => unpin::run(args, &asking()?, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),

@@ -3,7 +3,8 @@
 //! Every file is a world of its own; several are worked on side by side, and their decisions are printed in the order
 //! in which the files were named, whoever is ready first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::num::NonZeroUsize;
@@ -22,8 +23,10 @@ use super::{Output, write_out};
 use crate::config::Settings;
 use crate::core::Timestamp;
 use crate::core::release::ServiceName;
-use crate::core::settings::ServiceSettings;
+use crate::core::settings::{FleetSettings, ServiceSettings};
+use crate::flight::DIRECTORY;
 use crate::flight::reader::{is_segment, segments};
+use crate::replay::anew::{Anew, replay_anew};
 use crate::replay::record::{self, Account};
 use crate::replay::{Line, Trace, run_trace};
 
@@ -34,8 +37,10 @@ const STDIN: &str = "-";
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Traces as JSON Lines, directories of them (`*.jsonl`), `-` for standard input, or the daemon's own record
-    /// (`/var/lib/backstop/flight`), which has its settings in it and is compared with what the daemon did
+    /// Traces as JSON Lines (the README's "Plain traces" has the format), directories of them (`*.jsonl`), `-` for
+    /// standard input, or the daemon's own record (`/var/lib/backstop/flight`), which has its settings in it and is
+    /// compared with what the daemon did; with `--config` or `--set` it is judged anew, by what they say in place of
+    /// what was recorded
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -49,11 +54,15 @@ pub(super) struct ReplayArgs {
 type Played = Result<(Vec<Line>, Option<Account>), String>;
 
 pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
-    let settings = read(&args.sources.sources())?;
+    let anew = args.sources.given().map(|given| read(&given)).transpose()?;
+    let mut sources = args.sources.sources();
+    // No engine is asked here: where it is need not be right.
+    sources.environment.retain(|(name, _)| name != "DOCKER_HOST");
+    let settings = read(&sources)?;
     let files = spread(args.files)?;
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let mut failed = 0;
-    play(&files, &settings, jobs, |path, played| match played {
+    play(&files, &Given { settings, anew }, jobs, |path, played| match played {
         Ok((lines, account)) => {
             print(out, (files.len() > 1).then(|| stem(path)), &lines, account.is_some())?;
             failed += usize::from(account.is_some_and(|account| !tell(path, &account, &out.screen)));
@@ -74,6 +83,32 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     }
 }
 
+/// What is judged by.
+struct Given {
+    /// Everything that is configured here, for plain traces.
+    settings: Settings,
+    /// What the command line says of it, to be put over what the daemon recorded.
+    anew: Option<Settings>,
+}
+
+/// The settings of the command line over those of a record.
+struct Over<'a> {
+    settings: &'a Settings,
+    /// The services that are in it.
+    known: RefCell<BTreeSet<ServiceName>>,
+}
+
+impl Anew for Over<'_> {
+    fn service(&self, name: &ServiceName, then: &ServiceSettings) -> Result<ServiceSettings, Vec<String>> {
+        self.known.borrow_mut().insert(name.clone());
+        self.settings.over(name, then)
+    }
+
+    fn fleet(&self, then: &FleetSettings) -> FleetSettings {
+        self.settings.fleet_over(then)
+    }
+}
+
 fn say_wrong(path: &Path, why: &str) {
     anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}: {}", path.display(), why.replace('\n', "\n  "));
 }
@@ -91,6 +126,13 @@ fn tell(path: &Path, account: &Account, screen: &Screen) -> bool {
     let versions = account.versions.join(", ");
     let what = format!("{} inputs from {from} to {until}, recorded by backstop {versions}", account.turns);
     match &account.difference {
+        _ if account.anew => {
+            let (now, then) = (account.lines.len(), account.recorded);
+            anstream::eprintln!(
+                "judged anew by --config and --set, as in dry-run mode: {now} decisions, where the daemon made {then}; {what}"
+            );
+            true
+        }
         None => {
             anstream::eprintln!("identical to what it did: {} decisions; {what}", account.recorded);
             true
@@ -120,7 +162,15 @@ fn spread(given: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
             .collect();
         if within.is_empty() {
             let what = format!("{} has no trace in it: no file ends in .{TRACE_EXTENSION}", path.display());
-            return Err(Failure::new(Code::Failure, what).into());
+            let record = path.join(DIRECTORY);
+            let failure = Failure::new(Code::Failure, what);
+            return Err(if segments(&record).is_ok_and(|segments| !segments.is_empty()) {
+                failure
+                    .hint(format!("the daemon's own record is in it: backstop replay {}", record.display()))
+            } else {
+                failure
+            }
+            .into());
         }
         within.sort();
         files.append(&mut within);
@@ -131,7 +181,7 @@ fn spread(given: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
 /// Plays every file, `jobs` at a time, and hands the results on in the files' order.
 fn play(
     files: &[PathBuf],
-    settings: &Settings,
+    given: &Given,
     jobs: usize,
     mut ready: impl FnMut(&Path, Played) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -143,7 +193,7 @@ fn play(
             let (done, take) = (done.clone(), &take);
             scope.spawn(move || {
                 while let Some((i, path)) = take().and_then(|i| Some((i, files.get(i)?))) {
-                    if done.send((i, one(path, settings))).is_err() {
+                    if done.send((i, one(path, given))).is_err() {
                         break;
                     }
                 }
@@ -163,9 +213,17 @@ fn play(
     })
 }
 
-fn one(path: &Path, settings: &Settings) -> Played {
+fn one(path: &Path, given: &Given) -> Played {
     if path.is_dir() || is_segment(path) {
-        let mut account = record::replay(path).map_err(|e| format!("it cannot be read: {e}"))?;
+        let account = match &given.anew {
+            None => record::replay(path),
+            Some(settings) => anew(path, settings),
+        };
+        let mut account = account.map_err(|e| match e.kind() {
+            // Not of the file: the settings do not hold.
+            std::io::ErrorKind::Other => e.to_string(),
+            _ => format!("it cannot be read: {e}"),
+        })?;
         return Ok((std::mem::take(&mut account.lines), Some(account)));
     }
     let from: Box<dyn Read> = if path.as_os_str() == STDIN {
@@ -174,9 +232,22 @@ fn one(path: &Path, settings: &Settings) -> Played {
         Box::new(File::open(path).map_err(|e| format!("it cannot be opened: {e}"))?)
     };
     let trace = Trace::read(BufReader::new(from)).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
+    let settings = &given.settings;
     let known = configured(settings, trace.services.keys())?;
     let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();
     Ok((run_trace(&trace, &known, settings.fleet.clone()), None))
+}
+
+/// The record by other settings. A service that is set and is not in it is a slip.
+fn anew(path: &Path, settings: &Settings) -> std::io::Result<Account> {
+    let over = Over { settings, known: RefCell::default() };
+    let mut account = replay_anew(path, &over)?;
+    let known = over.known.into_inner();
+    let unknown = settings.named().filter(|name| !known.contains(name));
+    account
+        .remarks
+        .extend(unknown.map(|name| format!("`services.{name}` is set, and no {name} is in the record")));
+    Ok(account)
 }
 
 /// The configured settings of each service.

@@ -12,11 +12,14 @@ use super::failure::{Code, Failure};
 use crate::config::{LogSettings, Problems, Settings, Sources};
 use crate::telemetry::{self, LogEnvironment};
 
+/// Names the configuration file, as `--config` does.
+const CONFIG_VARIABLE: &str = "BACKSTOP_CONFIG";
+
 /// Where settings come from; the same for all commands that read them.
 #[derive(Debug, Args)]
 pub(super) struct SourceArgs {
     /// The configuration file, TOML or YAML [default: /etc/backstop/backstop.toml if it exists]
-    #[arg(long, value_name = "FILE", env = "BACKSTOP_CONFIG")]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE)]
     config: Option<PathBuf>,
     /// Set one key over everything else, `--set defaults.trial=5m`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
@@ -84,6 +87,23 @@ pub(super) fn wrong(problems: &Problems) -> Failure {
 impl SourceArgs {
     pub(super) fn sources(self) -> Sources {
         Sources::of_process(self.config, self.overrides)
+    }
+
+    /// What this very command line says, if it says anything: not the files and variables that a daemon on this machine
+    /// has besides.
+    pub(super) fn given(&self) -> Option<Sources> {
+        let process = Sources::of_process(self.config.clone(), self.overrides.clone());
+        let by_variable = |file: &PathBuf| {
+            process
+                .environment
+                .iter()
+                .any(|(name, value)| name == CONFIG_VARIABLE && file.as_os_str() == value.as_str())
+        };
+        let file = process.file.clone().filter(|file| !by_variable(file));
+        let environment: Vec<_> =
+            process.environment.into_iter().filter(|(name, _)| name == "CREDENTIALS_DIRECTORY").collect();
+        let said = file.is_some() || !process.overrides.is_empty();
+        said.then_some(Sources { file, environment, overrides: process.overrides, only_named: true })
     }
 }
 

@@ -264,8 +264,8 @@ pub(super) fn tls(ca_file: Option<&str>, insecure: Option<bool>) -> Tls {
 fn several(at: &str, steps: &[Step], resolving: &mut Resolving<'_>) -> Option<Vec<HttpStep>> {
     let mut made = Vec::new();
     let mut captured: BTreeSet<&str> = BTreeSet::new();
-    for (index, step) in steps.iter().enumerate() {
-        let at = format!("{at}.steps.{index}");
+    for (number, step) in (1..).zip(steps) {
+        let at = format!("{at}.steps.{number}");
         one_way(&at, |key| step.has(key), "url; or port and path", resolving);
         if step.url.is_none() && (step.port.is_none() || step.path.is_none()) {
             resolving.clash(

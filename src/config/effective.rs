@@ -31,13 +31,25 @@ pub(super) fn show(shipped: Value, own: Value) -> Value {
         for service in services.values_mut() {
             let own = service.take();
             *service = shaped(laid_over(defaults.clone(), own, Service::SHAPE), Service::SHAPE);
+            raise(service);
         }
     }
+    raise(&mut shown["defaults"]);
     shown
 }
 
-/// What people said that is not what is shipped.
-pub(super) fn changed(shipped: &Value, own: &Value, places: &Places) -> Vec<Changed> {
+/// What is on trial is watched, whatever was typed: what is in force is shown, as `resolve` makes it.
+fn raise(service: &mut Value) {
+    let span = |value: &Value| humantime::parse_duration(value.as_str()?).ok();
+    for (low, high) in [("trial", "watch"), ("watch", "watch_slow")] {
+        if span(&service[low]) > span(&service[high]) {
+            service[high] = service[low].clone();
+        }
+    }
+}
+
+/// What people said that is not what is shipped, with what is in force of it.
+pub(super) fn changed(shipped: &Value, own: &Value, shown: &Value, places: &Places) -> Vec<Changed> {
     let mut found = Vec::new();
     each_value(&shaped(own.clone(), File::SHAPE), File::SHAPE, &mut Vec::new(), &mut |path, value| {
         // A service's own settings are compared with what all services have.
@@ -47,7 +59,8 @@ pub(super) fn changed(shipped: &Value, own: &Value, places: &Places) -> Vec<Chan
         };
         if as_shipped != Some(value) {
             let place = places.of(path).map_or_else(String::new, ToString::to_string);
-            found.push(Changed { key: dotted(path), value: value.clone(), place });
+            let in_force = at(shown, path).unwrap_or(value).clone();
+            found.push(Changed { key: dotted(path), value: in_force, place });
         }
     });
     found
@@ -68,7 +81,7 @@ pub(super) fn in_the_open(own: &Value, shape: &Shape, path: &mut Vec<String>, fo
         (Shape::Map { of, names }, Value::Object(table)) => {
             for (name, value) in table {
                 path.push(name.clone());
-                if (names.private)(name) && value.is_string() {
+                if (names.private)(name) && value.as_str().is_some_and(|text| !is_carried_over(text)) {
                     found.push(path.clone());
                 }
                 in_the_open(value, of, path, found);
@@ -76,14 +89,32 @@ pub(super) fn in_the_open(own: &Value, shape: &Shape, path: &mut Vec<String>, fo
             }
         }
         (Shape::List { of, .. }, Value::Array(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                path.push(index.to_string());
+            for (number, item) in (1..).zip(items) {
+                path.push(number.to_string());
                 in_the_open(item, of, path, found);
                 path.pop();
             }
         }
         (Shape::Leaf { .. } | Shape::Table { .. } | Shape::Map { .. } | Shape::List { .. }, _) => {}
     }
+}
+
+/// Whether nothing of it is the secret itself: what an earlier step captured stands in it as `{{name}}`, and besides
+/// only what says how it is sent, as in `Bearer {{token}}` or `session={{id}}`.
+fn is_carried_over(text: &str) -> bool {
+    const SCHEMES: [&str; 5] = ["bearer", "basic", "token", "apikey", "digest"];
+    let mut parts = text.split("{{");
+    let mut rest = parts.next().unwrap_or_default().to_owned();
+    let mut placeholders = 0;
+    for part in parts {
+        let Some((_, after)) = part.split_once("}}") else { return false };
+        placeholders += 1;
+        rest.push(' ');
+        rest.push_str(after);
+    }
+    let mut words = rest.split([' ', ';', ',']).filter(|word| !word.is_empty());
+    placeholders > 0
+        && words.all(|word| word.ends_with('=') || SCHEMES.contains(&word.to_ascii_lowercase().as_str()))
 }
 
 fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::groups::Members;
 use super::numbers::{Count, Floor, Size, Threshold};
 use super::problem::Wrong;
 use super::requests::{
@@ -19,7 +20,9 @@ use super::values::{
     SecretUrl, ServiceWord, Span, Token, UrlPath,
 };
 use super::words::Enroll;
-use crate::core::settings::{AccessLog, Action, Against, Condition, Mode, Profile, Redeploy, Severity};
+use crate::core::settings::{
+    AccessLog, Action, Against, Condition, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+};
 use crate::telemetry::LogFormat;
 
 macro_rules! choices {
@@ -126,8 +129,10 @@ sections! {
         state_dir: Directory,
         log: Log,
         engine: Engine,
+        registry: Registry,
         api: Api,
         fleet: Fleet,
+        groups: BTreeMap<String, Members>,
         flight: Flight,
         defaults: Service,
         services: BTreeMap<String, Service>,
@@ -145,6 +150,12 @@ sections! {
         host: EngineHost,
         look_interval: Span<{ SECOND }, { HOUR }>,
         timeout: Span<{ SECOND }, { 5 * MINUTE }>,
+    }
+
+    /// `[registry]`
+    Registry {
+        docker_config: HostFile,
+        check_interval: Span<{ SECOND }, { DAY }>,
     }
 
     /// `[api]`
@@ -202,6 +213,8 @@ sections! {
         redeploy: Redeploy,
         stop_grace: Span<0, { HOUR }>,
         prepare: bool,
+        order: Order,
+        pin: bool,
         memory_interval: Span<{ SECOND }, { HOUR }>,
         host_memory: bool,
         health: Check,
@@ -325,6 +338,7 @@ sections! {
         enabled: bool,
         error: Pattern,
         access: AccessLog,
+        latency_unit: LatencyUnit,
         interval: Span<{ SECOND }, { 5 * MINUTE }>,
     }
 
@@ -410,7 +424,7 @@ impl Named for Service {
 }
 
 /// A name that labels can say: no dots, which would end it there.
-fn short_name(name: &str, what: &str, example: &str) -> Result<(), Wrong> {
+pub(super) fn short_name(name: &str, what: &str, example: &str) -> Result<(), Wrong> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if (1..=64).contains(&name.len()) && name.chars().all(fits) {
         return Ok(());

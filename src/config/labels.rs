@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::file::{Check, Service};
+use super::file::{Check, Dependency, Service};
 use super::nearest::nearest;
 use super::problem::{Problem, Wrong};
 use super::schema::{Findings, Setting, Shape, walk};
@@ -78,31 +78,48 @@ pub(super) fn layer(labels: &BTreeMap<String, String>, findings: &mut Findings) 
 /// sets a label need not know the secret, and the address gets it.
 pub(super) fn misdirected(labels: &Service, files: &[&Service]) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut secret = |chosen: bool, kept: bool, section: &str, key: &str| {
-        if chosen && kept {
-            found.push((format!("{PREFIX}{section}.url"), format!("{section}.{key}")));
+    // Whoever is asked, and whether it must prove that it is the one.
+    macro_rules! ways {
+        ($whom:expr) => {
+            [
+                ("url", $whom.url.is_some()),
+                ("insecure", $whom.insecure == Some(true)),
+                ("ca_file", $whom.ca_file.is_some()),
+            ]
+        };
+    }
+    let mut secret = |ways: [(&str, bool); 3], kept: bool, section: &str, key: &str| {
+        for (way, _) in ways.iter().filter(|(_, chosen)| *chosen && kept) {
+            found.push((format!("{PREFIX}{section}.{way}"), format!("{section}.{key}")));
         }
     };
     if let Some(metrics) = &labels.metrics {
         let kept = files.iter().filter_map(|f| f.metrics.as_ref()).any(|m| m.token_file.is_some());
-        secret(metrics.url.is_some(), kept, "metrics", "token_file");
+        secret(ways!(metrics), kept, "metrics", "token_file");
     }
     if let Some(prometheus) = &labels.prometheus {
         let kept = files.iter().filter_map(|f| f.prometheus.as_ref()).any(|p| p.token_file.is_some());
-        secret(prometheus.url.is_some(), kept, "prometheus", "token_file");
+        secret(ways!(prometheus), kept, "prometheus", "token_file");
     }
     let kept = |check: &Check| {
         check.headers.as_ref().is_some_and(|h| !h.is_empty())
             || check.body.is_some()
             || check.body_file.is_some()
+            // Where they are given, they may hold headers and bodies of their own.
+            || check.steps.is_some()
     };
     if let Some(health) = &labels.health {
         let kept = files.iter().filter_map(|f| f.health.as_ref()).any(kept);
-        secret(health.url.is_some(), kept, "health", "headers");
+        secret(ways!(health), kept, "health", "headers");
     }
     for (name, check) in labels.checks.iter().flatten() {
         let theirs = files.iter().filter_map(|f| f.checks.as_ref()?.get(name));
-        secret(check.url.is_some(), theirs.clone().any(kept), &format!("checks.{name}"), "headers");
+        secret(ways!(check), theirs.clone().any(kept), &format!("checks.{name}"), "headers");
+    }
+    for (name, dependency) in labels.dependencies.iter().flatten() {
+        let theirs = files.iter().filter_map(|f| f.dependencies.as_ref()?.get(name));
+        let kept = theirs.map(Dependency::as_check).any(|check| kept(&check));
+        secret(ways!(dependency.as_check()), kept, &format!("dependencies.{name}"), "headers");
     }
     found
 }

@@ -35,10 +35,14 @@ const DROP_INS: usize = 256;
 pub struct Sources {
     /// The file that was named; if none was, [`DEFAULT_FILE`] is read if it exists.
     pub file: Option<PathBuf>,
-    /// The process's environment: `BACKSTOP_*`, and `CREDENTIALS_DIRECTORY`, where systemd puts credentials.
+    /// The process's environment: `BACKSTOP_*`, `CREDENTIALS_DIRECTORY`, where systemd puts credentials,
+    /// `DOCKER_HOST`, where the engine is if no setting says it, and `DOCKER_CONFIG` and `HOME`, where credentials for
+    /// registries are.
     pub environment: Vec<(String, String)>,
     /// Keys and values of `--set KEY=VALUE`, in their order.
     pub overrides: Vec<(String, String)>,
+    /// No file is read but the one that was named.
+    pub only_named: bool,
 }
 
 impl Sources {
@@ -47,7 +51,18 @@ impl Sources {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self { file, environment, overrides }
+        Self { file, environment, overrides, only_named: false }
+    }
+
+    /// Docker's `config.json`, where the docker command of the same user looks for it.
+    pub(super) fn docker_config(&self) -> Option<PathBuf> {
+        let set = |name: &str| {
+            let mut variables = self.environment.iter().rev();
+            let found = variables.find(|(known, _)| known == name);
+            found.map(|(_, value)| value).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
+        let directory = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")));
+        directory.map(|directory| directory.join("config.json"))
     }
 
     /// Where systemd put this service's credentials.
@@ -73,15 +88,40 @@ pub(super) fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Layers {
     let mut layers = Layers { nodes: Vec::new(), files: Vec::new(), incomplete: false };
     layers.add(syntax::parse(Format::Toml, SHIPPED_NAME, SHIPPED), problems);
     let file = sources.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-    if sources.file.is_some() || file.exists() {
+    let by_default = !sources.only_named;
+    if sources.file.is_some() || (by_default && file.exists()) {
         layers.add_file(file.clone(), problems);
     }
-    for drop_in in drop_ins(&file, problems) {
-        layers.add_file(drop_in, problems);
+    if sources.file.is_some() || by_default {
+        for drop_in in drop_ins(&file, problems) {
+            layers.add_file(drop_in, problems);
+        }
     }
     layers.nodes.push(environment(&sources.environment, problems));
     layers.nodes.push(flags(&sources.overrides, problems));
+    // Above what is shipped, and below everything that was meant for Backstop.
+    if let Some(engine) = engine(sources, &layers.nodes) {
+        layers.nodes.insert(1.min(layers.nodes.len()), engine);
+    }
     layers
+}
+
+/// The variable that all of Docker's own tools find the engine by.
+const DOCKER_HOST: &str = "DOCKER_HOST";
+
+/// The engine that `DOCKER_HOST` names, where no setting does.
+fn engine(sources: &Sources, nodes: &[Node]) -> Option<Node> {
+    let path = ["engine".to_owned(), "host".to_owned()];
+    let mut said = false;
+    // The first is what is shipped.
+    for node in nodes.iter().skip(1) {
+        node.each_key(&mut Vec::new(), &mut |key, _| said |= *key == path);
+    }
+    let mut variables = sources.environment.iter().rev();
+    let (name, host) = variables.find(|(name, host)| name == DOCKER_HOST && !host.is_empty())?;
+    let mut root = Node::table(Place::Variable(name.clone()));
+    root.insert(&path, Place::Variable(name.clone()), host.clone()).ok().filter(|()| !said)?;
+    Some(root)
 }
 
 impl Layers {
@@ -188,7 +228,7 @@ fn environment(variables: &[(String, String)], problems: &mut Vec<Problem>) -> N
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        let path: Vec<String> = rest.to_lowercase().split("__").map(str::to_owned).collect();
+        let path = split(rest);
         let place = Place::Variable(name.clone());
         if path[0] == "services" {
             let what = Wrong::new(
@@ -207,6 +247,15 @@ fn environment(variables: &[(String, String)], problems: &mut Vec<Problem>) -> N
         // Others are not ours: container links, the orchestrator's service variables, the command line's own.
     }
     root
+}
+
+fn split(rest: &str) -> Vec<String> {
+    rest.to_lowercase().split("__").map(str::to_owned).collect()
+}
+
+/// The path that a variable sets.
+pub(super) fn path_of(variable: &str) -> Option<Vec<String>> {
+    variable.strip_prefix(PREFIX).map(split)
 }
 
 fn top() -> &'static [super::schema::Key] {

@@ -10,16 +10,18 @@
 //!
 //! In reading order: one layer as typed ([`tree`], [`syntax`], [`layers`]), the keys ([`file`], [`values`]) and
 //! the walk that finds mistakes ([`schema`]), what depends on several keys ([`resolve`]: [`checks`], [`sources`],
-//! [`rules`]), and what comes out ([`settings`], [`problem`], [`warnings`]).
+//! [`rules`]), and what comes out ([`settings`], [`problem`], [`warnings`]; over a record, [`over`]).
 
 mod checks;
 mod effective;
 mod file;
+mod groups;
 mod labels;
 mod layers;
 mod locate;
 mod nearest;
 mod numbers;
+mod over;
 mod problem;
 mod requests;
 mod resolve;
@@ -35,6 +37,7 @@ mod values;
 mod warnings;
 mod words;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,7 +50,8 @@ pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SE
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
 pub use settings::{
-    ApiSettings, EngineSettings, FlightSettings, LogSettings, NotifySettings, Settings, WebhookSettings,
+    ApiSettings, EngineSettings, FlightSettings, LogSettings, NotifySettings, RegistrySettings, Settings,
+    WebhookSettings,
 };
 
 use file::File;
@@ -58,7 +62,7 @@ use schema::{Findings, Setting};
 use values::{SecretFile, SecretUrl, Token};
 use words::Enroll;
 
-use crate::core::settings::{FleetSettings, Mode};
+use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
 use crate::telemetry::LogFormat;
 
 /// Reads all layers and makes the settings of them.
@@ -80,12 +84,15 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     // With a layer missing, half a pair would look like a mistake.
     if !layers.incomplete {
         check_services(&merged, sources.credentials(), &places, &mut findings);
+        groups::check(&merged.typed.groups.clone().unwrap_or_default(), &places, &mut findings);
     }
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
     if !findings.problems.is_empty() {
         return Err(Problems::of(findings.problems));
     }
-    Ok(settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files))
+    let mut made = settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files);
+    made.registry.usual = sources.docker_config();
+    Ok(made)
 }
 
 /// A layer as the `config` crate wants it. Its values may be secrets.
@@ -144,11 +151,12 @@ fn merge(nodes: Vec<tree::Node>, places: &Places) -> Result<Merged, Problem> {
         let place = places.of(path).map_or_else(String::new, ToString::to_string);
         (tree::dotted(path), place)
     };
+    let shown = effective::show(shipped.clone(), own.clone());
     Ok(Merged {
         typed,
-        changed: effective::changed(&shipped, &own, places),
+        changed: effective::changed(&shipped, &own, &shown, places),
         open_secrets: open.iter().map(located).collect(),
-        shown: effective::show(shipped, own),
+        shown,
     })
 }
 
@@ -163,9 +171,11 @@ fn check_services(merged: &Merged, credentials: Option<&Path>, places: &Places, 
     let defaults = merged.typed.defaults.clone().unwrap_or_default();
     let checks = names_of_checks(&merged.typed);
     let context = Context { service: None, credentials, checks: &checks };
-    let (_, of_all) = resolve(&[&defaults], context);
+    let shipped = ServiceSettings::default();
+    let (_, of_all) = resolve(&shipped, &[&defaults], context);
     for (name, service) in merged.typed.services.iter().flatten() {
-        let (_, clashes) = resolve(&[&defaults, service], Context { service: Some(name), ..context });
+        let (_, clashes) =
+            resolve(&shipped, &[&defaults, service], Context { service: Some(name), ..context });
         for clash in clashes {
             // Said once, for all.
             if !of_all.contains(&clash) {
@@ -265,12 +275,20 @@ fn settings(
 ) -> Settings {
     let checks = names_of_checks(&merged.typed);
     let typed = merged.typed;
+    let of_fleet = OfFleet {
+        environment: typed.environment,
+        fleet: typed.fleet.unwrap_or_default(),
+        groups: typed.groups,
+    };
     let (log, engine) = (typed.log.unwrap_or_default(), typed.engine.unwrap_or_default());
-    let api = typed.api.unwrap_or_default();
+    let (api, registry) = (typed.api.unwrap_or_default(), typed.registry.unwrap_or_default());
+    let shipped = FleetSettings::default();
+    let check_interval = registry.check_interval.map_or(shipped.check_interval, |span| span.0);
     let webhook = typed.notify.and_then(|notify| notify.webhook).unwrap_or_default();
     let state_dir = typed.state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0);
     Settings {
-        fleet: fleet(typed.environment, typed.fleet.unwrap_or_default()),
+        fleet: FleetSettings { check_interval, ..fleet(shipped, of_fleet.clone()) },
+        of_fleet,
         mode: typed.mode.unwrap_or(Mode::Act),
         flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
         state_dir,
@@ -282,6 +300,10 @@ fn settings(
             host: engine.host.map_or_else(|| "unix:///var/run/docker.sock".into(), |host| host.0),
             look_interval: engine.look_interval.map_or(Duration::from_secs(30), |span| span.0),
             timeout: engine.timeout.map_or(Duration::from_secs(10), |span| span.0),
+        },
+        registry: RegistrySettings {
+            docker_config: registry.docker_config.map(|file| file.0.into()),
+            usual: None,
         },
         api: ApiSettings {
             listen: api.listen.map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
@@ -307,15 +329,25 @@ fn settings(
     }
 }
 
-fn fleet(environment: Option<values::Name>, typed: file::Fleet) -> FleetSettings {
-    let base = FleetSettings::default();
+/// What people said of the whole fleet.
+#[derive(Debug, Clone)]
+struct OfFleet {
+    environment: Option<values::Name>,
+    fleet: file::Fleet,
+    groups: Option<BTreeMap<String, groups::Members>>,
+}
+
+fn fleet(base: FleetSettings, said: OfFleet) -> FleetSettings {
+    let typed = said.fleet;
     FleetSettings {
-        environment: environment.map_or(base.environment, |name| name.0),
+        environment: said.environment.map_or(base.environment, |name| name.0),
         engine_settle: typed.engine_settle.map_or(base.engine_settle, |span| span.0),
         one_at_a_time: typed.one_at_a_time.map_or(base.one_at_a_time, |span| span.0),
         breaker_rollbacks: typed.breaker_rollbacks.map_or(base.breaker_rollbacks, |count| count.0),
         breaker_window: typed.breaker_window.map_or(base.breaker_window, |span| span.0),
         self_check: typed.self_check.map_or(base.self_check, |addresses| addresses.0),
+        groups: said.groups.map_or(base.groups, |groups| groups::made(&groups)),
+        check_interval: base.check_interval,
     }
 }
 

@@ -174,6 +174,11 @@ impl Named for JsonValue {
 
 fn read_json(node: &Node) -> Result<Value, Wrong> {
     match &node.value {
+        // JSON has no such number: nothing that answers could ever be equal to it.
+        Value::Float(number) if !number.is_finite() => Err(Wrong::new(
+            format!("{} is no number that JSON has", shown(node)),
+            "a text, a finite number, true or false would be right",
+        )),
         Value::Text(_) | Value::Integer(_) | Value::Float(_) | Value::Bool(_) => Ok(node.value.clone()),
         // Without quotes it is what it would be in JSON, and a text if it is nothing there.
         Value::Loose(text) => Ok(match serde_json::from_str(text) {

@@ -8,7 +8,7 @@ use super::file::Service;
 use super::problem::Wrong;
 use super::schema::Setting;
 use super::values::time;
-use super::{checks, rules, sources};
+use super::{checks, over, rules, sources};
 use crate::core::settings::ServiceSettings;
 
 /// Settings that cannot hold together.
@@ -67,22 +67,38 @@ impl Resolving<'_> {
 }
 
 /// The settings of a service by its layers, the lowest (`[defaults]`) first, and what cannot be about them. The
-/// layers hold what people said; what is shipped is what settings are by default, which a test compares.
-pub(super) fn resolve(layers: &[&Service], context: Context<'_>) -> (ServiceSettings, Vec<Clash>) {
+/// layers hold what people said, and `base` the rest: what is shipped, which is what settings are by default, as a test
+/// compares; or what was in force once.
+pub(super) fn resolve(
+    base: &ServiceSettings,
+    layers: &[&Service],
+    context: Context<'_>,
+) -> (ServiceSettings, Vec<Clash>) {
     let mut resolving = Resolving { context, clashes: Vec::new() };
     let typed = layers.iter().fold(Service::default(), |lower, layer| lower.under((*layer).clone()));
-    let base = ServiceSettings::default();
     let trial = typed.trial.map_or(base.trial, |span| span.0);
     // Whoever makes the trial longer wants it watched: what is on trial can always be rolled back.
     let watch = typed.watch.map_or(base.watch, |span| span.0).max(trial);
     let settings = ServiceSettings {
         mode: typed.mode.unwrap_or(base.mode),
-        checks: checks::checks(&typed, layers, &mut resolving),
-        dependencies: checks::dependencies(&typed, layers, &mut resolving),
-        metrics: sources::metrics(&typed, layers, &mut resolving),
-        prometheus: sources::prometheus(&typed, layers, &mut resolving),
-        logs: sources::logs(&typed, base.logs),
-        alert_labels: sources::alert_labels(&typed, layers, &mut resolving),
+        checks: over::checks(&base.checks, &typed, checks::checks(&typed, layers, &mut resolving)),
+        dependencies: {
+            let made = checks::dependencies(&typed, layers, &mut resolving);
+            over::dependencies(&base.dependencies, &typed, made)
+        },
+        metrics: {
+            let made = sources::metrics(&typed, layers, &mut resolving);
+            over::metrics(base.metrics.as_ref(), &typed, made)
+        },
+        prometheus: {
+            let made = sources::prometheus(&typed, layers, &mut resolving);
+            over::prometheus(base.prometheus.as_ref(), &typed, made)
+        },
+        logs: sources::logs(&typed, base.logs.clone()),
+        alert_labels: match &typed.alert_labels {
+            Some(_) => sources::alert_labels(&typed, layers, &mut resolving),
+            None => base.alert_labels.clone(),
+        },
         memory_interval: typed.memory_interval.map_or(base.memory_interval, |span| span.0),
         host_memory: typed.host_memory.unwrap_or(base.host_memory),
         trial,
@@ -100,7 +116,9 @@ pub(super) fn resolve(layers: &[&Service], context: Context<'_>) -> (ServiceSett
         redeploy: typed.redeploy.unwrap_or(base.redeploy),
         stop_grace: typed.stop_grace.map_or(base.stop_grace, |span| span.0),
         prepare: typed.prepare.unwrap_or(base.prepare),
-        rules: rules::rules(&typed, &mut resolving),
+        order: typed.order.unwrap_or(base.order),
+        pin: typed.pin.unwrap_or(base.pin),
+        rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };
     if settings.verify_timeout < settings.verify {
         let (timeout, verify) = (time(settings.verify_timeout), time(settings.verify));

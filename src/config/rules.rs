@@ -23,9 +23,8 @@ const LONGEST_OF_SAMPLES: Duration = Duration::from_secs(30 * 60);
 /// A latency above this is a slip: milliseconds where seconds are meant.
 const SECONDS_MAX: f64 = 600.0;
 
-/// All rows of a service.
-pub(super) fn rules(typed: &Service, resolving: &mut Resolving<'_>) -> Vec<Rule> {
-    let mut rows = Rule::matrix();
+/// All rows of a service: `rows` with what was typed over them.
+pub(super) fn rules(mut rows: Vec<Rule>, typed: &Service, resolving: &mut Resolving<'_>) -> Vec<Rule> {
     for (name, typed_row) in typed.rules.iter().flatten() {
         let shipped = rows.iter().position(|row| row.name == *name);
         let row = match shipped {

@@ -235,8 +235,8 @@ impl Walk<'_> {
         };
         let expected = items.len();
         let mut right = Vec::new();
-        for (index, item) in items.into_iter().enumerate() {
-            path.push(index.to_string());
+        for (number, item) in (1_usize..).zip(items) {
+            path.push(number.to_string());
             right.extend(self.value(item, of, path));
             path.pop();
         }
@@ -289,7 +289,9 @@ impl Walk<'_> {
             spelled_for(&entry.place, &path)
         };
         if let Some(near) = nearest(&entry.name, names()) {
-            return Wrong::new("there is no such setting", format!("did you mean {}?", spelled(near)));
+            let meant = whole(&entry.place, path.len(), near);
+            let meant = meant.map_or_else(|| spelled(near), |meant| spelled_for(&entry.place, &meant));
+            return Wrong::new("there is no such setting", format!("did you mean {meant}?"));
         }
         let mut homes = Vec::new();
         homes_of(&entry.name, self.root, &mut Vec::new(), &mut homes);
@@ -340,6 +342,21 @@ fn spelled_for(place: &Place, path: &[String]) -> String {
         Place::Variable(_) => super::layers::variable(path),
         Place::Label(_) => format!("{}{}", super::labels::PREFIX, path.join(".")),
     }
+}
+
+/// What was typed whole, as a label's name is, with another word as its `nth` part: only that part is wrong. None where
+/// the rest of it stands elsewhere.
+fn whole(place: &Place, nth: usize, word: &str) -> Option<Vec<String>> {
+    let mut typed: Vec<String> = match place {
+        Place::File { .. } => return None,
+        Place::Label(name) => {
+            name.strip_prefix(super::labels::PREFIX)?.split('.').map(str::to_owned).collect()
+        }
+        Place::Variable(name) => super::layers::path_of(name)?,
+        Place::Flag(key) => super::tree::split(key)?,
+    };
+    *typed.get_mut(nth.checked_sub(1)?)? = word.to_owned();
+    Some(typed)
 }
 
 /// Every place where a key of this name is valid.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::OfFleet;
 use super::effective::Changed;
 use super::file::Service;
 use super::labels::{self, Wish};
@@ -35,12 +36,16 @@ pub struct Settings {
     pub log: LogSettings,
     /// The Docker Engine.
     pub engine: EngineSettings,
+    /// Registries.
+    pub registry: RegistrySettings,
     /// The HTTP interface.
     pub api: ApiSettings,
     /// Where announcements go.
     pub notify: NotifySettings,
     /// What is kept of everything that was seen.
     pub flight: FlightSettings,
+    /// `environment`, `[fleet]` and `[groups]`, as far as people said anything.
+    pub(super) of_fleet: OfFleet,
     pub(super) enroll: Enroll,
     /// `[defaults]`, as far as people said anything: what is shipped is what settings are by default.
     pub(super) defaults: Service,
@@ -88,6 +93,15 @@ pub struct EngineSettings {
     pub look_interval: Duration,
     /// How long one call may take, stops and fetches aside.
     pub timeout: Duration,
+}
+
+/// Registries, which the engine fetches images from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Docker's `config.json` with credentials for them, if a person named it.
+    pub docker_config: Option<PathBuf>,
+    /// Where the docker command of the same user would look. It need not be there.
+    pub usual: Option<PathBuf>,
 }
 
 /// The HTTP interface.
@@ -164,8 +178,8 @@ impl Settings {
         let files: Vec<_> =
             std::iter::once(&self.defaults).chain(self.services.get(service.as_str())).collect();
         for (label, secret) in labels::misdirected(&from_labels, &files) {
-            let wrong = format!("a label may not choose where the secret of {secret} is sent");
-            let right = format!("give the address in [services.{service}], or take the label away");
+            let wrong = format!("a label may not choose whom the secret of {secret} is sent to");
+            let right = format!("set it in [services.{service}], or take the label away");
             findings.problems.push(Problem::new(Place::Label(label), "", Wrong::new(wrong, right)));
         }
         let mut layers = vec![&self.defaults, &from_labels];
@@ -175,7 +189,7 @@ impl Settings {
             credentials: self.credentials.as_deref(),
             checks: &self.checks,
         };
-        let (mut settings, clashes) = super::resolve::resolve(&layers, context);
+        let (mut settings, clashes) = super::resolve::resolve(&ServiceSettings::default(), &layers, context);
         for clash in clashes {
             if !clash.depends_on(&findings.removed) {
                 findings.problems.push(places.problem(Some(service.as_str()), clash));

@@ -135,6 +135,7 @@ pub(super) fn logs(typed: &Service, base: LogSource) -> LogSource {
         enabled: typed.enabled.unwrap_or(base.enabled),
         error: typed.error.map_or(base.error, |pattern| pattern.0),
         access: typed.access.unwrap_or(base.access),
+        latency_unit: typed.latency_unit.unwrap_or(base.latency_unit),
         interval: typed.interval.map_or(base.interval, |span| span.0),
     }
 }

@@ -187,16 +187,58 @@ fn a_label_does_not_choose_where_a_secret_is_sent() {
     std::fs::write(&token, "secret").unwrap();
     let settings = loaded(&format!(
         "[defaults.metrics]\nport = 9100\ntoken_file = {token:?}\n[defaults.health]\nport = 8080\npath = \"/healthz\"\n\
+         headers = {{ X-Api-Key = \"secret\" }}\n[defaults.dependencies.stock]\nurl = \"https://stock.example/\"\n\
          headers = {{ X-Api-Key = \"secret\" }}\n"
     ));
     let with = |name: &str, value: &str| {
         settings.service(&web(), &BTreeMap::from([(name.to_owned(), value.to_owned())]))
     };
-    for label in ["backstop.metrics.url", "backstop.health.url"] {
-        let refused = with(label, "http://elsewhere.example/metrics").unwrap_err().join("\n");
+    let elsewhere = "http://elsewhere.example/";
+    for (label, value) in [
+        ("backstop.metrics.url", elsewhere),
+        ("backstop.health.url", elsewhere),
+        ("backstop.dependencies.stock.url", elsewhere),
+        ("backstop.dependencies.stock.insecure", "true"),
+        ("backstop.health.insecure", "true"),
+    ] {
+        let refused = with(label, value).unwrap_err().join("\n");
         assert!(refused.contains(label) && refused.contains("[services.web]"), "{refused}");
     }
     // On the container itself it is where the operator wants it.
     assert!(with("backstop.metrics.port", "9200").is_ok());
     assert!(with("backstop.health.path", "/ready").is_ok());
+}
+
+#[test]
+fn what_was_in_force_holds_where_nothing_is_said_over_it() {
+    let labels = [
+        ("backstop.trial", "5m"),
+        ("backstop.health.port", "80"),
+        ("backstop.health.path", "/"),
+        ("backstop.checks.db.tcp", "db:5432"),
+        ("backstop.metrics.port", "9000"),
+        ("backstop.rules.memory.threshold", "0.8"),
+        ("backstop.alert_labels.team", "a"),
+    ];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let base = built_in().service(&web(), &labels).unwrap();
+    let over = |text: &str| loaded(text).over(&web(), &base).unwrap();
+    assert_eq!(over(""), base);
+    let other = over(
+        "[services.web]\ntrial = \"15m\"\nhealth = { required = false }\nchecks = { db = { enabled = false } }\n\
+         rules = { memory = { sustained = \"2m\" } }\n[services.other]\ntrial = \"1m\"\n",
+    );
+    assert_eq!(other.trial.as_secs(), 15 * 60, "what is shipped, too, if it was said");
+    assert!(!other.checks["health"].required && !other.checks.contains_key("db"));
+    let memory = other.rules.iter().find(|rule| rule.name == "memory").unwrap();
+    assert_eq!((memory.threshold, memory.sustained.as_secs()), (0.8, 120));
+    assert_eq!((&other.metrics, &other.alert_labels), (&base.metrics, &base.alert_labels));
+    assert_eq!(over("[services.web]\nmetrics = { enabled = false }\n").metrics, None);
+
+    let short = ServiceSettings { verify_timeout: Duration::from_secs(40), ..base.clone() };
+    let clash = loaded("[services.web]\nverify = \"1m\"\n").over(&web(), &short).unwrap_err();
+    assert!(clash[0].contains("verify_timeout = 40s is shorter than verify = 1m"), "{clash:?}");
+    let fleet = FleetSettings { breaker_rollbacks: 9, ..FleetSettings::default() };
+    let said = loaded("[fleet]\none_at_a_time = \"1m\"\n").fleet_over(&fleet);
+    assert_eq!((said.breaker_rollbacks, said.one_at_a_time.as_secs()), (9, 60));
 }

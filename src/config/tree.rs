@@ -100,7 +100,8 @@ impl Node {
         entries[index].node.insert(rest, place, word)
     }
 
-    /// Calls `visit` with the path and place of every key and item in the tree, parents first.
+    /// Calls `visit` with the path and place of every key and item in the tree, parents first. Items count from one, as
+    /// people count.
     pub(super) fn each_key(&self, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Place)) {
         match &self.value {
             Value::Table(entries) => {
@@ -112,8 +113,8 @@ impl Node {
                 }
             }
             Value::List(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    path.push(index.to_string());
+                for (number, item) in (1..).zip(items) {
+                    path.push(number.to_string());
                     visit(path, &item.place);
                     item.each_key(path, visit);
                     path.pop();

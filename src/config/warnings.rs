@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use super::file::{ASKED, Service};
 use super::settings::Settings;
+use super::values::time;
 use crate::core::release::ServiceName;
 use crate::core::settings::{CheckKind, Dependency, HealthCheck, ServiceSettings, Text};
 
@@ -13,10 +15,16 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut found: Vec<String> = settings.open_secrets.iter().map(|(key, place)| {
         format!("{place}: {key}: this value is a secret by its name, and stands in the open; {{ file = \"/run/secrets/...\" }} would keep it out of this file and of the flight record")
     }).collect();
+    found.extend(raised("defaults", &settings.defaults, &Service::default()));
     let mut depends: BTreeMap<ServiceName, BTreeSet<ServiceName>> = BTreeMap::new();
     for name in settings.named() {
         let typed = settings.services.get(name.as_str());
         found.extend(typed.into_iter().flat_map(|typed| unasked(&name, typed, settings)));
+        found.extend(
+            typed
+                .into_iter()
+                .flat_map(|typed| raised(&format!("services.{name}"), typed, &settings.defaults)),
+        );
         // Labels may say more; what they say is judged when a container has them.
         let Ok(resolved) = settings.service(&name, &BTreeMap::new()) else {
             continue;
@@ -35,6 +43,27 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     }
     found.extend(circle(&depends));
     found
+}
+
+/// Times after a deployment that are shorter than they can be: what is on trial is always watched.
+fn raised(section: &str, own: &Service, below: &Service) -> Vec<String> {
+    let base = ServiceSettings::default();
+    let trial = own.trial.or(below.trial).map_or(base.trial, |span| span.0);
+    let typed = own.watch.or(below.watch).map(|span| span.0);
+    let watch = typed.unwrap_or(base.watch).max(trial);
+    let slow = own.watch_slow.or(below.watch_slow).map(|span| span.0);
+    let sentence = |key: &str, typed: Duration, than: &str, least: Duration| {
+        let (typed, least) = (time(typed), time(least));
+        format!(
+            "{section}.{key}: {typed} is shorter than `{than}`, and what is on trial can always be rolled back: {least} is in force"
+        )
+    };
+    let own_watch = own.watch.is_some() || own.trial.is_some();
+    let of_watch = typed.filter(|typed| own_watch && *typed < trial);
+    let of_slow = slow.filter(|slow| (own_watch || own.watch_slow.is_some()) && *slow < watch);
+    let of_watch = of_watch.map(|typed| sentence("watch", typed, "trial", trial));
+    let of_slow = of_slow.map(|typed| sentence("watch_slow", typed, "watch", watch));
+    of_watch.into_iter().chain(of_slow).collect()
 }
 
 /// Checks and sources that say not what to ask.

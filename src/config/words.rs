@@ -7,7 +7,9 @@ use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{quoted, shown};
-use crate::core::settings::{AccessLog, Action, Against, Condition, Mode, Profile, Redeploy, Severity};
+use crate::core::settings::{
+    AccessLog, Action, Against, Condition, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+};
 use crate::telemetry::LogFormat;
 
 /// A closed list of words.
@@ -59,8 +61,10 @@ words! {
     Severity { "critical" => Critical, "high" => High, "medium" => Medium, "low" => Low }
     Action { "rollback" => Rollback, "evaluate" => Evaluate, "monitor" => Monitor, "off" => Off }
     Against { "absolute" => Absolute, "baseline" => Baseline }
+    Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
+    LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
     Condition {
         "error_rate" => ErrorRate,
         "latency" => Latency,
@@ -121,8 +125,10 @@ mod tests {
         check::<Severity>();
         check::<Action>();
         check::<Against>();
+        check::<Order>();
         check::<Profile>();
         check::<AccessLog>();
+        check::<LatencyUnit>();
         check::<Condition>();
         assert_eq!(Condition::WORDS.len(), Condition::ALL.len());
         check::<Enroll>();

@@ -48,6 +48,8 @@ pub enum AnnouncementKind {
     Hold,
     /// There is nothing to roll back to.
     NoRollbackTarget,
+    /// A release to go back to cannot be had any more, or can be again.
+    Target,
     /// A quarantined release was deployed again.
     QuarantinedAgain,
     /// A person is needed.
@@ -71,6 +73,7 @@ impl AnnouncementKind {
             Self::Evaluate => "evaluate",
             Self::Hold => "hold",
             Self::NoRollbackTarget => "no_rollback_target",
+            Self::Target => "target",
             Self::QuarantinedAgain => "quarantined_again",
             Self::Stuck => "stuck",
             Self::BreakerTripped => "breaker_tripped",

@@ -78,6 +78,8 @@ pub enum Gate {
     Environment,
     /// There is a known-good release that differs and is not quarantined.
     Target,
+    /// Whoever is one release with the service can go back as well.
+    Group,
     /// The cooldown after the last rollback is over.
     Cooldown,
     /// There were not too many attempts on this service.
@@ -88,7 +90,7 @@ pub enum Gate {
 
 impl Gate {
     /// All gates, in the order in which they are asked.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Store,
         Self::Engine,
         Self::Paused,
@@ -97,6 +99,7 @@ impl Gate {
         Self::OneAtATime,
         Self::Environment,
         Self::Target,
+        Self::Group,
         Self::Cooldown,
         Self::Attempts,
         Self::Breaker,
@@ -113,6 +116,7 @@ impl Gate {
             Self::OneAtATime => "one_at_a_time",
             Self::Environment => "environment",
             Self::Target => "target",
+            Self::Group => "group",
             Self::Cooldown => "cooldown",
             Self::Attempts => "attempts",
             Self::Breaker => "breaker",
@@ -309,6 +313,13 @@ pub enum Reason {
         /// What they said.
         why: String,
     },
+    /// Another service of the same group is rolled back, or suffers from the release.
+    Companion {
+        /// Which.
+        service: ServiceName,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The target of the rollback before this one did not pass.
     TargetFailed {
         /// Which one.
@@ -378,6 +389,7 @@ impl Reason {
             Self::MemoryHigh { .. } => "memory_high",
             Self::Refused { .. } => "refused",
             Self::Operator { .. } => "operator",
+            Self::Companion { .. } => "companion",
             Self::TargetFailed { .. } => "target_failed",
         }
     }
@@ -432,6 +444,7 @@ impl fmt::Display for Reason {
             Self::Refused { earlier } => write!(f, "this release was rolled back before: {earlier}"),
             Self::Operator { by, why } if why.is_empty() => write!(f, "{by} asked for it"),
             Self::Operator { by, why } => write!(f, "{by} asked for it: {why}"),
+            Self::Companion { service, why } => write!(f, "{service} is one release with it: {why}"),
             Self::TargetFailed { target, why } => write!(f, "the rollback to {target} did not help: {why}"),
         }
     }
@@ -530,6 +543,7 @@ impl Reason {
             | Self::MemoryHigh { .. }
             | Self::Refused { .. }
             | Self::Operator { .. }
+            | Self::Companion { .. }
             | Self::TargetFailed { .. } => Ok(()),
         }
     }

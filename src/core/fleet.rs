@@ -1,14 +1,16 @@
 //! The fleet: the one entrance to the core. Inputs go to the services they are about; then each service has its turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::agenda::Agenda;
 use super::announcement::{Announcement, AnnouncementKind};
 use super::decision::{Decision, Gate, Reason, Verdict};
+use super::group;
 use super::io::{Command, Effect, EngineState, Input};
-use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord};
+use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord, pick};
 use super::observation::{Look, Observation, Phase, Refusal};
 use super::release::{Release, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
@@ -52,6 +54,8 @@ pub struct Fleet {
     host: Host,
     /// Every service, as the others see it.
     roster: Roster,
+    /// When each service has its next turn.
+    agenda: Agenda,
     looked: bool,
     engine_back: Option<Timestamp>,
     /// Since when the engine is silent, and whether that was announced.
@@ -75,6 +79,7 @@ impl Fleet {
             engine: None,
             host: Host::default(),
             roster: Roster::new(),
+            agenda: Agenda::default(),
             looked: false,
             engine_back: None,
             engine_lost: None,
@@ -101,6 +106,7 @@ impl Fleet {
         }
         for (name, service) in &fleet.services {
             fleet.roster.insert(name.clone(), service.neighbour());
+            fleet.agenda.set(name, service.poll_timeout());
         }
         fleet
     }
@@ -122,18 +128,17 @@ impl Fleet {
         let mut effects = Vec::new();
         let about = self.take_in(now, input, &mut effects);
         self.watch_engine(now, &mut effects);
-        match about {
-            About::Service(name) => self.turn(now, &name, &mut effects),
-            About::Whoever(due) => {
-                let names: Vec<ServiceName> = self.services.keys().cloned().collect();
-                for name in names {
-                    if !due || self.services.get(&name).is_some_and(|s| s.poll_timeout() <= now + TOGETHER) {
-                        self.turn(now, &name, &mut effects);
-                    }
-                }
-            }
+        let names = match about {
+            About::Service(name) => BTreeSet::from([name]),
+            About::Whoever { due: true } => self.agenda.until(now + TOGETHER),
+            About::Whoever { due: false } => self.services.keys().cloned().collect(),
+        };
+        for name in &names {
+            self.turn(now, name, &mut effects);
         }
-        self.watch_breaker(now, &mut effects);
+        if names.iter().any(|name| self.is_held_by_breaker(name)) {
+            self.trip_breaker(now, &mut effects);
+        }
         effects
     }
 
@@ -143,8 +148,7 @@ impl Fleet {
     /// from passing.
     pub fn poll_timeout(&self) -> Timestamp {
         let heartbeat = self.last_tick + HEARTBEAT;
-        let due = self.services.values().map(Service::poll_timeout).min();
-        due.map_or(heartbeat, |due| due.min(heartbeat))
+        self.agenda.next().map_or(heartbeat, |due| due.min(heartbeat))
     }
 
     /// The picture of the whole fleet.
@@ -169,7 +173,7 @@ impl Fleet {
             Input::Tick => {
                 self.last_tick = now;
                 self.expire_pauses(now, effects);
-                return About::Whoever(true);
+                return About::Whoever { due: true };
             }
             Input::Configured(settings) => {
                 self.settings = settings;
@@ -202,16 +206,27 @@ impl Fleet {
                 self.with(now, &service, effects, |s, turn| s.protected(turn, &release, result));
                 return About::Service(service);
             }
+            Input::TargetChecked { service, release, availability } => {
+                self.with(now, &service, effects, |s, turn| s.target_checked(turn, &release, availability));
+                return About::Service(service);
+            }
             Input::Executed { rollback, service, result } => {
                 self.with(now, &service, effects, |s, turn| s.executed(turn, &rollback, result));
                 return About::Service(service);
             }
             Input::Operator { request, command, by } => {
-                let answer = self.command(now, command, &by, effects);
-                effects.push(Effect::Reply { request, answer });
+                let answer = self.command(now, request, command, &by, effects).transpose();
+                effects.extend(answer.map(|answer| Effect::Reply { request, answer }));
+            }
+            Input::Unpinned { request, service, result } => {
+                if result.is_ok() {
+                    self.with(now, &service, effects, Service::unpinned);
+                }
+                effects.push(Effect::Reply { request, answer: result });
+                return About::Service(service);
             }
         }
-        About::Whoever(false)
+        About::Whoever { due: false }
     }
 
     fn sampled(
@@ -251,8 +266,44 @@ impl Fleet {
                 service.watch(&mut turn, around);
             }
         }
+        self.taken_turn(name);
+        if let Some(at) = effects.iter().rposition(|e| matches!(e, Effect::RollBack(r) if r.service == *name))
+        {
+            self.take_along(now, name, at, effects);
+        }
+    }
+
+    /// What the others should know of a service, and when it is to be looked at again.
+    fn taken_turn(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        self.agenda.set(name, service.poll_timeout());
         let neighbour = service.neighbour();
-        self.roster.insert(name.clone(), neighbour);
+        match self.roster.get_mut(name) {
+            Some(known) => *known = neighbour,
+            None => _ = self.roster.insert(name.clone(), neighbour),
+        }
+    }
+
+    /// A rollback has begun, asked for by the effect at `at`: whoever is one release with the service goes with it, in
+    /// the order of the group.
+    fn take_along(&mut self, now: Timestamp, name: &ServiceName, at: usize, effects: &mut Vec<Effect>) {
+        let leader = self.services.get(name).and_then(|service| service.rollback.clone());
+        let Some(leader) = leader.filter(|record| !record.along.is_empty()) else { return };
+        for other in &leader.along {
+            self.with(now, other, effects, |s, turn| s.go_along(turn, &leader));
+            self.taken_turn(other);
+        }
+        let group = self.surroundings().group(name).map(|group| group.services.clone()).unwrap_or_default();
+        let mut requests = Vec::new();
+        for effect in effects.split_off(at) {
+            if let Effect::RollBack(request) = &effect {
+                requests.push(request.clone());
+            } else {
+                effects.push(effect);
+            }
+        }
+        requests.sort_by_key(|request| group.iter().position(|member| *member == request.service));
+        effects.push(Effect::RollBackTogether(requests));
     }
 
     fn service(&mut self, now: Timestamp, name: &ServiceName) -> &mut Service {
@@ -273,14 +324,13 @@ impl Fleet {
     fn looked(&mut self, now: Timestamp, look: Look, effects: &mut Vec<Effect>) {
         self.looked = true;
         self.refused = look.refused;
-        let gone = self
-            .services
-            .iter()
-            .filter(|(name, s)| s.seen && !look.services.iter().any(|o| o.service == **name));
+        let found: BTreeSet<&ServiceName> = look.services.iter().map(|o| &o.service).collect();
+        let gone = self.services.iter().filter(|(name, s)| s.seen && !found.contains(name));
         let gone: Vec<Observation> = gone
             .map(|(name, s)| Observation {
                 service: name.clone(),
                 settings: s.settings.clone(),
+                asked: look.asked,
                 replicas: Vec::new(),
             })
             .collect();
@@ -302,6 +352,7 @@ impl Fleet {
             self.with(now, &name, effects, |s, turn| s.let_go(turn));
             self.services.remove(&name);
             self.roster.remove(&name);
+            self.agenda.remove(&name);
         }
     }
 
@@ -313,7 +364,7 @@ impl Fleet {
                     self.engine_back = Some(now);
                     for service in self.services.values_mut() {
                         // The engine's restart ended them all; that is nobody's fault.
-                        service.evidence.void(now);
+                        service.start_anew(now);
                         service.evidence.down.clear();
                         service.evidence.unhealthy.clear();
                         service.exits.crashed.clear();
@@ -381,19 +432,15 @@ impl Fleet {
         self.store_error = error;
     }
 
+    fn is_held_by_breaker(&self, name: &ServiceName) -> bool {
+        let suspect = self.services.get(name).filter(|s| s.state == State::Suspect);
+        let last = suspect.and_then(|s| s.last_decision.as_ref()?.gates.last());
+        last.is_some_and(|answer| answer.gate == Gate::Breaker && !answer.allow)
+    }
+
     /// The breaker: too many rollbacks in the fleet are a storm, and a storm is not undone by more of them.
-    fn watch_breaker(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn trip_breaker(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.flags.stuck.is_some() {
-            return;
-        }
-        let denied = self.services.values().any(|s| {
-            s.state == State::Suspect
-                && s.last_decision
-                    .as_ref()
-                    .and_then(|d| d.gates.last())
-                    .is_some_and(|a| a.gate == Gate::Breaker && !a.allow)
-        });
-        if !denied {
             return;
         }
         let why = format!(
@@ -433,13 +480,15 @@ impl Fleet {
         }
     }
 
+    /// Does what an operator asks for. The answer is none if it will come later.
     fn command(
         &mut self,
         now: Timestamp,
+        request: u64,
         command: Command,
         by: &str,
         effects: &mut Vec<Effect>,
-    ) -> Result<String, String> {
+    ) -> Result<Option<String>, String> {
         match command {
             Command::Pause { service, duration, why } => {
                 let until = duration.map(|d| now + d);
@@ -448,7 +497,7 @@ impl Fleet {
                     duration.map_or("until it is resumed".into(), |d| format!("for {}", human(d)));
                 self.set_flags(now, service.as_ref(), effects, |flags| flags.paused = Some(pause))?;
                 let whom = service.map_or("the whole fleet".into(), |s| s.to_string());
-                Ok(format!("{whom} is paused {for_how_long}; a rollback in flight is finished"))
+                Ok(Some(format!("{whom} is paused {for_how_long}; a rollback in flight is finished")))
             }
             Command::Resume { service } => {
                 self.set_flags(now, service.as_ref(), effects, |flags| *flags = Flags::default())?;
@@ -466,10 +515,21 @@ impl Fleet {
                     }),
                     None => self.breaker_reset = now,
                 }
-                Ok(format!("{} is watched again", service.map_or("the fleet".into(), |s| s.to_string())))
+                Ok(Some(format!(
+                    "{} is watched again",
+                    service.map_or("the fleet".into(), |s| s.to_string())
+                )))
             }
             Command::Rollback { service, to, why } => {
-                self.order(now, &service, to.as_deref(), why, by, effects)
+                self.order(now, &service, to.as_deref(), why, by, effects).map(Some)
+            }
+            Command::Unpin { service } => {
+                let known = self.services.get(&service).ok_or_else(|| unknown(&service))?;
+                let pin = known.pin().cloned().ok_or_else(|| {
+                    format!("no file of {service} was changed by a rollback, or it was taken back; next: backstop history {service}")
+                })?;
+                effects.push(Effect::Unpin { request, service, pin });
+                Ok(None)
             }
         }
     }
@@ -519,7 +579,7 @@ impl Fleet {
         if let Some(EngineState::Unreachable { why }) = around.engine {
             return Err(format!("the engine does not answer: {why}"));
         }
-        let target = pick(service, to)?;
+        let target = target(service, to)?;
         let gates = service.ask(now, None, around).into_iter().filter(|a| a.allow).collect();
         let decision = Decision {
             at: now,
@@ -533,48 +593,47 @@ impl Fleet {
             gates,
             dry_run: false,
         };
-        Ok(self.with(now, name, effects, |s, turn| {
+        // Whoever names a release means this service alone.
+        let along = if to.is_none() { around.along(name) } else { Vec::new() };
+        if let Err(why) = group::together(name, true, around)
+            && !along.is_empty()
+        {
+            return Err(format!("{why}; alone: backstop rollback {name} --to RELEASE"));
+        }
+        let at = effects.len();
+        let said = self.with(now, name, effects, |s, turn| {
             s.record(turn, &decision);
-            s.begin(turn, decision, by, None, Event::Decided);
+            s.begin(turn, decision, by, None, Event::Decided, along);
             let id = s.rollback.as_ref().map_or_else(String::new, |r| r.id.to_string());
             format!("rollback {id} of {name} to {target} has begun; next: backstop history {name}")
-        }))
+        });
+        self.take_along(now, name, at, effects);
+        Ok(said)
     }
 }
 
 /// Whose turn it is after an input.
 enum About {
     Service(ServiceName),
-    /// Everybody, or only those whose time has come.
-    Whoever(bool),
+    /// Everybody, or only those that are due.
+    Whoever {
+        due: bool,
+    },
 }
 
 fn unknown(name: &ServiceName) -> String {
     format!("no service {name} is watched; next: backstop status")
 }
 
-/// The release an operator means: by id, by the beginning of the id, or by reference.
-fn pick(service: &Service, to: Option<&str>) -> Result<Release, String> {
-    let Some(wanted) = to else {
-        return service
-            .target()
-            .cloned()
-            .map_err(|why| format!("{why}; next: backstop explain {}", service.name));
-    };
-    let means = |r: &Release| r.answers_to(wanted);
-    if let Some(target) = service.targets().find(|r| means(r)) {
-        return Ok(target.clone());
-    }
-    let eligible: Vec<String> = service.targets().map(ToString::to_string).collect();
-    let eligible = if eligible.is_empty() { "none".into() } else { eligible.join(", ") };
-    let what = match service.ledger.iter().find(|e| means(&e.release)) {
-        Some(e) if service.current.as_ref().is_some_and(|c| c.id == e.release.id) => {
-            "is what runs now".to_owned()
+/// Where a rollback that an operator asks for goes: to the release that is named, or to the one that would be chosen.
+fn target(service: &Service, to: Option<&str>) -> Result<Release, String> {
+    let current = service.current.as_ref().map(|c| &c.id);
+    match to {
+        Some(wanted) => pick(&service.name, &service.ledger, current, wanted).cloned(),
+        None => {
+            service.target().cloned().map_err(|why| format!("{why}; next: backstop explain {}", service.name))
         }
-        Some(e) => format!("is {}, not known-good", e.standing.name().replace('_', " ")),
-        None => "is not in the ledger".into(),
-    };
-    Err(format!("release {wanted} of {} {what}; known-good releases: {eligible}", service.name))
+    }
 }
 
 impl super::snapshot::SampleCounts {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::announcement::Announcement;
+use super::availability::Availability;
 use super::decision::Decision;
 use super::ledger::LedgerChange;
 use super::observation::{Look, Observation};
+use super::plan::Pin;
 use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::settings::FleetSettings;
@@ -67,6 +69,15 @@ pub enum Input {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// An [`Effect::CheckTarget`] ended.
+    TargetChecked {
+        /// The service.
+        service: ServiceName,
+        /// The release.
+        release: ReleaseId,
+        /// Whether its image can be had.
+        availability: Availability,
+    },
     /// An [`Effect::Prepare`] ended: the target is ready, or why not.
     Prepared {
         /// Which.
@@ -84,6 +95,15 @@ pub enum Input {
         service: ServiceName,
         /// How.
         result: Executed,
+    },
+    /// An [`Effect::Unpin`] ended.
+    Unpinned {
+        /// Number of the request.
+        request: u64,
+        /// Whose project.
+        service: ServiceName,
+        /// What was done, or why not.
+        result: Result<String, String>,
     },
     /// Somebody asked for something; answered by [`Effect::Reply`] with the same number.
     Operator {
@@ -129,6 +149,9 @@ pub enum Executed {
     Applied {
         /// What differs from a faithful restore, for the announcement; usually nothing.
         notes: Vec<String>,
+        /// What was changed in a project's files so that it lasts.
+        #[serde(default)]
+        pin: Option<Pin>,
     },
     /// It did not begin: what runs is no longer what was judged, or the journal could not be written.
     Void {
@@ -174,6 +197,11 @@ pub enum Command {
         /// Why.
         why: String,
     },
+    /// Take back what a rollback changed in a project's files.
+    Unpin {
+        /// Whose.
+        service: ServiceName,
+    },
 }
 
 /// Everything the core wants done, in order. What is to be remembered comes before what depends on it.
@@ -201,6 +229,15 @@ pub enum Effect {
         /// The release.
         release: Release,
     },
+    /// Find out whether the image of a known-good release can be had. Answered by [`Input::TargetChecked`].
+    CheckTarget {
+        /// The service.
+        service: ServiceName,
+        /// The release.
+        release: Release,
+        /// Fetch it if only the registry has it.
+        fetch: bool,
+    },
     /// Check or fetch the target's image and create the replacement without starting it.
     Prepare(RollbackRequest),
     /// The suspicion passed: remove what [`Effect::Prepare`] made.
@@ -215,8 +252,25 @@ pub enum Effect {
         /// Which.
         rollback: RollbackId,
     },
-    /// Look at everything now.
+    /// Take back what a rollback changed in a project's files. Answered by [`Input::Unpinned`].
+    Unpin {
+        /// Number of the request.
+        request: u64,
+        /// Whose.
+        service: ServiceName,
+        /// What was changed.
+        pin: Pin,
+    },
+    /// Carry these out together, in this order, or none of them. Each is answered by [`Input::Executed`].
+    RollBackTogether(Vec<RollbackRequest>),
+    /// Look at everything now. Answered by [`Input::Looked`].
     Look,
+    /// Look at one service now. Answered by [`Input::Observed`], or by [`Input::Looked`] if the engine knows nothing of
+    /// it.
+    Observe {
+        /// Which.
+        service: ServiceName,
+    },
     /// Tell people.
     Announce(Announcement),
     /// Answer an operator.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::Finding;
 use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
+use super::group::Complaint;
 use super::io::{Effect, EngineState, RollbackRequest};
 use super::ledger::{LedgerChange, Standing};
 use super::observation::Phase;
@@ -49,6 +50,12 @@ impl Breach {
 impl Service {
     /// One turn of watching.
     pub(crate) fn watch(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
+        self.judge(turn, around);
+        // After the judgement: whoever has just become suspect needs its target soon.
+        self.check_targets(turn, around);
+    }
+
+    fn judge(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         let paused = self.flags.paused.is_some() || around.flags.paused.is_some();
         // What a person ordered during a pause is finished.
         if paused && !self.state.in_flight() {
@@ -67,7 +74,7 @@ impl Service {
             }
             State::Paused => {
                 // Whoever paused may have repaired something: what was seen meanwhile is not held against the release.
-                self.evidence.void(turn.now);
+                self.start_anew(turn.now);
                 self.go_watching(turn);
             }
             State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
@@ -84,8 +91,10 @@ impl Service {
         // What somebody removed is not judged by what it did before.
         let removed = self.replicas.is_empty() && self.evidence.down.is_empty();
         let crossed: Vec<&Finding<'_>> = findings.iter().filter(|f| f.crossed() && !removed).collect();
-        if crossed.is_empty() && self.refused.is_none() {
-            self.all_clear(turn);
+        let told = self.is_unproved() && around.complaints(&self.name, self.deployed).next().is_some();
+        self.complaint = None;
+        if crossed.is_empty() && self.refused.is_none() && !told {
+            self.all_clear(turn, around);
             return;
         }
         if self.state != State::Suspect {
@@ -97,7 +106,11 @@ impl Service {
         if removed || self.undone.is_some() {
             return;
         }
-        let breaches = self.breaches(&findings);
+        let mut breaches = self.breaches(&findings);
+        self.complain(turn.now, around, &breaches);
+        if told {
+            breaches.extend(self.complained_of(around));
+        }
         // What one row is held for may say nothing about another: memory is not the database's fault.
         let acts = breaches.iter().position(|breach| self.would_act(turn, around, breach)).unwrap_or(0);
         if let Some(breach) = breaches.into_iter().nth(acts) {
@@ -138,7 +151,7 @@ impl Service {
     }
 
     /// No line is crossed: what was suspected passed, and time does its work.
-    fn all_clear(&mut self, turn: &mut Turn<'_>) {
+    fn all_clear(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         match self.state {
             State::Suspect => {
                 self.drop_prepared(turn);
@@ -155,7 +168,14 @@ impl Service {
                 }
             }
             State::Trial if turn.now >= self.trial_ends => match self.proof(turn.now) {
-                Ok(()) => self.keep_specification(turn),
+                Ok(()) => match around.still_on_trial(&self.name) {
+                    None => self.keep_specification(turn),
+                    Some(other) => {
+                        let missing =
+                            format!("{other}, which is one release with it, has not passed its trial");
+                        self.stays_on_trial(turn, &missing);
+                    }
+                },
                 Err(missing) => self.stays_on_trial(turn, &missing),
             },
             State::Steady => {
@@ -195,7 +215,9 @@ impl Service {
 
     /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
     fn keep_specification(&mut self, turn: &mut Turn<'_>) {
-        let wait = if self.current_is_known_good() { PROTECT_AGAIN } else { PROTECT_RETRY };
+        // One that was known-good before waits on trial for its specification like any other.
+        let kept = self.state == State::Steady && self.current_is_known_good();
+        let wait = if kept { PROTECT_AGAIN } else { PROTECT_RETRY };
         if self.protect.is_some_and(|at| turn.now.since(at) < wait) {
             return;
         }
@@ -301,6 +323,38 @@ impl Service {
         refused.into_iter().chain(rows).collect()
     }
 
+    /// What is wrong with a release that proved itself, after others of its group were deployed, is told to them.
+    fn complain(&mut self, now: Timestamp, around: Surroundings<'_>, breaches: &[Breach]) {
+        /// What speaks only against rolling this service back by itself.
+        const ITS_OWN: [Gate; 5] =
+            [Gate::NewEnough, Gate::Target, Gate::Group, Gate::Cooldown, Gate::Attempts];
+        if self.is_unproved() || around.group(&self.name).is_none() {
+            return;
+        }
+        let told = breaches.iter().filter(|breach| breach.action == Action::Rollback).find_map(|breach| {
+            let (condition, onset) = breach.condition.zip(breach.onset)?;
+            let mut answers = self.ask(now, Some((condition, Some(onset))), around).into_iter();
+            let allowed = answers.all(|answer| answer.allow || ITS_OWN.contains(&answer.gate));
+            let new = around.companions(&self.name).any(|(_, n)| n.companion.unproved && n.deployed <= onset);
+            let (reason, severity) = (breach.reason.clone(), breach.severity);
+            (allowed && new).then_some(Complaint { reason, severity, condition, onset })
+        });
+        self.complaint = told;
+    }
+
+    /// What members of its group suffer from since it was deployed.
+    fn complained_of(&self, around: Surroundings<'_>) -> Vec<Breach> {
+        let told = around.complaints(&self.name, self.deployed).map(|(service, complaint)| Breach {
+            reason: Reason::Companion { service: service.clone(), why: complaint.reason.to_string() },
+            severity: complaint.severity,
+            rule: format!("group/{service}"),
+            condition: None,
+            onset: Some(complaint.onset),
+            action: Action::Rollback,
+        });
+        told.collect()
+    }
+
     /// Whether a rollback would follow from this breach now.
     fn would_act(&self, turn: &Turn<'_>, around: Surroundings<'_>, breach: &Breach) -> bool {
         breach.action == Action::Rollback
@@ -339,6 +393,8 @@ impl Service {
             (None, Action::Rollback) => Verdict::Rollback,
             (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
             (Some(d), _) if d.gate == Gate::NewEnough => Verdict::Evaluate,
+            // A person is asked all the same, who may know what to do without a release to go back to.
+            (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
             (Some(_), _) => Verdict::Hold,
         };
         let decision = Decision {
@@ -353,11 +409,18 @@ impl Service {
             gates,
             dry_run: !self.acts(),
         };
+        let asks = breach.action != Action::Rollback;
         match (denial, verdict) {
-            (Some(denial), _) => self.hold(turn, &breach.rule, decision, &denial),
+            // Those that are one release with it, and new, are rolled back for it.
+            (Some(denial), _)
+                if self.complaint.is_some()
+                    || (denial.gate == Gate::NewEnough
+                        && around.companions(&self.name).any(|(_, n)| n.in_flight)) => {}
+            (Some(denial), _) => self.hold(turn, &breach.rule, decision, &denial, asks),
             (None, Verdict::Rollback) if self.acts() => {
                 self.record(turn, &decision);
-                self.begin(turn, decision, BACKSTOP, breach.onset, Event::Decided);
+                let along = around.along(&self.name);
+                self.begin(turn, decision, BACKSTOP, breach.onset, Event::Decided, along);
             }
             (None, _) => self.advise(turn, &breach.rule, decision),
         }
@@ -371,7 +434,7 @@ impl Service {
     }
 
     /// A gate denies: recorded and said once for each row and gate in an episode.
-    fn hold(&mut self, turn: &mut Turn<'_>, rule: &str, decision: Decision, denial: &GateAnswer) {
+    fn hold(&mut self, turn: &mut Turn<'_>, rule: &str, decision: Decision, denial: &GateAnswer, asks: bool) {
         if denial.gate == Gate::Environment {
             self.held_by_surroundings = true;
         }
@@ -379,24 +442,19 @@ impl Service {
             return;
         }
         self.record(turn, &decision);
-        match denial.gate {
+        let kind = match denial.gate {
             // The daemon's own trouble is announced by the fleet; a pause was somebody's wish.
-            Gate::Store | Gate::Engine | Gate::Paused | Gate::Breaker => {}
-            Gate::Target if !self.failed_targets.is_empty() => self.helpless(turn, &decision, &denial.why),
-            Gate::Attempts => self.helpless(turn, &decision, &denial.why),
-            Gate::Target => {
-                let a = self.hold_announcement(turn, AnnouncementKind::NoRollbackTarget, &decision, denial);
-                turn.effect(Effect::Announce(a));
+            Gate::Store | Gate::Engine | Gate::Paused | Gate::Breaker => return,
+            Gate::Attempts | Gate::Target if asks => AnnouncementKind::Evaluate,
+            Gate::Target if self.failed_targets.is_empty() => AnnouncementKind::NoRollbackTarget,
+            Gate::Attempts | Gate::Target => return self.helpless(turn, &decision, &denial.why),
+            Gate::NewEnough => AnnouncementKind::Evaluate,
+            Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Group | Gate::Cooldown => {
+                AnnouncementKind::Hold
             }
-            Gate::NewEnough => {
-                let a = self.hold_announcement(turn, AnnouncementKind::Evaluate, &decision, denial);
-                turn.effect(Effect::Announce(a));
-            }
-            Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Cooldown => {
-                let a = self.hold_announcement(turn, AnnouncementKind::Hold, &decision, denial);
-                turn.effect(Effect::Announce(a));
-            }
-        }
+        };
+        let a = self.hold_announcement(turn, kind, &decision, denial, asks);
+        turn.effect(Effect::Announce(a));
     }
 
     fn hold_announcement(
@@ -405,16 +463,25 @@ impl Service {
         kind: AnnouncementKind,
         decision: &Decision,
         denial: &GateAnswer,
+        asks: bool,
     ) -> Announcement {
+        let name = &self.name;
+        let (explain, act) = (format!("backstop explain {name}"), format!("backstop rollback {name}"));
+        let waits = matches!(denial.gate, Gate::OneAtATime | Gate::Cooldown);
         let (title, next) = if kind == AnnouncementKind::NoRollbackTarget {
-            ("BAD RELEASE, AND NO ROLLBACK TARGET", format!("backstop explain {}", self.name))
+            ("BAD RELEASE, AND NO ROLLBACK TARGET", explain)
         } else if kind == AnnouncementKind::Evaluate {
-            ("DECISION NEEDED", format!("backstop rollback {}", self.name))
-        } else if matches!(denial.gate, Gate::OneAtATime | Gate::Cooldown) {
-            let waits = format!("nothing, it goes on by itself; at once: backstop rollback {}", self.name);
-            ("ROLLBACK WAITS", waits)
+            ("DECISION NEEDED", if denial.gate == Gate::Target { explain } else { act })
+        } else if !waits {
+            ("NOT ROLLED BACK", explain)
+        } else if asks {
+            let next =
+                format!("nothing yet, you are asked if it is still so when that is over; at once: {act}");
+            ("A DECISION MAY BE NEEDED", next)
+        } else if decision.dry_run {
+            ("DRY RUN, WOULD WAIT", format!("nothing is done in dry-run mode; by hand: {act}"))
         } else {
-            ("NOT ROLLED BACK", format!("backstop explain {}", self.name))
+            ("ROLLBACK WAITS", format!("nothing, it goes on by itself; at once: {act}"))
         };
         let mut a = self.announcement(turn, kind, title);
         a.fields.extend(self.about(decision, WOULD));
@@ -465,7 +532,18 @@ impl Service {
     fn void_evidence(&mut self, now: Timestamp) {
         self.held_by_surroundings = false;
         self.told.clear();
+        self.start_anew(now);
+    }
+
+    /// The windows start anew. What has not proved itself yet does so afterwards: no release becomes known-good because
+    /// what spoke against it was forgotten. As long as the longest window, for then every row has looked once.
+    pub(crate) fn start_anew(&mut self, now: Timestamp) {
         self.evidence.void(now);
+        let acting = self.settings.rules.iter().filter(|rule| rule.action == Action::Rollback);
+        let longest = acting.map(|rule| rule.sustained).max().unwrap_or_default();
+        if !self.current_is_known_good() {
+            self.trial_ends = self.trial_ends.max(now + longest.min(self.settings.trial));
+        }
     }
 
     /// How long a rollback is expected to take, for the announcement.

@@ -2,11 +2,15 @@
 //!
 //! This file holds what is persisted; the rules are in `service.rs`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::availability::Gone;
 use super::baseline::Norms;
 use super::decision::Decision;
 use super::io::RollbackRequest;
+use super::plan::Pin;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
 use super::time::Timestamp;
 
@@ -21,6 +25,9 @@ pub struct LedgerEntry {
     pub deployed: Timestamp,
     /// Where it stands.
     pub standing: Standing,
+    /// Its image is on the engine no more, and in no registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
 }
 
 /// Where a release stands.
@@ -52,6 +59,40 @@ impl Standing {
             Self::Quarantined { .. } => "quarantined",
         }
     }
+}
+
+/// Known-good releases other than the current one, newest first: where a rollback may go.
+pub(crate) fn targets<'a>(
+    ledger: &'a [LedgerEntry],
+    current: Option<&'a ReleaseId>,
+) -> impl Iterator<Item = &'a Release> {
+    let good = move |e: &&LedgerEntry| {
+        Some(&e.release.id) != current && matches!(e.standing, Standing::KnownGood { .. })
+    };
+    ledger.iter().filter(good).map(|e| &e.release)
+}
+
+/// The known-good release that an operator means: by id, by the beginning of the id, by reference, tag or version.
+///
+/// # Errors
+/// If there is none: what it is instead, and what could be said.
+pub fn pick<'a>(
+    service: &ServiceName,
+    ledger: &'a [LedgerEntry],
+    current: Option<&'a ReleaseId>,
+    wanted: &str,
+) -> Result<&'a Release, String> {
+    if let Some(target) = targets(ledger, current).find(|r| r.answers_to(wanted)) {
+        return Ok(target);
+    }
+    let eligible: Vec<String> = targets(ledger, current).map(ToString::to_string).collect();
+    let eligible = if eligible.is_empty() { "none".into() } else { eligible.join(", ") };
+    let what = match ledger.iter().find(|e| e.release.answers_to(wanted)) {
+        Some(e) if current == Some(&e.release.id) => "is what runs now".to_owned(),
+        Some(e) => format!("is {}, not known-good", e.standing.name().replace('_', " ")),
+        None => "is not in the ledger".into(),
+    };
+    Err(format!("release {wanted} of {service} {what}; known-good releases: {eligible}"))
 }
 
 /// A change that must be durable before anything that follows from it is done.
@@ -116,6 +157,14 @@ pub struct Pause {
     pub until: Option<Timestamp>,
 }
 
+impl fmt::Display for Pause {
+    /// `paused by alice: migration`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "paused by {}", self.by)?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
+    }
+}
+
 /// One row of the rollback log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RollbackRecord {
@@ -143,6 +192,12 @@ pub struct RollbackRecord {
     pub ended: Option<Timestamp>,
     /// How it stands.
     pub outcome: RollbackOutcome,
+    /// What was changed in a project's files so that it lasts; none again once that was taken back.
+    #[serde(default)]
+    pub pin: Option<Pin>,
+    /// The services of its group that go back with it, all or none.
+    #[serde(default)]
+    pub along: Vec<ServiceName>,
     /// The request, so that a restarted daemon can go on.
     pub request: RollbackRequest,
 }

@@ -4,7 +4,7 @@
 //! and the same inputs give the same effects: that is what makes decisions testable and replayable.
 //!
 //! In reading order: what things are, what comes in and goes out ([`io`]), the entrance ([`fleet`]), one service
-//! (`service`), what it notices (`sighting`), keeps (`window`), concludes (`assess`, `gate`, `judgement`) and does
+//! (`service`), what it notices (`sighting`), keeps (`window`, [`availability`]), concludes (`assess`, `gate`, `judgement`) and does
 //! about a rollback in flight (`pursuit`), and what it shows of itself ([`snapshot`]).
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -17,10 +17,12 @@ pub mod settings;
 pub mod decision;
 pub mod announcement;
 pub mod ledger;
+pub mod availability;
 pub mod plan;
 
 pub mod io;
 pub mod fleet;
+mod agenda;
 pub mod state;
 mod service;
 mod sighting;
@@ -33,10 +35,12 @@ pub mod baseline;
 mod chance;
 mod assess;
 mod gate;
+mod group;
 mod judgement;
 mod pursuit;
 pub mod snapshot;
 
+pub(crate) use assess::{Window, windows};
 pub use fleet::Fleet;
 pub use io::{Command, Effect, EngineState, Executed, HostState, Input, RollbackRequest};
 pub use time::Timestamp;

@@ -12,6 +12,9 @@ use super::time::Timestamp;
 /// A full look at one engine.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Look {
+    /// When it was begun: what is known from later is not overwritten by it.
+    #[serde(default = "just_now")]
+    pub asked: Timestamp,
     /// Every enrolled service that has at least one replica, running or not.
     pub services: Vec<Observation>,
     /// Those whose enrolment was refused, with the reason to show.
@@ -28,8 +31,16 @@ pub struct Observation {
     pub service: ServiceName,
     /// Its settings: defaults, labels and configuration file together.
     pub settings: Arc<ServiceSettings>,
+    /// When the look at it was begun: it shows what was then, and may come in after a later one.
+    #[serde(default = "just_now")]
+    pub asked: Timestamp,
     /// Its replicas, oldest first. Leftovers (stopped containers of older releases) are not among them.
     pub replicas: Vec<Replica>,
+}
+
+/// Whoever did not write down when it was looked did so just then.
+pub(crate) const fn just_now() -> Timestamp {
+    Timestamp::MAX
 }
 
 /// A service that asked to be watched and cannot be, with what to change.

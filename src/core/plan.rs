@@ -4,6 +4,7 @@
 //! lose something that recovery needs: whatever a step has to know after a crash is in the plan or in an output.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,9 @@ pub enum Step {
         grace: Duration,
         /// It was running (or about to be restarted) when the plan was made: undoing starts it again.
         was_running: bool,
+        /// Its replacement runs already.
+        #[serde(default)]
+        replaced: bool,
     },
     /// Rename the old container out of the way. Yields [`StepOutput::Done`].
     SetAsideOld {
@@ -109,6 +113,9 @@ pub enum Step {
         created: usize,
         /// Its name.
         name: String,
+        /// The old one still runs.
+        #[serde(default)]
+        beside: bool,
     },
     /// Check that the replacement runs, stays up for a moment, and is what was asked for. Yields [`StepOutput::Running`].
     AwaitRunning {
@@ -116,6 +123,9 @@ pub enum Step {
         created: usize,
         /// Its name.
         name: String,
+        /// The old one still runs: it is worth waiting until the replacement's HEALTHCHECK, if it has one, has passed.
+        #[serde(default)]
+        beside: bool,
     },
     /// Keep the old container's last log lines for the incident report. Yields [`StepOutput::Evidence`].
     SaveEvidence {
@@ -132,6 +142,16 @@ pub enum Step {
         /// The good image.
         image: ImageId,
     },
+    /// Make the files of a Compose project say the release that runs now, so that the next `docker compose up` does not
+    /// bring the bad one back. Yields [`StepOutput::Pinned`].
+    PinProject {
+        /// Whose files.
+        project: ComposeProject,
+        /// The reference that they say now, as the bad release was deployed by it.
+        bad: String,
+        /// The one that they are to say.
+        good: String,
+    },
     /// Remove the old container; never its volumes. Yields [`StepOutput::Done`].
     RemoveOld {
         /// Which.
@@ -139,6 +159,64 @@ pub enum Step {
         /// The name it was set aside under.
         name: String,
     },
+    /// Check that an orchestrated service is there, and everything that its good specification refers to: an orchestrator
+    /// takes a specification that it cannot carry out, and stops what runs for it. Yields [`StepOutput::Service`].
+    CheckService {
+        /// The orchestrator's id of the service.
+        id: String,
+        /// Its name.
+        name: String,
+        /// The good specification, as recorded.
+        specification: Specification,
+    },
+    /// Give an orchestrated service its good specification: the orchestrator replaces the replicas. Yields
+    /// [`StepOutput::Done`].
+    UpdateService {
+        /// Index of the step that holds the specification.
+        checked: usize,
+        /// The orchestrator's id of the service.
+        id: String,
+        /// Its name.
+        name: String,
+    },
+    /// Wait until every replica of an orchestrated service is of the good specification, and stays up for a while. Yields
+    /// [`StepOutput::Done`].
+    AwaitConverged {
+        /// Index of the step that holds the specification.
+        checked: usize,
+        /// The orchestrator's id of the service.
+        id: String,
+        /// Its name.
+        name: String,
+        /// The most that it may take.
+        within: Duration,
+    },
+}
+
+/// Where the files of a Compose project are, as the labels of its containers tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeProject {
+    /// The service, as the files call it.
+    pub service: String,
+    /// The project's folder.
+    pub directory: PathBuf,
+    /// Its Compose files, in the order in which they are laid over each other.
+    pub files: Vec<PathBuf>,
+    /// The files of `--env-file`; none without it, which means `.env`.
+    pub environment: Vec<PathBuf>,
+}
+
+/// A variable in a project's file that was set so that a rollback lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The file.
+    pub file: PathBuf,
+    /// The variable.
+    pub variable: String,
+    /// Its value before; none if it was not set.
+    pub was: Option<String>,
+    /// Its value since.
+    pub is: String,
 }
 
 /// What a step yielded: recorded durably before the next step begins.
@@ -196,20 +274,57 @@ pub enum StepOutput {
         /// Its last log lines, oldest first.
         log: Vec<String>,
     },
+    /// An orchestrated service is there, with everything that its good specification refers to.
+    Service {
+        /// What it was told to run before; undoing tells it so again.
+        before: Specification,
+    },
+    /// A project's files say what runs, or cannot be made to.
+    Pinned {
+        /// What was changed, if anything.
+        pin: Option<Pin>,
+        /// What was done, or what a person has to do, for the announcement.
+        notes: Vec<String>,
+    },
+}
+
+impl Plan {
+    /// Whether an orchestrator replaces the replicas, under ids of its own choice and whenever it likes: then only their
+    /// releases tell whose they are.
+    pub fn is_orchestrated(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::UpdateService { .. }))
+    }
 }
 
 impl StepOutput {
     /// What differs from a faithful restore, for the announcement.
     pub fn notes(&self) -> &[String] {
         match self {
-            Self::Created { notes, .. } => notes,
+            Self::Created { notes, .. } | Self::Pinned { notes, .. } => notes,
             Self::Done
             | Self::Image { .. }
             | Self::Old { .. }
             | Self::Disarmed { .. }
             | Self::Stopped { .. }
             | Self::Running { .. }
+            | Self::Service { .. }
             | Self::Evidence { .. } => &[],
+        }
+    }
+
+    /// What was changed in a project's files.
+    pub const fn pin(&self) -> Option<&Pin> {
+        match self {
+            Self::Pinned { pin, .. } => pin.as_ref(),
+            Self::Done
+            | Self::Image { .. }
+            | Self::Old { .. }
+            | Self::Created { .. }
+            | Self::Disarmed { .. }
+            | Self::Stopped { .. }
+            | Self::Running { .. }
+            | Self::Service { .. }
+            | Self::Evidence { .. } => None,
         }
     }
 
@@ -222,7 +337,9 @@ impl StepOutput {
             | Self::Created { .. }
             | Self::Disarmed { .. }
             | Self::Stopped { .. }
-            | Self::Running { .. } => &[],
+            | Self::Running { .. }
+            | Self::Service { .. }
+            | Self::Pinned { .. } => &[],
         }
     }
 }
@@ -265,7 +382,11 @@ impl Step {
             Self::AwaitRunning { .. } => "await_running",
             Self::SaveEvidence { .. } => "save_evidence",
             Self::PointTag { .. } => "point_tag",
+            Self::PinProject { .. } => "pin_project",
             Self::RemoveOld { .. } => "remove_old",
+            Self::CheckService { .. } => "check_service",
+            Self::UpdateService { .. } => "update_service",
+            Self::AwaitConverged { .. } => "await_converged",
         }
     }
 }
@@ -289,14 +410,18 @@ impl fmt::Display for Step {
             Self::DisarmOld { container, name } => {
                 write!(f, "set the restart policy of {name} ({}) to `no`", short(container.as_str()))
             }
-            Self::StopOld { container, name, grace, .. } => write!(
+            Self::StopOld { container, name, grace, replaced, .. } => write!(
                 f,
-                "stop {name} ({}), waiting {} at most unless it has a stop timeout of its own: the outage begins",
+                "stop {name} ({}), waiting {} at most unless it has a stop timeout of its own: {}",
                 short(container.as_str()),
-                human(*grace)
+                human(*grace),
+                if *replaced { "its replacement serves" } else { "the outage begins" }
             ),
             Self::SetAsideOld { name, aside, .. } => write!(f, "rename {name} to {aside}"),
             Self::TakeName { temp_name, name, .. } => write!(f, "rename {temp_name} to {name}"),
+            Self::StartNew { name, beside: true, .. } => {
+                write!(f, "start the replacement of {name} beside it")
+            }
             Self::StartNew { name, .. } => write!(f, "start {name}: the outage ends"),
             Self::AwaitRunning { name, .. } => {
                 write!(f, "check that {name} stays up, with the good image and configuration")
@@ -305,7 +430,25 @@ impl fmt::Display for Step {
             Self::PointTag { reference, image } => {
                 write!(f, "point the tag {reference} at {}", short(image.as_str()))
             }
+            Self::PinProject { project, good, .. } => write!(
+                f,
+                "set the image of {} back to {good} in the project's files at {}",
+                project.service,
+                project.directory.display()
+            ),
             Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
+            Self::CheckService { name, .. } => {
+                write!(f, "check that the secrets, configs and networks of the good {name} are there")
+            }
+            Self::UpdateService { name, .. } => write!(
+                f,
+                "give the service {name} its good specification back, with as many replicas as it has now"
+            ),
+            Self::AwaitConverged { name, within, .. } => write!(
+                f,
+                "wait until every replica of {name} runs the good release and stays up, {} at most",
+                human(*within)
+            ),
         }
     }
 }
@@ -328,6 +471,7 @@ mod tests {
             name: "shop".into(),
             grace: Duration::from_secs(3),
             was_running: true,
+            replaced: false,
         };
         assert_eq!(
             stop.to_string(),

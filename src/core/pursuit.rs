@@ -1,13 +1,15 @@
 //! Pursuit: a rollback in flight, from the decision to its proof, or to a person.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
 use super::assess::Finding;
 use super::decision::{Decision, Reason};
-use super::io::{Effect, EngineState, Executed, RollbackRequest};
+use super::io::{Effect, Executed, RollbackRequest};
 use super::ledger::{LedgerChange, RollbackOutcome, RollbackRecord, Standing};
-use super::release::{Release, RollbackId};
+use super::plan::Pin;
+use super::release::{Release, RollbackId, ServiceName};
 use super::service::{BACKSTOP, Exits, Service, Turn};
 use super::settings::Action;
 use super::snapshot::RowAnswer;
@@ -15,6 +17,9 @@ use super::state::{Event, State};
 use super::surroundings::Surroundings;
 use super::time::{Timestamp, human};
 use super::window::{Before, count};
+
+/// Who replaces a container by hand, or by `docker compose up`, has done so by then: what is still not there was removed.
+const VANISHED: Duration = Duration::from_secs(30);
 
 impl Service {
     /// A rollback was decided. What was prepared for the same target is used; all else is dropped.
@@ -25,6 +30,7 @@ impl Service {
         by: &str,
         onset: Option<Timestamp>,
         event: Event,
+        along: Vec<ServiceName>,
     ) {
         let Some(to) = decision.to.clone() else { return };
         let ready = self.prepared.take_if(|p| p.to.id == to.id);
@@ -49,10 +55,13 @@ impl Service {
             applied: None,
             ended: None,
             outcome: RollbackOutcome::Executing,
+            pin: None,
+            along,
             request: request.clone(),
             decision,
         };
-        if by == BACKSTOP {
+        // One release is one attempt, of however many services it consists.
+        if by == BACKSTOP && !matches!(record.decision.reason, Reason::Companion { .. }) {
             let window = self.settings.attempts_window;
             self.attempts.retain(|at| turn.now.since(*at) < window);
             self.attempts.push(turn.now);
@@ -64,6 +73,9 @@ impl Service {
         a.key = format!("{}/in-progress", record.id);
         a.rollback = Some(record.id.clone());
         a.fields.extend(self.about(&record.decision, "Rolling back to"));
+        if !record.along.is_empty() {
+            a.fields.push(("Together with".into(), names(&record.along)));
+        }
         a.fields.push(("Decided by".into(), by.to_owned()));
         a.fields.push(("ETA".into(), self.eta()));
         turn.effect(Effect::Announce(a));
@@ -72,13 +84,34 @@ impl Service {
         self.go(turn, event);
     }
 
+    /// Goes back with another service, because the two are one release.
+    pub(crate) fn go_along(&mut self, turn: &mut Turn<'_>, leader: &RollbackRecord) {
+        let why = leader.decision.reason.to_string();
+        let decision = Decision {
+            at: turn.now,
+            service: self.name.clone(),
+            verdict: super::decision::Verdict::Rollback,
+            reason: Reason::Companion { service: leader.service.clone(), why },
+            rule: None,
+            severity: leader.decision.severity,
+            from: self.current.clone(),
+            to: self.target().ok().cloned(),
+            gates: leader.decision.gates.clone(),
+            dry_run: false,
+        };
+        let others = std::iter::once(&leader.service).chain(&leader.along).filter(|name| **name != self.name);
+        let along = others.cloned().collect();
+        self.record(turn, &decision);
+        self.begin(turn, decision, &leader.decided_by, leader.onset, Event::Decided, along);
+    }
+
     /// The executor is done with it.
     pub(crate) fn executed(&mut self, turn: &mut Turn<'_>, id: &RollbackId, result: Executed) {
         if self.state != State::RollingBack || self.rollback.as_ref().is_none_or(|r| r.id != *id) {
             return;
         }
         match result {
-            Executed::Applied { notes } => self.applied(turn, &notes),
+            Executed::Applied { notes, pin } => self.applied(turn, &notes, pin),
             Executed::Void { why } => {
                 self.end_rollback(turn, RollbackOutcome::Void(why.clone()));
                 let runs = self.runs();
@@ -105,30 +138,21 @@ impl Service {
             }
         }
         self.awaits_look = true;
-        turn.effect(Effect::Look);
+        self.asked = turn.now;
+        turn.effect(Effect::Observe { service: self.name.clone() });
     }
 
     /// The target runs. From here on it is judged by the same rules as any release.
-    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String]) {
+    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String], pin: Option<Pin>) {
         let Some(mut record) = self.rollback.take() else {
             return;
         };
         let now = turn.now;
         record.applied = Some(now);
         record.outcome = RollbackOutcome::Verifying;
+        record.pin = pin;
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record.clone())));
-        if let Some(from) = record.from.clone().filter(|from| from.id != record.to.id) {
-            // A target that did not pass proved itself once: it is passed over now, not condemned.
-            let condemned = !matches!(record.decision.reason, Reason::TargetFailed { .. });
-            if condemned {
-                let why = record.decision.reason.to_string();
-                let kept = self.current_is_known_good();
-                self.enter(turn, &from, |entry| entry.standing = Standing::Quarantined { since: now, why });
-                if kept {
-                    turn.effect(Effect::Unprotect { service: self.name.clone(), release: from });
-                }
-            }
-        }
+        self.condemn(turn, &record);
         // The target is what the release that was rolled back was compared with.
         let norm = std::mem::take(&mut self.before.norm);
         self.evidence = self.evidence.successor();
@@ -143,6 +167,7 @@ impl Service {
         self.held_by_surroundings = false;
         self.protect = None;
         self.replicas.clear();
+        self.gone = None;
         self.mixed = None;
         self.deployed = now;
         self.trial_ends = now + self.settings.verify;
@@ -161,14 +186,45 @@ impl Service {
         self.go(turn, Event::Applied);
     }
 
+    /// What becomes of the release that was rolled back.
+    fn condemn(&mut self, turn: &mut Turn<'_>, record: &RollbackRecord) {
+        let Some(from) = record.from.clone().filter(|from| from.id != record.to.id) else { return };
+        let kept = self.current_is_known_good();
+        // A target that did not pass proved itself once: it is passed over now, not condemned.
+        let reason = &record.decision.reason;
+        if matches!(reason, Reason::TargetFailed { .. }) {
+            return;
+        }
+        let innocent = matches!(reason, Reason::Companion { service, .. } if record.along.contains(service));
+        // One that went back only because another did is on trial again if it comes back.
+        let standing = if innocent {
+            Standing::Trial
+        } else {
+            Standing::Quarantined { since: turn.now, why: reason.to_string() }
+        };
+        if !innocent || kept {
+            self.enter(turn, &from, |entry| entry.standing = standing);
+        }
+        if kept {
+            turn.effect(Effect::Unprotect { service: self.name.clone(), release: from });
+        }
+    }
+
     /// One turn of verification: the same rules as for a deployment, plus identity, for long enough.
     pub(crate) fn verify(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         let Some((applied, to)) = self.rollback.as_ref().and_then(|r| Some((r.applied?, r.to.clone())))
         else {
             return;
         };
+        if self.gone.is_some_and(|since| turn.now.since(since) >= VANISHED) && around.engine_answers() {
+            self.vanished_unproven(turn, &to);
+            return;
+        }
         // What an engine restart stopped says nothing about the target: verification starts over after it.
-        let from = around.engine_back.map_or(applied, |back| back.max(applied));
+        let restarted = around.engine_back.map_or(applied, |back| back.max(applied));
+        // So it does when somebody else starts it again: what runs now has not been watched for longer.
+        let started = self.replicas.iter().filter_map(|r| r.started).filter(|started| *started <= turn.now);
+        let from = started.max().map_or(restarted, |started| started.max(restarted));
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
         let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
@@ -178,8 +234,7 @@ impl Service {
             return;
         }
         let identical = !self.replicas.is_empty() && self.replicas.iter().all(|r| r.release.id == to.id);
-        let answers = matches!(around.engine, Some(EngineState::Reachable { .. }));
-        let proof = if !answers {
+        let proof = if !around.engine_answers() {
             Err("the engine does not answer, so nobody knows what runs".into())
         } else if identical {
             self.proof(turn.now).and_then(|()| self.symptom_gone(&findings))
@@ -188,8 +243,8 @@ impl Service {
         };
         let crossed = findings.iter().any(Finding::crossed);
         if proof.is_ok() && !crossed && turn.now.since(from) >= self.settings.verify {
-            self.verified(turn, &findings);
-        } else if turn.now.since(from) >= self.settings.verify_timeout {
+            self.verified(turn, &findings, from);
+        } else if turn.now.since(restarted) >= self.settings.verify_timeout {
             let missing = proof.err().unwrap_or_else(|| "a rule was pending all the time".into());
             self.unproven(turn, &missing);
         }
@@ -208,7 +263,7 @@ impl Service {
     }
 
     /// Proved: said with what was proved.
-    fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding<'_>]) {
+    fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding<'_>], from: Timestamp) {
         let Some(record) = self.rollback.clone() else {
             return;
         };
@@ -217,7 +272,7 @@ impl Service {
         let health = if checks > 0 { format!("; {checks} health checks passed") } else { String::new() };
         let said = format!(
             "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",
-            human(turn.now.since(record.applied.unwrap_or(record.started))),
+            human(turn.now.since(from)),
             record.to
         );
         self.end_rollback(turn, RollbackOutcome::Verified(said.clone()));
@@ -275,8 +330,16 @@ impl Service {
         let gates = self.ask(turn.now, None, around);
         // Whoever switched it to dry-run meanwhile wants nothing more to be touched.
         let dry_run = "it is in dry-run mode".to_owned();
-        let denied =
-            gates.iter().find(|a| !a.allow).map(|a| a.why.clone()).or((!self.acts()).then_some(dry_run));
+        // The others went back to what it was known-good with.
+        let alone = (!record.along.is_empty()).then(|| {
+            format!(
+                "{} went back with it, and what fits to them is for a person to say",
+                names(&record.along)
+            )
+        });
+        let denied = alone
+            .or(gates.iter().find(|a| !a.allow).map(|a| a.why.clone()))
+            .or((!self.acts()).then_some(dry_run));
         let decision = Decision {
             at: turn.now,
             service: self.name.clone(),
@@ -292,7 +355,7 @@ impl Service {
         match denied {
             None => {
                 self.record(turn, &decision);
-                self.begin(turn, decision, BACKSTOP, record.onset, Event::TriedNext);
+                self.begin(turn, decision, BACKSTOP, record.onset, Event::TriedNext, Vec::new());
             }
             Some(denial) => {
                 let said = format!(
@@ -311,7 +374,15 @@ impl Service {
         };
         let why = format!("not proved within {}: {missing}", human(self.settings.verify_timeout));
         self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()));
-        self.stuck(turn, Some(&record.to), format!("the rollback to {} was applied and is {why}", record.to));
+        let runs = Some(&record.to).filter(|_| !self.replicas.is_empty());
+        self.stuck(turn, runs, format!("the rollback to {} was applied and is {why}", record.to));
+    }
+
+    /// Somebody removed it before it was proved, and put nothing in its place.
+    fn vanished_unproven(&mut self, turn: &mut Turn<'_>, to: &Release) {
+        let why = "nothing of it runs: somebody removed it before it was proved".to_owned();
+        self.end_rollback(turn, RollbackOutcome::NotVerified(why.clone()));
+        self.stuck(turn, None, format!("the rollback to {to} was applied, and {why}"));
     }
 
     /// Closes the record, and has the executor clean up what is left on the engine.
@@ -326,7 +397,28 @@ impl Service {
             self.last_ended = record.ended;
         }
         turn.effect(Effect::Close { rollback: record.id.clone() });
+        self.keep_pin(&record);
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
+    }
+
+    /// A later pin takes the place of an earlier one: it is in the same files.
+    pub(crate) fn keep_pin(&mut self, record: &RollbackRecord) {
+        if record.pin.is_some() {
+            self.pinned = Some(Box::new(record.clone()));
+        }
+    }
+
+    /// What a rollback changed in the project's files, as far as it was not taken back.
+    pub(crate) fn pin(&self) -> Option<&Pin> {
+        self.pinned.as_ref().and_then(|record| record.pin.as_ref())
+    }
+
+    /// It was taken back.
+    pub(crate) fn unpinned(&mut self, turn: &mut Turn<'_>) {
+        if let Some(mut record) = self.pinned.take() {
+            record.pin = None;
+            turn.remember(LedgerChange::RollbackUpdated(record));
+        }
     }
 
     fn runs(&self) -> String {
@@ -363,4 +455,8 @@ impl Service {
         turn.effect(Effect::Announce(a));
         self.go(turn, Event::Helpless);
     }
+}
+
+fn names(services: &[ServiceName]) -> String {
+    services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
 }

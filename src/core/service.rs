@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::{Finding, Scene, assess};
+use super::availability::Checked;
 use super::baseline::{History, Norm, Norms};
-use super::decision::Decision;
+use super::decision::{Decision, GateAnswer, Reason};
 use super::gate::{Question, ask};
+use super::group::Complaint;
 use super::io::{Effect, RollbackRequest};
-use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing};
+use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing, targets};
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
@@ -50,6 +52,10 @@ pub(crate) struct Service {
     pub(crate) since: Timestamp,
     /// A look has found it since the daemon started.
     pub(crate) seen: bool,
+    /// When the newest look at it that came in was begun; or, if it was later, when the executor was done with it. What
+    /// was asked before shows how it was.
+    #[serde(default)]
+    pub(crate) asked: Timestamp,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) current: Option<Release>,
     pub(crate) deployed: Timestamp,
@@ -58,6 +64,9 @@ pub(crate) struct Service {
     pub(crate) mixed: Option<Timestamp>,
     /// Newest deployment first.
     pub(crate) ledger: Vec<LedgerEntry>,
+    /// What is known of the images of its targets.
+    #[serde(default)]
+    pub(crate) checked: BTreeMap<ReleaseId, Checked>,
     pub(crate) evidence: Evidence,
     pub(crate) before: Before,
     /// What it was like on earlier days.
@@ -80,6 +89,8 @@ pub(crate) struct Service {
     /// The replacement asked for on suspicion. Whether it was made is the executor's to know.
     pub(crate) prepared: Option<RollbackRequest>,
     pub(crate) rollback: Option<RollbackRecord>,
+    /// The last rollback that changed a project's files, unless that was taken back.
+    pub(crate) pinned: Option<Box<RollbackRecord>>,
     /// Targets that did not start or did not pass since the last deployment.
     pub(crate) failed_targets: BTreeSet<ReleaseId>,
     /// When automatic rollbacks began, within the attempts' window.
@@ -94,6 +105,9 @@ pub(crate) struct Service {
     pub(crate) held_by_surroundings: bool,
     /// A quarantined release came back under the policy `refuse`: why it was rolled back then.
     pub(crate) refused: Option<String>,
+    /// What is wrong with it although it was not deployed: told to those that it is one release with.
+    #[serde(default)]
+    pub(crate) complaint: Option<Complaint>,
     /// When the specification was last asked to be kept, or that was answered.
     pub(crate) protect: Option<Timestamp>,
     /// Looks find nothing of it since then.
@@ -147,12 +161,14 @@ impl Service {
             state: State::Trial,
             since: now,
             seen: false,
+            asked: Timestamp::default(),
             replicas: Vec::new(),
             current: None,
             deployed: now,
             trial_ends: now,
             mixed: None,
             ledger: Vec::new(),
+            checked: BTreeMap::new(),
             evidence: Evidence::default(),
             before: Before::default(),
             history: History::default(),
@@ -167,6 +183,7 @@ impl Service {
             flags: Flags::default(),
             prepared: None,
             rollback: None,
+            pinned: None,
             failed_targets: BTreeSet::new(),
             attempts: Vec::new(),
             last_ended: None,
@@ -175,6 +192,7 @@ impl Service {
             told: BTreeSet::new(),
             held_by_surroundings: false,
             refused: None,
+            complaint: None,
             protect: None,
             gone: None,
             awaits_look: false,
@@ -210,6 +228,7 @@ impl Service {
             self.attempts.push(record.started);
         }
         if record.outcome.is_over() {
+            self.keep_pin(&record);
             self.last_ended = self.last_ended.max(record.ended);
         } else {
             self.state = State::RollingBack;
@@ -264,6 +283,7 @@ impl Service {
                 first_seen: now,
                 deployed: now,
                 standing: Standing::Trial,
+                gone: None,
             };
             self.ledger.push(fresh);
             self.ledger.len() - 1
@@ -330,19 +350,16 @@ impl Service {
 
     /// Known-good releases other than the current one, newest first: where a rollback may go.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Release> {
-        let current = self.current.as_ref().map(|c| &c.id);
-        self.ledger
-            .iter()
-            .filter(move |e| {
-                Some(&e.release.id) != current && matches!(e.standing, Standing::KnownGood { .. })
-            })
-            .map(|e| &e.release)
+        targets(&self.ledger, self.current.as_ref().map(|c| &c.id))
     }
 
     /// Where a rollback would go now, or why nowhere.
     pub(crate) fn target(&self) -> Result<&Release, &'static str> {
-        self.targets().find(|t| !self.failed_targets.contains(&t.id)).ok_or({
-            if self.failed_targets.is_empty() {
+        let gone = |t: &Release| self.entry(&t.id).is_some_and(|e| e.gone.is_some());
+        self.targets().find(|t| !self.failed_targets.contains(&t.id) && !gone(t)).ok_or_else(|| {
+            if self.targets().any(gone) {
+                "every other known-good release was tried, or its image is gone, here and in its registry"
+            } else if self.failed_targets.is_empty() {
                 "no other release has passed its trial yet: there is nothing to roll back to"
             } else {
                 "no known-good release is left that was not tried"
@@ -355,13 +372,17 @@ impl Service {
         self.since_first(assess(rules, self.scene(now)))
     }
 
-    /// Rows that were crossed before have been since then.
+    /// Rows that were crossed before have been since then. A moment that is a little later now is the better estimate:
+    /// a few failures by chance may have come before. One that is much later has lost sight of the beginning.
     fn since_first<'a>(&self, mut findings: Vec<Finding<'a>>) -> Vec<Finding<'a>> {
-        if self.onsets.is_empty() {
-            return findings;
-        }
+        const BETTER: Duration = Duration::from_secs(60);
         for finding in findings.iter_mut().filter(|f| f.crossed()) {
-            finding.since = finding.since.min(self.onsets.get(&finding.rule.name).copied()).or(finding.since);
+            let first = self.onsets.get(&finding.rule.name).copied();
+            if let (Some(now), Some(first)) = (finding.since, first)
+                && now > first + BETTER
+            {
+                finding.since = Some(first);
+            }
         }
         findings
     }
@@ -369,8 +390,11 @@ impl Service {
     /// Remembers since when rows are crossed.
     pub(crate) fn keep_onsets(&mut self, findings: &[Finding<'_>]) {
         let crossed = findings.iter().filter(|f| f.crossed());
-        let onsets = crossed.filter_map(|f| Some((f.rule.name.clone(), f.since?)));
-        self.onsets = onsets.collect();
+        let first = |f: &Finding<'_>| {
+            let known = self.onsets.get(&f.rule.name).copied();
+            Some((f.rule.name.clone(), f.since.map(|since| known.map_or(since, |known| known.min(since)))?))
+        };
+        self.onsets = crossed.filter_map(first).collect();
     }
 
     /// What the rows are judged by.
@@ -393,7 +417,7 @@ impl Service {
         now: Timestamp,
         breach: Option<(Condition, Option<Timestamp>)>,
         around: Surroundings<'_>,
-    ) -> Vec<super::decision::GateAnswer> {
+    ) -> Vec<GateAnswer> {
         let window = self.settings.attempts_window;
         let question = Question {
             now,
@@ -515,6 +539,7 @@ impl Service {
             ended: self.last_ended.filter(|_| !self.state.in_flight()).max(self.undone),
             undone: self.undone.is_some() || self.put_back(),
             attempts: self.attempts.clone(),
+            companion: self.companion(),
         }
     }
 
@@ -588,16 +613,22 @@ impl Service {
             settings: Arc::clone(&self.settings),
             state: self.state,
             since: self.since,
-            sentence: self.sentence(now, worst),
+            sentence: self.sentence(now, worst, &gates),
             current: self.current.clone(),
             deployed: self.current.as_ref().map(|_| self.deployed),
             target: self.target().ok().cloned(),
             replicas: self.replicas.clone(),
             ledger: self.ledger.clone(),
+            availability: self
+                .checked
+                .iter()
+                .filter_map(|(id, c)| Some((id.clone(), c.answer.clone()?)))
+                .collect(),
             rows: findings.iter().map(Finding::row).collect(),
             gates,
             last_decision: self.last_decision.clone(),
             rollback: self.rollback.clone(),
+            pin: self.pin().cloned(),
             flags: self.flags.clone(),
             samples: Signal::ALL
                 .iter()
@@ -607,12 +638,22 @@ impl Service {
     }
 
     /// What is going on, in one sentence.
-    fn sentence(&self, now: Timestamp, worst: Option<&Finding<'_>>) -> String {
+    fn sentence(&self, now: Timestamp, worst: Option<&Finding<'_>>, gates: &[GateAnswer]) -> String {
         let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
         if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
             return "not judged: its replicas differ in image or configuration".into();
         }
-        let symptom = || worst.and_then(|f| f.reason.as_ref()).map_or_else(String::new, ToString::to_string);
+        let refused = self.refused.clone().map(|earlier| Reason::Refused { earlier });
+        let symptom = || {
+            let reason = worst.and_then(|f| f.reason.as_ref()).or(refused.as_ref());
+            reason.map_or_else(String::new, ToString::to_string)
+        };
+        // As long as a row is only pending, nothing is held.
+        let decided = refused.is_some() || worst.is_some_and(|f| f.answer == RowAnswer::Breached);
+        let held = || match gates.iter().find(|gate| !gate.allow) {
+            Some(denial) if decided => format!("; not rolled back: {}", denial.why),
+            _ => String::new(),
+        };
         match self.state {
             State::Trial | State::Steady if self.replicas.is_empty() => {
                 "nothing runs: somebody removed it".into()
@@ -628,13 +669,13 @@ impl Service {
                 Err(missing) => format!("{current} stays on trial: {missing}"),
             },
             State::Steady => format!("{current} is known-good"),
-            State::Suspect => format!("{current}: {}{}", symptom(), self.held()),
+            State::Suspect => format!("{current}: {}{}", symptom(), held()),
             State::RollingBack => format!("rolling back from {current}"),
             State::Verifying => format!("{current} was put back and is being verified"),
             State::CoolingDown => format!("{current} was put back and proved"),
             State::Blind => format!("{current} cannot be judged: what it is judged by cannot be measured"),
             State::Paused => match &self.flags.paused {
-                Some(p) => format!("paused by {}: {}; next: backstop resume {}", p.by, p.why, self.name),
+                Some(p) => format!("{p}; next: backstop resume {}", self.name),
                 None => "paused with the whole fleet; next: backstop resume".into(),
             },
             State::Stuck => format!(
@@ -651,13 +692,5 @@ impl Service {
         self.replicas
             .iter()
             .all(|replica| replica.phase == Phase::Exited && !self.exits.crashed.contains_key(&replica.id))
-    }
-
-    /// Why a breach is not acted on, if that was decided.
-    fn held(&self) -> String {
-        match self.last_decision.as_ref().and_then(|d| d.gates.last()) {
-            Some(last) if !last.allow => format!("; not rolled back: {}", last.why),
-            _ => String::new(),
-        }
     }
 }

@@ -30,10 +30,10 @@ impl Service {
     /// Takes in what runs now.
     pub(crate) fn observe(&mut self, turn: &mut Turn<'_>, seen: Observation, after_gap: bool) {
         let first = !self.seen;
-        if self.is_stale(&seen) {
-            turn.effect(Effect::Look);
+        if seen.asked < self.asked {
             return;
         }
+        self.asked = seen.asked;
         self.seen = true;
         self.awaits_look = false;
         self.settings = seen.settings;
@@ -140,7 +140,12 @@ impl Service {
         self.deployed = if first { created.min(turn.now) } else { turn.now };
         self.current = Some(release.clone());
         let deployed = self.deployed;
-        self.enter(turn, &release, |entry| entry.deployed = deployed);
+        self.enter(turn, &release, |entry| {
+            entry.deployed = deployed;
+            // It runs, so its image is here.
+            entry.gone = None;
+        });
+        self.recheck_targets(turn.now);
         self.trial_ends = self.trial_end(turn.now);
         self.flag(turn, |flags| flags.stuck = None);
         self.go(turn, Event::Deployed);
@@ -184,10 +189,11 @@ impl Service {
             a.next = Some(format!("backstop explain {}", self.name));
             turn.effect(Effect::Announce(a));
         }
-        if replaced && self.target().is_err() {
+        if let (true, Err(why)) = (replaced, self.target()) {
             let mut a = self.announcement(turn, AnnouncementKind::NoRollbackTarget, "NO ROLLBACK TARGET");
             a.fields.push(("Current version".into(), release.to_string()));
-            a.fields.push(("Meaning".into(), "if this release is bad, there is nothing to go back to: no other release has passed its trial".into()));
+            let meaning = format!("if this release is bad, there is nothing to go back to: {why}");
+            a.fields.push(("Meaning".into(), meaning));
             a.next = Some(format!("backstop explain {}", self.name));
             turn.effect(Effect::Announce(a));
         }
@@ -200,18 +206,6 @@ impl Service {
         {
             self.refused = Some(why.clone());
         }
-    }
-
-    /// A look that began before the target was started may come in late. It shows what was just replaced, and that is
-    /// no deployment.
-    fn is_stale(&self, seen: &Observation) -> bool {
-        let Some((record, applied)) = self.rollback.as_ref().and_then(|r| Some((r, r.applied?))) else {
-            return false;
-        };
-        let replaced = |r: &Replica| record.from.as_ref().is_some_and(|from| from.id == r.release.id);
-        self.state == State::Verifying
-            && !seen.replicas.is_empty()
-            && seen.replicas.iter().all(|r| replaced(r) && r.created < applied)
     }
 
     /// Somebody deployed while a rollback was being verified: the newer decision wins and is judged afresh.
@@ -232,6 +226,9 @@ impl Service {
             self.look_at(now, replica, after_gap);
         }
         self.exits.accounted.retain(|id, _| replicas.iter().any(|r| r.id == *id));
+        // An orchestrator gives each attempt an id of its own, and a crash loop may go on for weeks.
+        self.exits.crashed.retain(|id, _| replicas.iter().any(|r| r.id == *id));
+        self.exits.requested.retain(|id| replicas.iter().any(|r| r.id == *id));
         self.replicas = replicas;
     }
 

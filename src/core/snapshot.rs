@@ -1,15 +1,18 @@
 //! What the core shows of itself: an immutable picture, published after each turn. API, metrics and the command
 //! line render this and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::availability::Availability;
 use super::decision::{Decision, GateAnswer};
 use super::io::EngineState;
 use super::ledger::{Flags, LedgerEntry, RollbackRecord};
 use super::observation::{Refusal, Replica};
-use super::release::{Release, ServiceName};
+use super::plan::Pin;
+use super::release::{Release, ReleaseId, ServiceName};
 use super::sample::Signal;
 use super::settings::{Action, Condition, FleetSettings, ServiceSettings, Severity};
 use super::time::Timestamp;
@@ -60,6 +63,8 @@ pub struct ServiceSnapshot {
     pub replicas: Vec<Replica>,
     /// Its releases, newest deployment first.
     pub ledger: Vec<LedgerEntry>,
+    /// Whether the images of its targets can be had, and when that was found out.
+    pub availability: BTreeMap<ReleaseId, (Timestamp, Availability)>,
     /// The whole matrix, row by row.
     pub rows: Vec<RowSnapshot>,
     /// Every gate's answer, were a rollback decided now.
@@ -68,6 +73,8 @@ pub struct ServiceSnapshot {
     pub last_decision: Option<Decision>,
     /// The rollback in flight.
     pub rollback: Option<RollbackRecord>,
+    /// What a rollback changed in the project's files so that it lasts.
+    pub pin: Option<Pin>,
     /// Pause and stuck.
     pub flags: Flags,
     /// Samples so far, by signal: good, bad, could not be measured.

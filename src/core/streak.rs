@@ -47,12 +47,10 @@ pub(crate) struct Streak {
 impl Streak {
     /// Takes in a result.
     pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
-        if self.unavailable.take().is_some_and(|(attempts, ..)| attempts >= ERRORS_IN_A_ROW) {
-            // Nobody knows how it was meanwhile: what was seen before is not "in a row" with what is seen now.
-            (self.failures, self.failing, self.successes) = (0, None, 0);
-        }
-        if !self.is_current(now) {
-            // The same after a while in which nobody asked.
+        let unknown = self.unavailable.take().is_some_and(|(attempts, ..)| attempts >= ERRORS_IN_A_ROW);
+        if unknown || !self.is_current(now) {
+            // Nobody knows, or nobody asked, how it was meanwhile: what was seen before is not "in a row" with what is
+            // seen now.
             (self.failures, self.failing, self.successes) = (0, None, 0);
         }
         self.samples = self.samples.saturating_add(1);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Norm;
 use super::chance::binomial_tail;
+use super::group::Companion;
 use super::io::{EngineState, HostState};
 use super::ledger::Flags;
 use super::release::ServiceName;
@@ -50,6 +51,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) roster: &'a Roster,
 }
 
+impl Surroundings<'_> {
+    pub(crate) fn engine_answers(&self) -> bool {
+        matches!(self.engine, Some(EngineState::Reachable { .. }))
+    }
+}
+
 /// Every service, as the others see it.
 pub(crate) type Roster = BTreeMap<ServiceName, Neighbour>;
 
@@ -81,6 +88,9 @@ pub(crate) struct Neighbour {
     pub(crate) undone: bool,
     /// When its automatic rollbacks began.
     pub(crate) attempts: Vec<Timestamp>,
+    /// What those that it is one release with need to know.
+    #[serde(default)]
+    pub(crate) companion: Companion,
 }
 
 /// Something is wrong with a service, whoever's fault it is.

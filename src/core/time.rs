@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// Later than any moment.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The moment `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

@@ -102,10 +102,7 @@ impl Tally {
         self.errors = self.errors.saturating_add(requests.errors.min(requests.total));
         self.latency.add(&requests.latency);
         for part in requests.parts.iter().take(Requests::PARTS_MAX) {
-            if self.routes.len() < ROUTES_MAX || self.routes.contains_key(&part.route) {
-                let sum = self.routes.entry(part.route.clone()).or_default();
-                *sum = sum.saturating_add(part.total);
-            }
+            self.count(&part.route, part.total);
         }
     }
 
@@ -114,12 +111,21 @@ impl Tally {
         self.errors = self.errors.saturating_add(other.errors);
         self.latency.merge(&other.latency);
         for (route, n) in &other.routes {
-            if self.routes.len() < ROUTES_MAX || self.routes.contains_key(route) {
-                let sum = self.routes.entry(route.clone()).or_default();
-                *sum = sum.saturating_add(*n);
-            }
+            self.count(route, *n);
         }
     }
+
+    fn count(&mut self, route: &str, n: u64) {
+        if let Some(sum) = told_apart(&mut self.routes, route) {
+            *sum = sum.saturating_add(n);
+        }
+    }
+}
+
+/// What is known of a route; none if too many others are told apart already.
+fn told_apart<'a, T: Default>(routes: &'a mut BTreeMap<String, T>, route: &str) -> Option<&'a mut T> {
+    let room = routes.len() < ROUTES_MAX || routes.contains_key(route);
+    room.then(|| routes.entry(route.to_owned()).or_default())
 }
 
 impl Traffic {
@@ -142,8 +148,8 @@ impl Traffic {
             }
         }
         for part in requests.parts.iter().take(Requests::PARTS_MAX) {
-            if self.routes.len() < ROUTES_MAX || self.routes.contains_key(&part.route) {
-                self.routes.entry(part.route.clone()).or_default().add(&part.latency);
+            if let Some(latency) = told_apart(&mut self.routes, &part.route) {
+                latency.add(&part.latency);
             }
         }
         while self.bins.front().is_some_and(|bin| now.since(bin.end) > FINE) {
@@ -224,13 +230,9 @@ impl Traffic {
         self.minutes.range(range(&self.minutes)).chain(self.bins.range(range(&self.bins)))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Bin> {
-        self.minutes.iter().chain(&self.bins)
-    }
-
     /// When the oldest measurement began, not before `from`.
     pub(crate) fn begins(&self, from: Timestamp) -> Option<Timestamp> {
-        self.all().find(|bin| bin.end > from).map(|bin| bin.from.max(from))
+        self.within(from, Timestamp::from_millis(u64::MAX)).next().map(|bin| bin.from.max(from))
     }
 
     /// Everything in `(from, to]`, in pieces of at least `least` requests with latencies and at least a minute.

@@ -106,6 +106,9 @@ pub(crate) struct Before {
     pub(crate) unhealthy: bool,
     /// Exits within the crash-loop row's window.
     pub(crate) exits: u32,
+    /// Exits within six times that.
+    #[serde(default)]
+    pub(crate) exits_lately: u32,
     /// It was seen long enough to say that it had no exits at all.
     pub(crate) never_exited: bool,
     /// Kills for want of memory within the `oom` row's window.
@@ -273,6 +276,8 @@ impl Evidence {
             // When one began to fire is known, and stays what it was.
             alerts: old.alerts,
             not_applicable: old.not_applicable,
+            // What could not be measured still cannot, until it is.
+            unmeasured: old.unmeasured,
             ..Self::default()
         };
     }
@@ -301,10 +306,13 @@ impl Evidence {
 
     /// Error lines a minute in `(from, to]`, and how long that was measured; none if it was not.
     pub(crate) fn log_errors_per_minute(&self, from: Timestamp, to: Timestamp) -> Option<(f64, u64)> {
-        let within = self.log_errors.iter().filter(|counted| counted.at > from && counted.at <= to);
-        let (count, time) = within.fold((0, Duration::ZERO), |(count, time), counted| {
-            (count + counted.count, time + counted.window)
-        });
+        let (mut count, mut time, mut before) = (0_u64, Duration::ZERO, None::<Timestamp>);
+        for counted in self.log_errors.iter().filter(|counted| counted.at > from && counted.at <= to) {
+            count = count.saturating_add(counted.count);
+            // Replicas that speak one after the other speak of the same time, which passes once.
+            time += before.map_or(counted.window, |before| counted.window.min(counted.at.since(before)));
+            before = Some(counted.at);
+        }
         (!time.is_zero()).then(|| (count as f64 * 60.0 / time.as_secs_f64(), count))
     }
 
@@ -331,6 +339,7 @@ impl Evidence {
             health: (failed, all),
             unhealthy: !self.unhealthy.is_empty(),
             exits: count(self.exits_within(now, exits).count()),
+            exits_lately: count(self.exits_within(now, 6 * exits).count()),
             // The old replicas end as the new ones begin, with whatever code.
             never_exited: self.exits.iter().all(|(at, _)| now.since(*at) <= LEAVING),
             oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use self::writer::Writer;
 use crate::core::decision::Decision;
 use crate::core::io::{Effect, Input};
-use crate::core::observation::{Refusal, Replica};
+use crate::core::observation::{Refusal, Replica, just_now};
 use crate::core::release::ServiceName;
 use crate::core::settings::ServiceSettings;
 use crate::core::{Fleet, Timestamp};
@@ -99,6 +99,9 @@ pub enum Entry {
 pub enum Told {
     /// [`Input::Looked`].
     Looked {
+        /// When it was begun.
+        #[serde(default = "just_now")]
+        asked: Timestamp,
         /// The services.
         services: Vec<Seen>,
         /// Those that were refused.
@@ -119,6 +122,9 @@ pub struct Seen {
     pub service: ServiceName,
     /// The number of its settings.
     pub settings: u32,
+    /// When the look at it was begun.
+    #[serde(default = "just_now")]
+    pub asked: Timestamp,
     /// Its replicas.
     pub replicas: Vec<Replica>,
 }

@@ -239,9 +239,9 @@ impl Segment {
             self.block_began = at;
         }
         let told = match input {
-            Input::Looked(Look { services, refused, after_gap }) => {
+            Input::Looked(Look { asked, services, refused, after_gap }) => {
                 let services = services.into_iter().map(|seen| self.seen(seen)).collect::<io::Result<_>>()?;
-                Told::Looked { services, refused, after_gap }
+                Told::Looked { asked, services, refused, after_gap }
             }
             Input::Observed(seen) => Told::Observed(self.seen(seen)?),
             other => Told::Input(other),
@@ -251,11 +251,11 @@ impl Segment {
 
     /// An observation with its settings by number; settings that are new here are written first.
     fn seen(&mut self, seen: Observation) -> io::Result<Seen> {
-        let Observation { service, settings, replicas } = seen;
+        let Observation { service, settings, asked, replicas } = seen;
         let known =
             self.last.get(&service).filter(|(last, _)| Arc::ptr_eq(last, &settings) || *last == settings);
         if let Some((_, id)) = known {
-            return Ok(Seen { settings: *id, service, replicas });
+            return Ok(Seen { settings: *id, service, asked, replicas });
         }
         let text = rmp_serde::to_vec_named(&*settings).map_err(io::Error::other)?;
         let id = match self.settings.get(&text) {
@@ -268,7 +268,7 @@ impl Segment {
             }
         };
         self.last.insert(service.clone(), (settings, id));
-        Ok(Seen { service, settings: id, replicas })
+        Ok(Seen { service, settings: id, asked, replicas })
     }
 
     fn add(&mut self, entry: &Entry) -> io::Result<()> {

@@ -2,13 +2,15 @@
 //!
 //! A plain trace ([`trace`]) is JSON Lines that anybody can write; it is played to a fleet of its own ([`world`])
 //! in which nothing is ever touched. What the core decides comes back as [`Line`]s. The daemon's own record
-//! ([`record`], written by [`crate::flight`]) is played from its checkpoints, and must give what it gave then.
+//! ([`record`], written by [`crate::flight`]) is played from its checkpoints, and must give what it gave then; or it is
+//! judged [`anew`], by other settings.
 //! A Prometheus server's [`history`] becomes a trace as well, with [`near_miss`]es beside the decisions.
 
 pub mod trace;
 mod bare;
 mod world;
 pub mod record;
+pub mod anew;
 pub mod history;
 pub mod near_miss;
 pub mod backtest;

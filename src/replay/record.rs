@@ -11,7 +11,7 @@ use crate::core::io::{Effect, Input};
 use crate::core::observation::{Look, Observation};
 use crate::core::settings::ServiceSettings;
 use crate::core::{Fleet, Timestamp};
-use crate::flight::reader::{Segment, segments};
+use crate::flight::reader::{Damage, Segment, segments};
 use crate::flight::{Entry, Seen, Told};
 
 /// So many remarks are kept; the rest is counted.
@@ -34,10 +34,12 @@ pub struct Account {
     pub remarks: Vec<String>,
     /// The versions of the program that wrote it, in order.
     pub versions: Vec<String>,
+    /// It was judged by other settings than those that were in force, and not compared.
+    pub anew: bool,
 }
 
 impl Account {
-    fn remark(&mut self, what: String) {
+    pub(super) fn remark(&mut self, what: String) {
         if self.remarks.len() < REMARKS_MAX {
             self.remarks.push(what);
         }
@@ -47,6 +49,18 @@ impl Account {
         if self.difference.is_none() {
             self.difference = Some(what());
         }
+    }
+
+    /// A turn in which so much was decided then.
+    pub(super) fn turned(&mut self, at: Timestamp, decided: usize) {
+        self.turns += 1;
+        self.recorded += decided as u64;
+        self.passes(at);
+    }
+
+    pub(super) fn damaged(&mut self, name: &str, damage: &Damage) {
+        let (bytes, at, what) = (damage.bytes, damage.at, &damage.what);
+        self.remark(format!("{name}: its last {bytes} bytes, from byte {at} on, are of no use: {what}"));
     }
 
     fn passes(&mut self, at: Timestamp) {
@@ -68,10 +82,9 @@ pub fn replay(path: &Path) -> io::Result<Account> {
 /// # Errors
 /// As [`replay`].
 pub fn replay_with(path: &Path, see: &mut dyn FnMut(Timestamp, &[Effect])) -> io::Result<Account> {
-    let paths: Vec<PathBuf> = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
     let mut account = Account::default();
     let mut before: Option<Fleet> = None;
-    for path in paths {
+    for path in segments_of(path)? {
         before = match Segment::open(&path) {
             Ok(segment) => one(&name(&path), segment, before.take(), &mut account, see)?,
             // The daemon drops the oldest while we read.
@@ -82,7 +95,12 @@ pub fn replay_with(path: &Path, see: &mut dyn FnMut(Timestamp, &[Effect])) -> io
     Ok(account)
 }
 
-fn name(path: &Path) -> String {
+/// The segments meant: those of a directory, or one.
+pub(super) fn segments_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if path.is_dir() { segments(path) } else { Ok(vec![path.to_owned()]) }
+}
+
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
@@ -122,23 +140,22 @@ fn one(
         }
     }
     if let Some(damage) = segment.damage() {
-        let (bytes, at, what) = (damage.bytes, damage.at, &damage.what);
-        account.remark(format!("{name}: its last {bytes} bytes, from byte {at} on, are of no use: {what}"));
+        account.damaged(name, damage);
         return Ok(None);
     }
     Ok(playing)
 }
 
 /// How a segment began.
-struct Began<'a> {
-    at: Timestamp,
-    version: String,
-    follows: bool,
-    lost: u64,
-    fleet: &'a Fleet,
+pub(super) struct Began<'a> {
+    pub(super) at: Timestamp,
+    pub(super) version: String,
+    pub(super) follows: bool,
+    pub(super) lost: u64,
+    pub(super) fleet: &'a Fleet,
 }
 
-fn begin(name: &str, account: &mut Account, began: &Began<'_>, before: Option<&Fleet>) {
+pub(super) fn begin(name: &str, account: &mut Account, began: &Began<'_>, before: Option<&Fleet>) {
     account.passes(began.at);
     if account.versions.last() != Some(&began.version) {
         account.versions.push(began.version.clone());
@@ -161,9 +178,7 @@ fn same(a: &Fleet, b: &Fleet) -> bool {
 }
 
 fn turn(account: &mut Account, at: Timestamp, effects: &[Effect], then: &[Decision]) {
-    account.turns += 1;
-    account.recorded += then.len() as u64;
-    account.passes(at);
+    account.turned(at, then.len());
     let now: Vec<&Decision> = effects
         .iter()
         .filter_map(|effect| match effect {
@@ -174,7 +189,7 @@ fn turn(account: &mut Account, at: Timestamp, effects: &[Effect], then: &[Decisi
             _ => None,
         })
         .collect();
-    account.lines.extend(now.iter().map(|decision| Line::new(seconds(decision.at), decision)));
+    account.lines.extend(now.iter().map(|decision| Line::of_record(decision)));
     if now.len() == then.len() && now.iter().zip(then).all(|(now, then)| *now == then) {
         return;
     }
@@ -192,16 +207,23 @@ fn turn(account: &mut Account, at: Timestamp, effects: &[Effect], then: &[Decisi
     });
 }
 
+impl Line {
+    /// The line for a decision of a record, with Unix time.
+    pub(super) fn of_record(decision: &Decision) -> Self {
+        Self::new(seconds(decision.at), decision)
+    }
+}
+
 /// The input as the core got it.
-fn told(told: Told, settings: &HashMap<u32, Arc<ServiceSettings>>) -> Option<Input> {
+pub(super) fn told(told: Told, settings: &HashMap<u32, Arc<ServiceSettings>>) -> Option<Input> {
     let seen = |seen: Seen| {
-        let Seen { service, settings: id, replicas } = seen;
-        Some(Observation { service, settings: Arc::clone(settings.get(&id)?), replicas })
+        let Seen { service, settings: id, asked, replicas } = seen;
+        Some(Observation { service, settings: Arc::clone(settings.get(&id)?), asked, replicas })
     };
     Some(match told {
-        Told::Looked { services, refused, after_gap } => {
+        Told::Looked { asked, services, refused, after_gap } => {
             let services = services.into_iter().map(seen).collect::<Option<_>>()?;
-            Input::Looked(Look { services, refused, after_gap })
+            Input::Looked(Look { asked, services, refused, after_gap })
         }
         Told::Observed(one) => Input::Observed(seen(one)?),
         Told::Input(input) => input,

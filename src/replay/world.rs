@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Line;
 use super::trace::{Cast, Event, Trace, What};
-use crate::core::io::{Effect, EngineState, Executed, Input};
+use crate::core::io::{Effect, EngineState, Executed, Input, RollbackRequest};
 use crate::core::ledger::{LedgerEntry, Remembered, Standing};
 use crate::core::observation::{Look, Observation, Phase, Replica};
 use crate::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
@@ -216,14 +216,19 @@ impl<'a> World<'a> {
     }
 
     fn observed(&mut self, name: &ServiceName) {
-        if let Some(seen) = self.services.get(name).map(|outside| outside.observation(name)) {
-            self.input(Input::Observed(seen));
+        if let Some(seen) = self.seen(name) {
+            self.input(seen);
         }
     }
 
+    fn seen(&self, name: &ServiceName) -> Option<Input> {
+        self.services.get(name).map(|outside| Input::Observed(outside.observation(name, self.now)))
+    }
+
     fn look(&self) -> Input {
-        let services = self.services.iter().map(|(name, outside)| outside.observation(name)).collect();
-        Input::Looked(Look { services, refused: Vec::new(), after_gap: false })
+        let services =
+            self.services.iter().map(|(name, outside)| outside.observation(name, self.now)).collect();
+        Input::Looked(Look { asked: self.now, services, refused: Vec::new(), after_gap: false })
     }
 
     /// One input, and what follows from it. What the core asks for is done at once, as far as a trace can.
@@ -239,21 +244,21 @@ impl<'a> World<'a> {
                         waiting.push_back(Input::Protected { service, release: release.id, result: Ok(()) });
                     }
                     Effect::Look => waiting.push_back(self.look()),
+                    Effect::Observe { service } => waiting.extend(self.seen(&service)),
                     // In dry-run mode neither comes; if they did, nothing was done.
                     Effect::Prepare(request) => {
                         let (rollback, service) = (request.id, request.service);
                         let result = Err("a trace is only read".into());
                         waiting.push_back(Input::Prepared { rollback, service, result });
                     }
-                    Effect::RollBack(request) => {
-                        let (rollback, service) = (request.id, request.service);
-                        let result = Executed::Void { why: "a trace is only read".into() };
-                        waiting.push_back(Input::Executed { rollback, service, result });
-                    }
+                    Effect::RollBack(request) => waiting.push_back(unread(request)),
+                    Effect::RollBackTogether(requests) => waiting.extend(requests.into_iter().map(unread)),
                     Effect::Remember(_)
                     | Effect::Unprotect { .. }
+                    | Effect::CheckTarget { .. }
                     | Effect::Discard { .. }
                     | Effect::Close { .. }
+                    | Effect::Unpin { .. }
                     | Effect::Announce(_)
                     | Effect::Reply { .. } => {}
                 }
@@ -263,10 +268,11 @@ impl<'a> World<'a> {
 }
 
 impl Outside {
-    fn observation(&self, name: &ServiceName) -> Observation {
+    fn observation(&self, name: &ServiceName, now: Timestamp) -> Observation {
         Observation {
             service: name.clone(),
             settings: Arc::clone(&self.settings),
+            asked: now,
             replicas: vec![self.replica.clone()],
         }
     }
@@ -326,6 +332,7 @@ fn known_good(replica: &Replica) -> LedgerEntry {
         first_seen: replica.created,
         deployed: replica.created,
         standing: Standing::KnownGood { since: replica.created },
+        gone: None,
     }
 }
 
@@ -355,4 +362,10 @@ fn release(name: &ServiceName, version: &str, identity: &str) -> Release {
         fingerprint: identity.to_owned(),
         version: (version != BEFORE).then(|| version.to_owned()),
     }
+}
+
+/// Nothing is rolled back in a trace: it is only read.
+fn unread(request: RollbackRequest) -> Input {
+    let (rollback, service) = (request.id, request.service);
+    Input::Executed { rollback, service, result: Executed::Void { why: "a trace is only read".into() } }
 }

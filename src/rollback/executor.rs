@@ -158,11 +158,30 @@ impl Executor {
 
 impl Inner {
     async fn execute(&self, slot: &mut Option<Saga>, request: &RollbackRequest) -> Result<Executed, String> {
+        if let Some(ended) = self.ready(slot, request).await? {
+            return Ok(ended);
+        }
+        let Some(saga) = slot.as_mut() else {
+            return Err("the plan is gone".into());
+        };
+        let at = request.decided.unwrap_or_else(|| self.clock.now());
+        if let Err(why) = saga.decide(at, Vec::new()).await {
+            return Ok(saga.go_back(why, None).await);
+        }
+        Ok(saga.act().await)
+    }
+
+    /// Has a plan for what runs now in the slot. If there cannot be one, or it was carried out already: how it ended.
+    pub(super) async fn ready(
+        &self,
+        slot: &mut Option<Saga>,
+        request: &RollbackRequest,
+    ) -> Result<Option<Executed>, String> {
         if let Some(saga) = slot.as_ref() {
             let same = *saga.state().id() == request.id;
             match &saga.state().phase {
-                Phase::Applied if same => return Ok(saga.applied()),
-                Phase::Ended(result) if same => return Ok(result.clone()),
+                Phase::Applied if same => return Ok(Some(saga.applied())),
+                Phase::Ended(result) if same => return Ok(Some(result.clone())),
                 Phase::Preparing | Phase::Unwinding if same && saga.state().request.decided.is_none() => {}
                 Phase::Preparing
                 | Phase::Acting
@@ -174,26 +193,19 @@ impl Inner {
         }
         let now = match self.observe(&request.service).await {
             Ok(now) => now,
-            Err(e) => return Ok(self.void(slot, e.message).await),
+            Err(e) => return Ok(Some(self.void(slot, e.message).await)),
         };
         if let Err(why) = judged(&now, request) {
-            return Ok(self.void(slot, why).await);
+            return Ok(Some(self.void(slot, why).await));
         }
         if !slot.as_ref().is_some_and(|saga| saga.still_fits(&now, request)) {
             let plan = match self.plan(&now, request).await {
                 Ok(plan) => plan,
-                Err(e) => return Ok(self.void(slot, e.message).await),
+                Err(e) => return Ok(Some(self.void(slot, e.message).await)),
             };
             self.open(slot, plan, request).await?;
         }
-        let Some(saga) = slot.as_mut() else {
-            return Err("the plan is gone".into());
-        };
-        let at = request.decided.unwrap_or_else(|| self.clock.now());
-        if let Err(why) = saga.decide(at).await {
-            return Ok(saga.go_back(why, None).await);
-        }
-        Ok(saga.act().await)
+        Ok(None)
     }
 
     /// What runs now. The decision has fallen: an engine that is away for a moment is waited for.
@@ -246,7 +258,7 @@ impl Inner {
     }
 
     /// Takes back what was prepared, because it will not be carried out.
-    async fn void(&self, slot: &mut Option<Saga>, why: String) -> Executed {
+    pub(super) async fn void(&self, slot: &mut Option<Saga>, why: String) -> Executed {
         let Some(saga) = slot.as_mut() else {
             return Executed::Void { why };
         };

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::plan::{Plan, Step, StepOutput};
+use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::RollbackId;
 use crate::core::{Executed, RollbackRequest, Timestamp};
 use crate::runtime::ErrorClass;
@@ -35,6 +35,9 @@ pub enum JournalEvent {
     Decided {
         /// When it was decided.
         at: Timestamp,
+        /// The rollbacks that are carried out together with it, all or none, in their order; empty if it is alone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        together: Vec<RollbackId>,
     },
     /// A step is about to be carried out.
     Started {
@@ -218,6 +221,8 @@ pub struct SagaState {
     pub plan: Plan,
     /// What was asked for; `decided` is set once it was decided.
     pub request: RollbackRequest,
+    /// All that are carried out together with it, itself among them, in their order; empty if it is alone.
+    pub together: Vec<RollbackId>,
     /// Which way it goes.
     pub phase: Phase,
     /// How far each step of the plan has come.
@@ -380,6 +385,7 @@ impl SagaState {
         };
         check_plan(*version, plan)?;
         Ok(Self {
+            together: Vec::new(),
             phase: if request.decided.is_some() { Phase::Acting } else { Phase::Preparing },
             steps: vec![StepStatus::Pending; plan.steps.len()],
             outputs: vec![None; plan.steps.len()],
@@ -419,9 +425,41 @@ impl SagaState {
         (0..self.plan.pivot).all(|step| self.is_settled(step))
     }
 
+    /// Whether it has gone further than to the pivot: those that are carried out together with it have come to theirs.
+    pub fn is_beyond_pivot(&self) -> bool {
+        match self.phase {
+            Phase::Applied => true,
+            Phase::Acting => {
+                self.steps[self.plan.pivot..].iter().any(|status| *status != StepStatus::Pending)
+            }
+            Phase::Preparing | Phase::Unwinding | Phase::Ended(_) | Phase::Closed => false,
+        }
+    }
+
+    /// Whether what becomes of it depends on those that are carried out together with it.
+    pub fn is_unsettled_together(&self) -> bool {
+        !self.together.is_empty()
+            && matches!(self.phase, Phase::Acting | Phase::Unwinding | Phase::Applied | Phase::Ended(_))
+            && !self.is_closing()
+    }
+
+    /// Whether it was given up.
+    pub fn is_going_back(&self) -> bool {
+        match self.phase {
+            Phase::Unwinding | Phase::Ended(_) => true,
+            Phase::Acting => self.failure.is_some() && !self.is_past_pivot(),
+            Phase::Preparing | Phase::Applied | Phase::Closed => false,
+        }
+    }
+
     /// Whether anything was begun that a user of the service could notice.
     pub fn has_touched(&self) -> bool {
         self.steps[self.plan.prepare..].iter().any(|status| *status != StepStatus::Pending)
+    }
+
+    /// What was changed in a project's files.
+    pub fn pin(&self) -> Option<Pin> {
+        self.outputs.iter().flatten().find_map(StepOutput::pin).cloned()
     }
 
     /// What the announcement of the rollback should mention; usually nothing.
@@ -497,8 +535,9 @@ impl SagaState {
                     *self = fresh;
                 }
             }
-            JournalEvent::Decided { at } => {
+            JournalEvent::Decided { at, together } => {
                 self.request.decided = Some(*at);
+                self.together.clone_from(together);
                 self.phase = Phase::Acting;
             }
             JournalEvent::Started { step } => self.steps[*step] = StepStatus::Started,

@@ -13,6 +13,7 @@ use crate::runtime::Snapshot;
 
 pub mod journal;
 mod saga;
+mod together;
 pub mod executor;
 pub mod recovery;
 

@@ -4,7 +4,7 @@
 //! on to the target, back to what ran before, or around a newer deployment. A journal that makes no sense is
 //! reported and its service left alone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::SagaStore;
 use super::executor::Executor;
 use super::journal::{self, JournalError, JournalEvent, Phase};
 use super::saga::{Saga, Unwound};
+use super::together;
 use crate::core::observation::Observation;
 use crate::core::release::{ReleaseId, RollbackId, ServiceName};
 use crate::core::time::human;
@@ -26,6 +27,9 @@ use crate::runtime::{ErrorClass, Snapshot};
 /// A decision older than this that had not touched anything when the daemon stopped is judged anew: what was bad
 /// then may be well by now. As long as a trial.
 const STALE: Duration = Duration::from_secs(15 * 60);
+
+/// What a crash left of rollbacks that are carried out together, by all of their ids.
+type Groups = BTreeMap<Vec<RollbackId>, Vec<Saga>>;
 
 /// A rollback that a crash interrupted, and how it ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,11 +54,42 @@ impl Executor {
         journals.sort_by(|a, b| b.0.cmp(&a.0));
         let mut seen = HashSet::new();
         let mut recovered = Vec::new();
+        let mut groups: Groups = BTreeMap::new();
         for (rollback, records) in journals {
-            recovered.extend(self.recover_one(&rollback, &records, &mut seen).await?);
+            recovered.extend(self.recover_one(&rollback, &records, &mut seen, &mut groups).await?);
+        }
+        for (all, sagas) in groups {
+            recovered.extend(self.recover_together(&all, sagas).await?);
         }
         recovered.reverse();
         Ok(recovered)
+    }
+
+    /// Those that were to be carried out together, all or none.
+    async fn recover_together(
+        &self,
+        all: &[RollbackId],
+        mut sagas: Vec<Saga>,
+    ) -> Result<Vec<Recovered>, String> {
+        let inner = self.inner();
+        let mut newer = None;
+        for saga in &sagas {
+            let service = &saga.state().request.service;
+            let now = match inner.runtime.observe(service).await {
+                Ok(now) => now,
+                Err(e) if e.class == ErrorClass::NotFound => continue,
+                Err(e) => return Err(format!("{service} cannot be looked at: {e}")),
+            };
+            if saga.foreign(&now).is_some() {
+                newer = Some(format!("a newer deployment of {service} came first"));
+            }
+        }
+        let ended = together::go_on(all, sagas.iter_mut().collect(), newer).await;
+        for saga in sagas.into_iter().filter(|saga| !saga.is_closed()) {
+            let slot = inner.slot(&saga.state().request.service);
+            inner.occupy(&mut *slot.lock().await, saga);
+        }
+        Ok(ended)
     }
 
     async fn recover_one(
@@ -62,6 +97,7 @@ impl Executor {
         rollback: &RollbackId,
         records: &[Value],
         seen: &mut HashSet<ServiceName>,
+        groups: &mut Groups,
     ) -> Result<Option<Recovered>, String> {
         let inner = self.inner();
         let state = match journal::read(records) {
@@ -79,6 +115,10 @@ impl Executor {
         let known = slot.take_if(|saga| saga.state().id() == rollback);
         let mut saga = known
             .unwrap_or_else(|| Saga::resume(Arc::clone(&inner.runtime), Arc::clone(&inner.store), state));
+        if newest && saga.state().is_unsettled_together() {
+            groups.entry(saga.state().together.clone()).or_default().push(saga);
+            return Ok(None);
+        }
         let result = self.finish(&mut saga, newest).await;
         if newest && !saga.is_closed() {
             inner.occupy(&mut slot, saga);

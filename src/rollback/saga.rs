@@ -12,7 +12,7 @@ use super::SagaStore;
 use super::journal::{JOURNAL_VERSION, JournalEvent, Phase, SagaState, StepStatus};
 use crate::core::observation::{self, Observation, Replica};
 use crate::core::plan::{Plan, Step, StepOutput};
-use crate::core::release::ReplicaId;
+use crate::core::release::{ReplicaId, RollbackId};
 use crate::core::{Executed, RollbackRequest, Timestamp};
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
 
@@ -119,8 +119,16 @@ impl Saga {
     }
 
     /// Notes that the decision fell.
-    pub(super) async fn decide(&mut self, at: Timestamp) -> Result<(), String> {
-        self.record(JournalEvent::Decided { at }).await
+    pub(super) async fn decide(&mut self, at: Timestamp, together: Vec<RollbackId>) -> Result<(), String> {
+        self.record(JournalEvent::Decided { at, together }).await
+    }
+
+    /// Goes forward as long as it can still be taken back. Whether that is right is for others to say as well.
+    pub(super) async fn reach_pivot(&mut self) -> Result<(), String> {
+        for step in 0..self.state.plan.pivot {
+            self.forward(step, FORWARD_PATIENCE).await?;
+        }
+        Ok(())
     }
 
     /// Goes forward until the target runs, or back.
@@ -240,6 +248,12 @@ impl Saga {
         runs.sort_unstable();
         olds.sort_unstable();
         olds.dedup();
+        let from = state.plan.from.as_ref().map(|from| &from.id);
+        let same = if state.plan.is_orchestrated() {
+            now.replicas.iter().all(|r| Some(&r.release.id) == from)
+        } else {
+            olds == runs
+        };
         // Undoing would not start what was down when the plan was made.
         let came_up = state.plan.steps.iter().any(|step| {
             matches!(step, Step::StopOld { container, was_running: false, .. }
@@ -248,13 +262,18 @@ impl Saga {
         state.phase == Phase::Preparing
             && state.next_step().is_none_or(|step| step >= state.plan.prepare)
             && asked == *request
-            && olds == runs
+            && same
             && !came_up
     }
 
     /// A replica that neither the plan nor we made: somebody deployed.
     pub(super) fn foreign<'a>(&self, now: &'a Observation) -> Option<&'a Replica> {
         let state = &self.state;
+        if state.plan.is_orchestrated() {
+            let from = state.plan.from.as_ref().map(|from| &from.id);
+            let ours = |r: &Replica| r.release.id == state.plan.to.id || Some(&r.release.id) == from;
+            return now.replicas.iter().find(|replica| !ours(replica));
+        }
         let mut known = olds(&state.plan);
         let mut recreates = false;
         for output in state.outputs.iter().flatten() {
@@ -268,7 +287,9 @@ impl Saga {
                 | StepOutput::Image { .. }
                 | StepOutput::Disarmed { .. }
                 | StepOutput::Stopped { .. }
-                | StepOutput::Evidence { .. } => {}
+                | StepOutput::Evidence { .. }
+                | StepOutput::Service { .. }
+                | StepOutput::Pinned { .. } => {}
             }
         }
         now.replicas.iter().find(|replica| {
@@ -289,7 +310,7 @@ impl Saga {
         if let (Some(why), false) = (&self.unwritten, self.backlog.is_empty()) {
             notes.push(format!("the journal could not be written: {why}"));
         }
-        Executed::Applied { notes }
+        Executed::Applied { notes, pin: self.state.pin() }
     }
 
     async fn forward(&mut self, step: usize, patience: Duration) -> Result<(), String> {
@@ -402,7 +423,12 @@ impl Saga {
             | Step::AwaitRunning { .. }
             | Step::SaveEvidence { .. }
             | Step::PointTag { .. }
-            | Step::RemoveOld { .. } => false,
+            | Step::PinProject { .. }
+            | Step::RemoveOld { .. }
+            | Step::CheckService { .. }
+            // Whoever takes it back looks first whether it is still ours.
+            | Step::UpdateService { .. }
+            | Step::AwaitConverged { .. } => false,
         }
     }
 
@@ -436,9 +462,12 @@ impl Saga {
         if !rest.is_empty() {
             text += &format!("; not taken back, because something runs: {}", rest.join(", "));
         }
-        text + &format!(
-            "; look with `docker ps -a --filter name={service}`, put it right, then `backstop resume {service}`"
-        )
+        let look = if self.state.plan.is_orchestrated() {
+            format!("docker service ps {service}")
+        } else {
+            format!("docker ps -a --filter name={service}")
+        };
+        text + &format!("; look with `{look}`, put it right, then `backstop resume {service}`")
     }
 
     fn log(&self) -> Vec<String> {
@@ -500,6 +529,8 @@ async fn append(store: &dyn SagaStore, state: &SagaState, event: &JournalEvent) 
 const fn deadline(step: &Step) -> Duration {
     match step {
         Step::EnsureImage { .. } | Step::StopOld { .. } => LONG_STEP,
+        // It ends by itself then, and says how far it came.
+        Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
         Step::ProbeOld { .. }
         | Step::CreateReplacement { .. }
         | Step::DisarmOld { .. }
@@ -509,7 +540,10 @@ const fn deadline(step: &Step) -> Duration {
         | Step::AwaitRunning { .. }
         | Step::SaveEvidence { .. }
         | Step::PointTag { .. }
-        | Step::RemoveOld { .. } => SHORT_STEP,
+        | Step::PinProject { .. }
+        | Step::RemoveOld { .. }
+        | Step::CheckService { .. }
+        | Step::UpdateService { .. } => SHORT_STEP,
     }
 }
 
@@ -534,7 +568,11 @@ fn olds(plan: &Plan) -> Vec<&ReplicaId> {
         | Step::TakeName { .. }
         | Step::StartNew { .. }
         | Step::AwaitRunning { .. }
-        | Step::PointTag { .. } => None,
+        | Step::PointTag { .. }
+        | Step::PinProject { .. }
+        | Step::CheckService { .. }
+        | Step::UpdateService { .. }
+        | Step::AwaitConverged { .. } => None,
     });
     containers.collect()
 }

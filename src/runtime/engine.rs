@@ -2,7 +2,7 @@
 //!
 //! Two clients share one session. Raw JSON over pooled connections carries whatever is replayed (typed models drop
 //! fields they do not know) and whatever lies within an outage (a pooled connection saves milliseconds). bollard reads
-//! the streams: events, logs, pulls. Both put the negotiated version on the wire, because an unversioned request is
+//! the streams: events, logs. Both put the negotiated version on the wire, because an unversioned request is
 //! answered in the engine's newest shape, and answers would change with an engine upgrade.
 //!
 //! It must never fail at construction because the engine is away: connecting is lazy, and a lost session is made anew,
@@ -18,6 +18,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::registry::{Credentials, Login};
 use super::{ErrorClass, RuntimeError};
 
 /// Below this, engines lack what a faithful restore needs (Docker 20.10 speaks it).
@@ -40,6 +41,7 @@ pub struct Engine {
     host: Host,
     http: reqwest::Client,
     session: Mutex<Option<Session>>,
+    credentials: Credentials,
 }
 
 /// Where an engine listens.
@@ -56,6 +58,8 @@ struct Session {
     minor: u32,
     /// The host's architecture as the engine calls it: `amd64`.
     arch: String,
+    /// It is Podman, which speaks Docker's API in its own way.
+    podman: bool,
     docker: Docker,
     /// The host's memory: asked for once, because /info takes the engine long.
     memory: Arc<OnceCell<u64>>,
@@ -105,7 +109,18 @@ impl Engine {
         };
         let http =
             builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
-        Ok(Self { host, http, session: Mutex::new(None) })
+        Ok(Self { host, http, session: Mutex::new(None), credentials: Credentials::default() })
+    }
+
+    /// The same, with what it is to show to registries.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// What is shown to registries.
+    pub(crate) const fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The host as it is written in `DOCKER_HOST`.
@@ -154,6 +169,11 @@ impl Engine {
         Ok(self.session().await?.arch)
     }
 
+    /// Whether the engine is Podman.
+    pub(crate) async fn is_podman(&self) -> Result<bool, RuntimeError> {
+        Ok(self.session().await?.podman)
+    }
+
     /// Forgets the session: the next request negotiates again. For when the event stream broke.
     pub(crate) async fn forget(&self) {
         *self.session.lock().await = None;
@@ -177,13 +197,20 @@ impl Engine {
         body: Option<&Value>,
         limit: Duration,
     ) -> Result<Value, RuntimeError> {
-        let session = self.session().await?;
+        self.call_as(method, path, body, None, limit).await
+    }
+
+    /// The same, for what the engine asks a registry for: `login` is what it shows there.
+    pub(crate) async fn call_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        login: Option<&Login>,
+        limit: Duration,
+    ) -> Result<Value, RuntimeError> {
         let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
-        let url = self.url(&format!("/v1.{}{path}", session.minor));
-        let mut request = self.http.request(method, url);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let request = self.request(method, path, body, login).await?;
         let answer = tokio::time::timeout(limit, receive(request)).await;
         match answer {
             Ok(Ok((status, bytes))) => sort(&what, status, &bytes),
@@ -202,15 +229,23 @@ impl Engine {
         path: &str,
         body: Option<&Value>,
     ) -> Result<reqwest::Response, RuntimeError> {
-        let session = self.session().await?;
+        self.open_as(method, path, body, None, CALL).await
+    }
+
+    /// The same, for what the engine asks a registry for: it answers when the registry has, within `limit`.
+    pub(crate) async fn open_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        login: Option<&Login>,
+        limit: Duration,
+    ) -> Result<reqwest::Response, RuntimeError> {
         let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
-        let mut request = self.http.request(method, self.url(&format!("/v1.{}{path}", session.minor)));
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = tokio::time::timeout(CALL, request.send())
+        let request = self.request(method, path, body, login).await?;
+        let response = tokio::time::timeout(limit, request.send())
             .await
-            .map_err(|_| self.away(&format!("{what}: no answer within {} s", CALL.as_secs())))?
+            .map_err(|_| self.away(&format!("{what}: no answer within {} s", limit.as_secs())))?
             .map_err(|e| self.away(&format!("{what}: {}", causes(&e))))?;
         let status = response.status().as_u16();
         if status < 400 {
@@ -221,22 +256,41 @@ impl Engine {
         Err(refused(&what, status, &bytes.unwrap_or_default()))
     }
 
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        login: Option<&Login>,
+    ) -> Result<reqwest::RequestBuilder, RuntimeError> {
+        let session = self.session().await?;
+        let mut request = self.http.request(method, self.url(&format!("/v1.{}{path}", session.minor)));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        if let Some(login) = login {
+            request = request.header("X-Registry-Auth", login.header());
+        }
+        Ok(request)
+    }
+
     /// A stream that ended in the middle.
     pub(crate) fn broke_off(&self, what: &str, why: &str) -> RuntimeError {
         self.away(&format!("{what}: {why}"))
     }
 
-    /// Container events from `since` (engine time, `seconds.nanos`) on. Ends with the connection.
+    /// Events of one kind of object from `since` (engine time, `seconds.nanos` or RFC 3339) on. Ends with the connection.
     pub(crate) async fn events(
         &self,
+        kind: &str,
         since: &str,
     ) -> Result<impl Stream<Item = Result<bollard::models::EventMessage, RuntimeError>> + use<>, RuntimeError>
     {
         let session = self.session().await?;
-        // Only containers: one event of a type that bollard does not know would end the stream.
+        // Only one kind: one event of a kind that bollard does not know would end the stream.
         let options = bollard::query_parameters::EventsOptions {
             since: Some(since.to_owned()),
-            filters: Some([("type".to_owned(), vec!["container".to_owned()])].into()),
+            filters: Some([("type".to_owned(), vec![kind.to_owned()])].into()),
             ..Default::default()
         };
         let host = self.host();
@@ -295,29 +349,6 @@ impl Engine {
         Ok(all.into_iter().skip(skip).map(|line| cut(line, LINE_MAX)).collect())
     }
 
-    /// Fetches an image by digest and reads the answer to its end: a 200 can carry an error.
-    pub(crate) async fn pull(&self, reference: &str, limit: Duration) -> Result<(), RuntimeError> {
-        let session = self.session().await?;
-        let options = bollard::query_parameters::CreateImageOptions {
-            from_image: Some(reference.to_owned()),
-            ..Default::default()
-        };
-        let mut stream = session.docker.create_image(Some(options), None, None);
-        let read = async {
-            while let Some(part) = stream.next().await {
-                let part = part.map_err(|e| typed(&self.host(), &format!("pull of {reference}"), &e))?;
-                if let Some(error) = part.error_detail {
-                    let why = error.message.unwrap_or_default();
-                    return Err(permanent(format!("pull of {reference}: {}", cut(&why, MESSAGE_MAX))));
-                }
-            }
-            Ok(())
-        };
-        tokio::time::timeout(limit, read).await.map_err(|_| {
-            self.away(&format!("pull of {reference}: not finished within {} s", limit.as_secs()))
-        })?
-    }
-
     /// Makes an image of a root file system, as `docker import` does; `changes` are lines of a Dockerfile. The answer is
     /// read to its end: a 200 can carry an error.
     pub(crate) async fn import(
@@ -373,7 +404,8 @@ impl Engine {
         };
         let docker = docker.map_err(|e| typed(&self.host(), "connecting", &e))?;
         let arch = version["Arch"].as_str().unwrap_or_default().to_owned();
-        Ok(Session { minor, arch, docker: versioned(docker, minor), memory: Arc::default() })
+        let podman = is_podman(&version);
+        Ok(Session { minor, arch, podman, docker: versioned(docker, minor), memory: Arc::default() })
     }
 
     fn url(&self, path: &str) -> String {
@@ -444,6 +476,12 @@ fn agree(version: &Value) -> Result<u32, RuntimeError> {
         )));
     }
     Ok(newest.min(API_CEILING))
+}
+
+/// Podman names itself as a component; its version alone could be a very old Docker's.
+fn is_podman(version: &Value) -> bool {
+    let mut components = version["Components"].as_array().into_iter().flatten();
+    components.any(|component| component["Name"].as_str().is_some_and(|name| name.starts_with("Podman")))
 }
 
 /// bollard never puts the version on the wire by itself.
@@ -542,7 +580,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn cut(text: &str, max: usize) -> String {
+pub(crate) fn cut(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
     }
@@ -603,6 +641,15 @@ mod tests {
         assert!(version("1.40", "1.12").unwrap_err().message.contains("20.10"));
         assert!(version("1.70", "1.60").is_err());
         assert!(agree(&json!({"hello": 1})).is_err());
+    }
+
+    #[test]
+    fn podman_names_itself() {
+        let version =
+            |name: &str| json!({"Components": [{"Name": name}, {"Name": "Conmon"}], "ApiVersion": "1.41"});
+        assert!(is_podman(&version("Podman Engine")));
+        assert!(!is_podman(&version("Engine")));
+        assert!(!is_podman(&Value::Null));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Follows the log of a container through the engine, and takes the engine's answer apart into lines.
+//! Follows the log of a container, or of a Swarm task on another node, through the engine, and takes the engine's answer apart into lines.
 //!
 //! Without a terminal the answer is a series of frames, each with a header of eight bytes (stream, three zeros, length);
 //! with one it is the plain bytes. Either way each message begins with the engine's own time, and a line of more than
@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -14,6 +15,7 @@ use futures_util::stream::{BoxStream, unfold};
 use reqwest::Method;
 
 use super::engine::Engine;
+use super::swarm::places::{self, Places};
 use super::{ErrorClass, RuntimeError};
 use crate::core::release::ReplicaId;
 use crate::signal::logs::{EngineTime, Following, LINE_MAX, LogLine, LogStreams, Unfollowed};
@@ -21,6 +23,8 @@ use crate::signal::logs::{EngineTime, Following, LINE_MAX, LogLine, LogStreams, 
 /// What is made up for at most after the connection was lost: the engine then reads its file from the end, however
 /// large the file is. Ten thousand lines are many minutes of most services, and a second's work.
 const CATCH_UP_LINES: u32 = 10_000;
+/// What is read for evidence is read within this; what came until then is evidence enough.
+const TAIL: Duration = Duration::from_secs(5);
 /// The engine's time has at most 35 characters (`2006-01-02T15:04:05.999999999+07:00`); what is longer is none.
 const STAMP_MAX: usize = 40;
 
@@ -28,33 +32,64 @@ const STAMP_MAX: usize = 40;
 #[derive(Debug)]
 pub struct EngineLogs {
     engine: Arc<Engine>,
+    places: Arc<Places>,
 }
 
 impl EngineLogs {
-    /// Logs of the containers of `engine`. Nothing is asked of it yet.
-    pub const fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    /// Logs of the containers of `engine`, and of the tasks in `places`. Nothing is asked of it yet.
+    pub const fn new(engine: Arc<Engine>, places: Arc<Places>) -> Self {
+        Self { engine, places }
     }
-}
 
-#[async_trait]
-impl LogStreams for EngineLogs {
-    async fn follow(&self, replica: &ReplicaId, since: Option<EngineTime>) -> Result<Following, Unfollowed> {
-        let id = replica.as_str();
-        let inspect = self.engine.json(&format!("/containers/{id}/json")).await.map_err(sorted)?;
+    /// Where a replica's log is read, and whether it is plain bytes, and what keeps it.
+    async fn source(&self, replica: &ReplicaId) -> Result<(String, bool, String), Unfollowed> {
+        let id = match self.places.of(replica.as_str()) {
+            // A manager passes the logs of all nodes on.
+            places::Place::Elsewhere { tty, .. } => {
+                return Ok((format!("/tasks/{replica}"), tty, "of its service".to_owned()));
+            }
+            places::Place::Container(id) => id,
+        };
+        let path = format!("/containers/{id}");
+        let inspect = self.engine.json(&format!("{path}/json")).await.map_err(sorted)?;
         let driver = inspect["HostConfig"]["LogConfig"]["Type"].as_str().unwrap_or_default();
         // Engines differ in what they answer for it, and some would log an error of their own each time.
         if driver == "none" {
             return Err(Unfollowed::Never(unreadable(driver)));
         }
-        let tty = inspect["Config"]["Tty"].as_bool().unwrap_or_default();
+        Ok((path, inspect["Config"]["Tty"].as_bool().unwrap_or_default(), driver.to_owned()))
+    }
+}
+
+/// The last lines of a log, as far as it can be read soon. `path` is that of a container or a task.
+pub(crate) async fn tail(engine: &Engine, path: &str, tty: bool, lines: u32) -> Vec<String> {
+    let path = format!("{path}/logs?stdout=1&stderr=1&timestamps=1&tail={lines}");
+    let Ok(mut answer) = engine.open(Method::GET, &path, None).await else { return Vec::new() };
+    let (mut decoder, mut ready) = (Decoder::new(tty), VecDeque::new());
+    let read = async {
+        while let Ok(Some(bytes)) = answer.chunk().await {
+            decoder.feed(&bytes, &mut ready);
+            if ready.len() >= lines as usize {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(TAIL, read).await;
+    decoder.finish(&mut ready);
+    ready.into_iter().flatten().map(|line| line.text).collect()
+}
+
+#[async_trait]
+impl LogStreams for EngineLogs {
+    async fn follow(&self, replica: &ReplicaId, since: Option<EngineTime>) -> Result<Following, Unfollowed> {
+        let (path, tty, driver) = self.source(replica).await?;
         let from = match since {
             None => "tail=0".to_owned(),
             Some(at) => format!("since={at}&tail={CATCH_UP_LINES}"),
         };
-        let path = format!("/containers/{id}/logs?follow=1&stdout=1&stderr=1&timestamps=1&{from}");
+        let path = format!("{path}/logs?follow=1&stdout=1&stderr=1&timestamps=1&{from}");
         let answer = match self.engine.open(Method::GET, &path, None).await {
-            Err(e) if is_unreadable(&e) => return Err(Unfollowed::Never(unreadable(driver))),
+            Err(e) if is_unreadable(&e) => return Err(Unfollowed::Never(unreadable(&driver))),
             answer => answer.map_err(sorted)?,
         };
         let opened = answer.headers().get("date").and_then(|date| date.to_str().ok()).and_then(date);

@@ -4,20 +4,27 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation};
-use crate::core::plan::{Plan, Step, StepOutput};
+use crate::core::plan::{Pin, Plan, Specification, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
 use crate::core::settings::ServiceSettings;
+use crate::core::time::Timestamp;
 
+pub mod compose;
 pub mod container;
 pub mod engine;
 pub mod exec;
 pub mod logs;
+pub mod registry;
+pub mod several;
+pub mod swarm;
 
 /// The one seam to whatever runs services.
 #[async_trait]
@@ -35,11 +42,32 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
     /// The specifications of what runs now, to be kept with a release that is known-good.
     async fn snapshot(&self, now: &Observation) -> Result<Vec<Snapshot>, RuntimeError>;
 
+    /// Known-good releases that are kept elsewhere than in our own store, oldest first: for services that it does not know.
+    async fn recorded(&self) -> Result<Vec<Recorded>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
     /// Points a protecting tag at the release's image (generation 1 is the newest), so that pruning leaves it alone.
-    async fn protect(&self, release: &Release, generation: u32) -> Result<(), RuntimeError>;
+    async fn protect(
+        &self,
+        service: &ServiceName,
+        release: &Release,
+        generation: u32,
+    ) -> Result<(), RuntimeError>;
 
     /// Takes the release's protecting tags away.
-    async fn unprotect(&self, release: &Release) -> Result<(), RuntimeError>;
+    async fn unprotect(&self, service: &ServiceName, release: &Release) -> Result<(), RuntimeError>;
+
+    /// Whether the image of a release can be had. With `fetch`, one that is here no more is fetched now, while times are
+    /// good. What cannot be found out is an answer too.
+    async fn availability(&self, service: &ServiceName, release: &Release, fetch: bool) -> Availability;
+
+    /// Takes back what a rollback changed in a project's files, unless somebody changed it since. Yields what was done.
+    async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError>;
+
+    /// Whether a plan is of this runtime's making, so that after a crash, with nothing looked at yet, the right one takes
+    /// it up.
+    fn is_mine(&self, plan: &Plan) -> bool;
 
     /// What to do to get from `now` to the snapshots of `request.to`. Pure: touches nothing.
     fn plan(
@@ -88,12 +116,25 @@ pub trait Enrolment: std::fmt::Debug + Send + Sync {
 pub struct Snapshot {
     /// The replica's name.
     pub name: String,
-    /// The engine's answer to inspecting the container, byte for byte in meaning.
+    /// The engine's answer to inspecting the container (of a Swarm service, the service), byte for byte in meaning.
     pub inspect: Value,
     /// The engine's answer to inspecting its image.
     pub image: Value,
     /// What the two do not hold: names behind network and container ids, engine and API version.
     pub context: Value,
+}
+
+/// A known-good release that others recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Whose it is.
+    pub service: ServiceName,
+    /// The release.
+    pub release: Release,
+    /// When it was known to be good.
+    pub since: Timestamp,
+    /// Its specifications.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// What went wrong with the engine.
@@ -118,4 +159,15 @@ pub enum ErrorClass {
     NotFound,
     /// Somebody else changed it meanwhile.
     Conflict,
+}
+
+/// What the kernel's killing looks like as an exit code: 128 and SIGKILL.
+const KILLED: i64 = 137;
+/// What is kept of the log of what was replaced: enough for a stack trace and what led to it.
+const EVIDENCE_LINES: u32 = 200;
+
+/// What a step was given to carry out.
+fn read<T: DeserializeOwned>(specification: &Specification) -> Result<T, RuntimeError> {
+    serde_json::from_str(specification.as_str())
+        .map_err(|e| engine::permanent(format!("a recorded specification is damaged: {e}")))
 }

@@ -2,8 +2,11 @@
 # Starting and stopping private engines. All that is known of engine NAME is in $BED_RUN/NAME.
 
 engine_env() {
-    local root
-    root=$(engine_root "$(cat "$BED_RUN/$1/version" 2>/dev/null || echo "$2")")
+    local root engine
+    engine=$(cat "$BED_RUN/$1/version" 2>/dev/null || echo "$2")
+    # Docker's client talks to Podman as well.
+    ! is_podman "$engine" || engine=20.10
+    root=$(engine_root "$engine")
     printf 'export DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$1"
     printf 'export PATH=%s/usr/bin:%s/usr/sbin:%s/bin:$PATH\n' "$root" "$root" "$BED_CACHE"
 }
@@ -30,13 +33,14 @@ alive() { is_ours "$(pid_of "$1")" "$1"; }
 answers() { curl -fsS --max-time 5 --unix-socket "$BED_RUN/$1/docker.sock" http://engine/_ping; }
 
 engine_up() {
-    local name=$1 engine=$2
+    local name=$1 engine=$2 netns=$3
     mkdir -p "$BED_RUN/$name"
     [ ! -e "$BED_RUN/$name/version" ] || engine=$(cat "$BED_RUN/$name/version")
     if ! alive "$name"; then
         echo "$engine" >"$BED_RUN/$name/version"
         engine_number "$name" >/dev/null
-        make_bridge "$name"
+        if [ "$netns" = yes ] || is_podman "$engine"; then make_namespace "$name"; fi
+        has_namespace "$name" || make_bridge "$name"
         start "$name"
     fi
     printf 'DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$name"
@@ -86,10 +90,12 @@ storage_driver() {
 # --shutdown-timeout: a graceful restart waits this long for containers that ignore SIGTERM.
 write_arguments() {
     local name=$1 run=$BED_RUN/$1 data=$BED_DATA/$1 n
+    local bridge=(--bridge "bsbed-$name")
     n=$(engine_number "$name")
+    ! has_namespace "$name" || bridge=(--bip "10.212.$n.1/24")
     printf '%s\n' --data-root "$data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
-        --host "unix://$run/docker.sock" --config-file "$run/daemon.json" \
-        --bridge "bsbed-$name" --default-address-pool "base=10.214.$((n * 8)).0/21,size=27" \
+        --host "unix://$run/docker.sock" --config-file "$run/daemon.json" "${bridge[@]}" \
+        --default-address-pool "base=10.214.$((n * 8)).0/21,size=27" \
         --iptables=false --ip6tables=false --ip-masq=false --userland-proxy=true \
         --storage-driver "$(storage_driver)" --exec-opt native.cgroupdriver=cgroupfs \
         --cgroup-parent "/backstop-bed-$name" --shutdown-timeout 5 --log-level info >"$run/arguments"
@@ -97,22 +103,28 @@ write_arguments() {
 
 # The bed's own binaries come first, so that an installed docker or containerd is never mixed in.
 start() {
-    local name=$1 run=$BED_RUN/$1 root arguments
-    root=$(engine_root "$(cat "$run/version")")
+    local name=$1 run=$BED_RUN/$1 child
     mkdir -p "$BED_DATA/$name"
-    [ -e "$run/daemon.json" ] || echo '{}' >"$run/daemon.json"
-    write_arguments "$name"
-    mapfile -t arguments <"$run/arguments"
-    PATH=$root/usr/sbin:$root/usr/bin:$PATH \
-        LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu \
-        XTABLES_LIBDIR=$root/usr/lib/x86_64-linux-gnu/xtables \
-        setsid "$root/usr/sbin/dockerd" "${arguments[@]}" </dev/null >>"$run/dockerd.log" 2>&1 &
-    local child=$!
+    if is_podman "$(cat "$run/version")"; then start_podman "$name"; else start_docker "$name"; fi
+    child=$!
     if ! wait_for 60 answers_or_died "$name" "$child" || ! answers "$name" >/dev/null 2>&1; then
         tail -n 20 "$run/dockerd.log" >&2
         die "engine $name did not come up; the whole log is $run/dockerd.log"
     fi
     say "engine $(cat "$run/version") '$name' is up"
+}
+
+start_docker() {
+    local name=$1 run=$BED_RUN/$1 root arguments inside=()
+    root=$(engine_root "$(cat "$run/version")")
+    [ -e "$run/daemon.json" ] || echo '{}' >"$run/daemon.json"
+    write_arguments "$name"
+    mapfile -t arguments <"$run/arguments"
+    ! has_namespace "$name" || inside=(nsenter --net="$(namespace_of "$name")")
+    PATH=$root/usr/sbin:$root/usr/bin:$PATH \
+        LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu \
+        XTABLES_LIBDIR=$root/usr/lib/x86_64-linux-gnu/xtables \
+        setsid "${inside[@]}" "$root/usr/sbin/dockerd" "${arguments[@]}" </dev/null >>"$run/dockerd.log" 2>&1 &
 }
 
 answers_or_died() { answers "$1" || ! kill -0 "$2"; }
@@ -140,6 +152,18 @@ engine_stop() {
     wait_end 60 "$pid" || { say "engine $name does not end; killing pid $pid"; kill -KILL "$pid"; }
 }
 
+# The wire first: nobody hears a farewell.
+engine_kill() {
+    local name=$1 pid
+    ip link set "bsbed-$name" down
+    pid=$(pid_of "$name")
+    if is_ours "$pid" "$name"; then
+        kill -KILL "$pid"
+        wait_end 60 "$pid" || die "engine $name (pid $pid) does not end"
+    fi
+    end_leftovers "$name"
+}
+
 engine_down() {
     local name=$1 run=$BED_RUN/$1
     [ -d "$run" ] || return 0
@@ -148,6 +172,7 @@ engine_down() {
     end_leftovers "$name"
     unmount_all "$run"
     unmount_all "$BED_DATA/$name"
+    remove_namespace "$name"
     remove_network "$name"
     remove_cgroups "$name"
     [ ! -e "$run/number" ] || rm -rf "$BED_RUN/.numbers/$(cat "$run/number")"
@@ -157,8 +182,10 @@ engine_down() {
 
 # Containers that ignore SIGTERM would hold the engine's own stop up.
 remove_containers() {
-    local name=$1 ids
-    local client=("$(engine_root "$(cat "$BED_RUN/$name/version")")/usr/bin/docker" -H "unix://$BED_RUN/$name/docker.sock")
+    local name=$1 ids engine
+    engine=$(cat "$BED_RUN/$name/version")
+    ! is_podman "$engine" || engine=20.10
+    local client=("$(engine_root "$engine")/usr/bin/docker" -H "unix://$BED_RUN/$name/docker.sock")
     "${client[@]}" swarm leave --force >/dev/null 2>&1 || true
     ids=$("${client[@]}" ps -aq 2>/dev/null) || return 0
     # shellcheck disable=SC2086 # one word for each id
@@ -173,8 +200,8 @@ end_leftovers() {
         pid=${dir#/proc/}
         [ "$pid" != $$ ] && is_ours "$pid" "$name" || continue
         case $(readlink "$dir/exe" 2>/dev/null || true) in
-            */usr/bin/containerd | */usr/sbin/dockerd | */usr/sbin/docker-proxy) kill -KILL "$pid" 2>/dev/null || true ;;
-            */usr/bin/containerd-shim*)
+            */usr/bin/containerd | */usr/sbin/dockerd | */usr/sbin/docker-proxy | */podman/aardvark-dns) kill -KILL "$pid" 2>/dev/null || true ;;
+            */usr/bin/containerd-shim* | */usr/bin/conmon)
                 for parent in $(cat "$dir"/task/*/children 2>/dev/null || true); do kill -KILL "$parent" 2>/dev/null || true; done
                 kill -KILL "$pid" 2>/dev/null || true
                 ;;

@@ -1,14 +1,20 @@
 # shellcheck shell=bash
-# Getting the engine and the tools from Debian's packages. Engine, Prometheus and Alertmanager are unpacked into the
-# cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
+# Getting the engine and the tools from Debian's packages. Engine, registry, Prometheus and Alertmanager are unpacked into
+# the cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
 
 # Tools without a service behind them are installed as usual: command=package.
 BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc c++=g++
-    ld=binutils)
+    ld=binutils /usr/bin/python3=python3-minimal)
 
 # The engine, and of its libraries those that a bare system does not have.
 BED_LIBRARIES=(libdevmapper1.02.1 libseccomp2 libip4tc2 libip6tc2 libxtables12 libmnl0 libnftnl11 libnfnetlink0
     libnetfilter-conntrack3)
+
+# The Compose that is written in Python, with the libraries that it wants of this release of Debian.
+BED_COMPOSE_V1=(docker-compose python3-attr python3-cached-property python3-certifi python3-chardet python3-distro
+    python3-distutils python3-docker python3-dockerpty python3-docopt python3-dotenv python3-idna python3-jsonschema
+    python3-lib2to3 python3-packaging python3-pkg-resources python3-pyrsistent python3-requests python3-six
+    python3-texttable python3-urllib3 python3-websocket python3-yaml)
 
 engine_root() { printf '%s/engine-%s' "$BED_CACHE" "$1"; }
 
@@ -24,11 +30,18 @@ install_packages() {
         # The newer release's engine runs on this one's libc; its runc does not, so that stays this one's.
         26.1) unpack "engine-26.1" docker.io/trixie docker-cli/trixie containerd/trixie tini/trixie runc iptables \
             "${BED_LIBRARIES[@]}" ;;
-        *) die "no such engine: $engine; there are 20.10 and 26.1" ;;
+        podman-4.3)
+            unpack "engine-podman-4.3" podman conmon netavark aardvark-dns catatonit runc iptables libglib2.0-0 libgpgme11 \
+                golang-github-containers-common libassuan0 libsubid4 "${BED_LIBRARIES[@]}"
+            wrap_podman "$(engine_root "$engine")"
+            ;;
+        *) die "no such engine: $engine; there are 20.10, 26.1 and podman-4.3" ;;
     esac
     unpack prometheus prometheus
     unpack alertmanager prometheus-alertmanager
     unpack compose docker-compose/trixie
+    unpack registry docker-registry
+    unpack compose-v1 "${BED_COMPOSE_V1[@]}"
     link_tools "$engine"
     exec 9>&-
 }
@@ -99,7 +112,7 @@ link_tools() {
     ln -sfn xtables-nft-multi "$root/usr/sbin/iptables"
     ln -sfn xtables-nft-multi "$root/usr/sbin/ip6tables"
     # The static init needs nothing of the image it is put into.
-    ln -sfn tini-static "$root/usr/bin/docker-init"
+    is_podman "$1" || ln -sfn tini-static "$root/usr/bin/docker-init"
     mkdir -p "$BED_CACHE/bin"
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
     ln -sfn ../prometheus/usr/bin/prometheus "$BED_CACHE/bin/prometheus"
@@ -109,5 +122,9 @@ link_tools() {
         mkdir -p /usr/share/prometheus
         ln -s "$BED_CACHE/alertmanager/usr/share/prometheus/alertmanager" /usr/share/prometheus/alertmanager
     fi
+    ln -sfn ../registry/usr/bin/docker-registry "$BED_CACHE/bin/docker-registry"
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
+    printf '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 %s "$@"\n' "$BED_CACHE/compose-v1/usr/lib/python3/dist-packages" \
+        "$BED_CACHE/compose-v1/usr/bin/docker-compose" >"$BED_CACHE/bin/docker-compose-v1"
+    chmod +x "$BED_CACHE/bin/docker-compose-v1"
 }

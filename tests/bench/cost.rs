@@ -88,6 +88,7 @@ fn observation(i: u32, settings: &Arc<ServiceSettings>) -> Observation {
     Observation {
         service: ServiceName::new(format!("shop-{i}")),
         settings: Arc::clone(settings),
+        asked: Timestamp::MAX,
         replicas: vec![replica],
     }
 }
@@ -129,8 +130,8 @@ fn inputs() -> Vec<(Timestamp, Input)> {
     let settings = settings();
     let look = || Look {
         services: (0..SERVICES).map(|i| observation(i, &settings)).collect(),
-        refused: Vec::new(),
-        after_gap: false,
+        asked: Timestamp::MAX,
+        ..Look::default()
     };
     let mut all = vec![(START, Input::Engine(EngineState::Reachable { restarted: false }))];
     for round in 0..ROUNDS {

@@ -73,8 +73,12 @@ fn demo_shows_a_rollback_and_takes_everything_away_and_can_be_run_again() {
         let (_, end) = text.split_once("Rolled back, and proved.").expect(&text);
         assert!(end.contains("s  from the first failed sample until the good version answered"), "{text}");
         assert!(end.contains("explain backstop-demo-shop --endpoint http://127.0.0.1:"), "{text}");
-        let on_trial = text.lines().filter(|line| line.contains("v1 ") && line.ends_with("is on trial"));
-        assert_eq!(on_trial.count(), 1, "a countdown is no news:\n{text}");
+        // On a busy machine it may be suspected meanwhile, and then be on trial again.
+        let states: Vec<&str> =
+            text.lines().filter_map(|line| Some(line.split_once("s  sees ")?.1)).collect();
+        assert!(states.iter().any(|state| state.ends_with("is on trial")), "{text}");
+        let told_twice = states.windows(2).any(|two| two[0] == two[1]);
+        assert!(!told_twice && !text.contains("for another"), "a countdown is no news:\n{text}");
         assert_eq!(inventory(&bed), before, "{text}");
     }
 }

@@ -43,7 +43,7 @@ impl Stage {
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
         let tokio =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { tokio, logs: Arc::new(EngineLogs::new(engine)), bed }
+        Self { tokio, logs: Arc::new(EngineLogs::new(engine, Arc::default())), bed }
     }
 
     /// A container that runs `script`; gives its id.

@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "migrations",
-        settings: "checks.ready = { port = 8080, path = \"/readyz\", interval = \"500ms\", timeout = \"500ms\", \
+        settings: "checks.ready = { port = 8080, path = \"/readyz\", interval = \"1500ms\", timeout = \"1500ms\", \
                    json = { \".migrations_current\" = true } }\n",
         both: &[],
         new: &["-e", "DEMO_MIGRATIONS_PENDING=1"],
@@ -112,8 +112,8 @@ const CASES: &[Case] = &[
         name: "login",
         settings: r#"
 [services.login.checks.login]
-interval = "500ms"
-timeout = "500ms"
+interval = "1500ms"
+timeout = "1500ms"
 [[services.login.checks.login.steps]]
 port = 8080
 path = "/login"
@@ -301,8 +301,12 @@ fn three_people_report(bed: &Bed) {
     };
     report("alice");
     report("bob");
-    let twice = report("Alice");
-    assert_eq!(twice["counted"], 2, "{twice}");
+    // Whether it is counted in time for the answer depends on how busy the machine is.
+    let counted = eventually(seconds(10), "the same person again is counted", || {
+        let twice = report("Alice");
+        if twice["counted"].is_null() { Err(twice.to_string()) } else { Ok(twice["counted"].clone()) }
+    });
+    assert_eq!(counted, 2, "one person is one reporter, however the name is written");
     nothing_was_decided(&daemon, name);
     report("carol");
     let told = decision(seconds(20), &daemon, name, "evaluate");

@@ -177,7 +177,8 @@ impl Stage {
             Image::demo("v2").env("DEMO_BAD", "1").line("VOLUME /cache").line("ENV FROM_IMAGE=v2 MORE=2");
         bed.image("fid:v2", &bad.line("LABEL image.is=v2 only.v2=b").line("WORKDIR /tmp").line("EXPOSE 99"));
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
-        let runtime = ContainerRuntime::new(engine, Arc::new(ByLabel), LOOK_INTERVAL, Clock::start());
+        let runtime =
+            ContainerRuntime::new(engine, Arc::new(ByLabel), Arc::default(), LOOK_INTERVAL, Clock::start());
         let tokio =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { bed, runtime: Arc::new(runtime), tokio }
@@ -655,8 +656,8 @@ fn a_protected_image_survives_pruning() {
     let stage = Stage::set();
     stage.run("web", &[], "fid:v1", &[]);
     let release = stage.record("web").0.replicas[0].release.clone();
-    stage.tokio.block_on(stage.runtime.protect(&release, 1)).unwrap();
-    stage.tokio.block_on(stage.runtime.protect(&release, 2)).unwrap();
+    stage.tokio.block_on(stage.runtime.protect(&ServiceName::new("shop"), &release, 1)).unwrap();
+    stage.tokio.block_on(stage.runtime.protect(&ServiceName::new("shop"), &release, 2)).unwrap();
     stage.bed.docker(&["rm", "-f", "web"]);
     stage.bed.docker(&["tag", "fid:v2", "fid:v1"]);
     stage.bed.docker(&["image", "prune", "-f"]);
@@ -664,7 +665,7 @@ fn a_protected_image_survives_pruning() {
     assert_eq!(id("fid:rollback").as_deref(), Ok(release.image.as_str()));
     assert_eq!(id("fid:rollback-2").as_deref(), Ok(release.image.as_str()));
     for _ in 0..2 {
-        stage.tokio.block_on(stage.runtime.unprotect(&release)).unwrap();
+        stage.tokio.block_on(stage.runtime.unprotect(&ServiceName::new("shop"), &release)).unwrap();
     }
     assert!(id(release.image.as_str()).is_err() && id("fid:rollback").is_err());
 }

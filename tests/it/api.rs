@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop::clock::Clock;
+use backstop::core::decision::Gate;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
-use backstop::core::settings::Action;
-use backstop::core::snapshot::RowAnswer;
+use backstop::core::settings::{Action, Mode, ServiceSettings, Severity};
+use backstop::core::snapshot::{RowAnswer, State};
 use backstop::core::{Command, EngineState, Timestamp};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record, row};
+use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, gates, record, row, service};
 
 async fn up() -> Surface {
     Surface::start(fleet(NEW_YEAR)).await
@@ -78,9 +79,93 @@ async fn what_keeps_the_daemon_from_acting_comes_before_what_can_wait() {
             "the engine does not answer: connection refused",
             "the new configuration is not in force, the one before it is: backstop.toml:3: unknown key `tial`",
             "not watched: label `backstop.trail=5m` is not known; did you mean `backstop.trial`?",
-            "there is no release to roll back to: none has proved itself yet",
         ]
     );
+}
+
+#[tokio::test]
+async fn what_is_wrong_and_not_acted_on_comes_before_what_can_wait() {
+    let at = NEW_YEAR;
+    let ago = |secs| at.before(Duration::from_secs(secs));
+    let breached = |name: &str, rule: &str, value: &str| {
+        let mut service = service(name, at);
+        service.state = State::Suspect;
+        (row(&mut service, rule).answer, row(&mut service, rule).value) =
+            (RowAnswer::Breached, value.to_owned());
+        service
+    };
+    let mut picture = fleet(at);
+    picture.services.iter_mut().find(|s| s.name.as_str() == "billing").unwrap().state = State::Steady;
+    let mut first = breached("first", "health", "2 failures in a row, last: 503");
+    first.target = None;
+    first.gates = gates(Some((Gate::Target, "no other release has passed its trial yet")));
+    let mut leaking = breached("leaking", "error_rate", "9.0 % of 800 requests failed");
+    leaking.gates = gates(Some((Gate::Cooldown, "the last rollback ended 10s ago")));
+    row(&mut leaking, "error_rate").severity = Severity::High;
+    let mut dry = breached("dry", "health", "2 failures in a row, last: 503");
+    dry.settings = Arc::new(ServiceSettings { mode: Mode::DryRun, ..ServiceSettings::default() });
+    let about_to_go = breached("about-to-go", "health", "2 failures in a row, last: 503");
+    let asked = breached("asked", "user_reports", "3 in 15m");
+    let mut endless = service("endless", at);
+    (endless.state, endless.deployed) = (State::Trial, Some(ago(15 * 60 + 301)));
+    endless.sentence = "endless:v2 stays on trial: its requests cannot be measured: 404".to_owned();
+    picture.services.extend([asked, endless, leaking, first, dry, about_to_go]);
+    let surface = Surface::start(picture).await;
+    let (_, body) = surface.get("/api/v1/status").await;
+    let items = body["attention"].as_array().unwrap();
+    let wanted: Vec<String> = items
+        .iter()
+        .map(|item| format!("{}: {}", item["service"].as_str().unwrap(), item["what"].as_str().unwrap()))
+        .collect();
+    let failing = "`health` is breached: 2 failures in a row, last: 503; not rolled back:";
+    assert_eq!(
+        wanted,
+        [
+            "search: the rollback r0007 could not be undone: the name is taken by another container",
+            &format!("first: {failing} no other release has passed its trial yet (gate `target`)"),
+            &format!("dry: {failing} dry-run mode, so a rollback is only announced"),
+            "leaking: `error_rate` is breached: 9.0 % of 800 requests failed; not rolled back: \
+             the last rollback ended 10s ago (gate `cooldown`)",
+            "asked: a person should judge it, `user_reports` is breached: 3 in 15m",
+            "endless: endless:v2 stays on trial: its requests cannot be measured: 404",
+            "cron: not watched: label `backstop.trail=5m` is not known; did you mean `backstop.trial`?",
+            "billing: paused until somebody resumes it (by anna@web1: database migration)",
+        ]
+    );
+    assert!(items.iter().all(|item| item["next"].is_string()), "each line has its next command: {items:?}");
+}
+
+#[tokio::test]
+async fn what_helps_follows_from_what_is_wrong() {
+    let surface = up().await;
+    let mut picture = fleet(NEW_YEAR);
+    for (problem, helps) in [
+        (
+            "label `backstop.trail=5m` is not known",
+            "correct the labels of the container `cron-1` and deploy it again",
+        ),
+        (
+            "it was started in the foreground (`docker run` without -d): start it with `docker run -d`",
+            "remove the container `cron-1` and start it again with `docker run -d`",
+        ),
+        (
+            "/srv/b.toml:3:1: services.cron.trial: no",
+            "correct the configuration, try it with `backstop check-config`",
+        ),
+        (
+            "it is a one-off of `docker compose run`",
+            "deploy `cron-1` again with the label `backstop.enable=false`",
+        ),
+    ] {
+        picture.refused[0].problems = vec![problem.to_owned()];
+        surface.fleet.send_replace(Arc::new(picture.clone()));
+        let (_, body) = surface.get("/api/v1/services/cron").await;
+        assert!(body["next"].as_str().unwrap().starts_with(helps), "{problem}: {body}");
+    }
+    let (_, body) = surface.get("/api/v1/status").await;
+    let refused =
+        body["attention"].as_array().unwrap().iter().find(|item| item["service"] == "cron").unwrap();
+    assert_eq!(refused["next"], "backstop explain cron", "its labels are not the fault");
 }
 
 #[tokio::test]
@@ -110,7 +195,7 @@ async fn what_would_happen_next_is_what_the_rows_lead_to() {
     assert_eq!(
         body["outlook"],
         json!([
-            "`latency_degraded` is breached if it stays crossed for another 9m, sooner if it gets worse (its action is `evaluate`).",
+            "`latency_degraded` is breached if it stays crossed for another 4m to 9m, the worse the sooner (its action is `evaluate`).",
             "`user_reports` is breached when more people report a problem (its action is `evaluate`).",
             "Then a person is told, with the numbers; nothing is rolled back by that.",
             "If a row with the action `rollback` is breached, it is rolled back to shop:v1 [aaaaaaaaaaaa].",
@@ -120,6 +205,7 @@ async fn what_would_happen_next_is_what_the_rows_lead_to() {
 
     let shop = &mut picture.services[2];
     row(shop, "error_rate").answer = RowAnswer::Pending;
+    row(shop, "error_rate").since = Some(NEW_YEAR.before(Duration::from_secs(50)));
     row(shop, "user_reports").answer = RowAnswer::Breached;
     row(shop, "user_reports").value = "3 reporters in 15m".to_owned();
     surface.fleet.send_replace(Arc::new(picture.clone()));
@@ -127,6 +213,11 @@ async fn what_would_happen_next_is_what_the_rows_lead_to() {
     let lines = body["outlook"].as_array().unwrap();
     assert_eq!(lines.last().unwrap(), "Then it is rolled back to shop:v1 [aaaaaaaaaaaa].", "{lines:?}");
     assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(
+        lines[0],
+        "`error_rate` is breached after another 9m 10s above 5.0 %, or 2m 10s above 7.0 %, or 10s above 10 %, \
+         or sooner if it gets worse."
+    );
     let (_, body) = surface.get("/api/v1/status").await;
     let wanted: Vec<&Value> =
         body["attention"].as_array().unwrap().iter().map(|item| &item["what"]).collect();
@@ -353,7 +444,9 @@ async fn operator_actions_need_the_token() {
     surface.tokens.send_modify(|tokens| tokens.operators = None);
     let response = ask(Some(TOKEN)).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
-    assert!(response.json::<Value>().await.unwrap()["next"].as_str().unwrap().contains("api.token_file"));
+    let next = response.json::<Value>().await.unwrap()["next"].as_str().unwrap().to_owned();
+    assert!(next.contains("api.token_file"), "{next}");
+    assert!(next.contains("install -m 640 -g backstop"), "the daemon must be able to read it: {next}");
     surface.tokens.send_modify(|tokens| tokens.operators = Some(String::new().into()));
     assert_eq!(ask(Some("")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(surface.commands().is_empty());
@@ -466,7 +559,7 @@ async fn the_index_lists_every_route() {
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 14);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 15);
 }
 
 mod metrics {
@@ -474,11 +567,10 @@ mod metrics {
     use std::process::{Command, Stdio};
 
     use backstop::core::ledger::RollbackOutcome;
-    use backstop::core::snapshot::State;
     use backstop::metrics::Metrics;
 
     use super::*;
-    use crate::picture::{decision, service};
+    use crate::picture::decision;
 
     fn value(metrics: &Metrics, series: &str) -> Option<f64> {
         let text = metrics.render();

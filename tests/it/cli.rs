@@ -90,6 +90,10 @@ async fn explain_prints_the_whole_matrix_and_every_gate() {
 async fn history_lists_and_shows_one_with_its_journal() {
     let surface = up().await;
     assert_eq!(succeeded(&surface.run(&["history"]).await), "No rollback is on record.\n");
+    assert_eq!(succeeded(&surface.run(&["history", "web"]).await), "No rollback of `web` is on record.\n");
+    let nobody = surface.run(&["history", "shpo"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(err(&nobody), "error: there is no service `shpo`\nhint: did you mean `shop`?\n");
     *surface.past.rollbacks.lock().unwrap() = vec![
         record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned())),
         record(1, NEW_YEAR, RollbackOutcome::Unwound("the image is gone".to_owned())),

@@ -797,6 +797,89 @@ headers = { Authorization = "Bearer hunter2", X-Probe = "1" }
 }
 
 #[test]
+fn what_an_earlier_step_captured_is_no_secret_in_the_open() {
+    let warned = |value: &str| {
+        let text = format!(
+            "[[services.web.checks.login.steps]]\nport = 1\npath = \"/login\"\ncapture = {{ token = \".a\" }}\n\
+             [[services.web.checks.login.steps]]\nport = 1\npath = \"/\"\nheaders = {{ Authorization = \"{value}\" }}\n"
+        );
+        Case::new(&text).good().warnings()
+    };
+    for carried in ["Bearer {{token}}", "{{token}}", "session={{token}}; other={{token}}"] {
+        assert_eq!(warned(carried), Vec::<String>::new(), "{carried}");
+    }
+    for open in ["Bearer hunter2", "hunter2 {{token}}", "key=hunter2{{token}}", "{{token", "Bearer"] {
+        let warnings = warned(open);
+        assert_eq!(warnings.len(), 1, "{open}: {warnings:?}");
+        assert!(
+            warnings[0].contains("checks.login.steps.2.headers.Authorization: this value"),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_watch_that_is_raised_is_shown_as_it_is_in_force() {
+    let case = Case::new(
+        "[defaults]\ntrial = \"15m\"\nwatch = \"5m\"\n[services.web]\nwatch_slow = \"10m\"\n[services.api]\ntrial = \"20m\"\n",
+    );
+    let settings = case.good();
+    let changed: Vec<String> =
+        settings.changed().iter().map(|changed| format!("{} = {}", changed.key, changed.value)).collect();
+    let expected =
+        ["defaults.watch = \"15m\"", "services.api.trial = \"20m\"", "services.web.watch_slow = \"15m\""];
+    assert_eq!(changed, expected);
+    assert_eq!(settings.effective()["services"]["api"]["watch"], "20m");
+    let raised = "is shorter than `trial`, and what is on trial can always be rolled back";
+    assert_eq!(
+        settings.warnings(),
+        [
+            format!("defaults.watch: 5m {raised}: 15m is in force"),
+            format!("services.api.watch: 5m {raised}: 20m is in force"),
+            format!("services.web.watch_slow: 10m {}: 15m is in force", raised.replace("trial`", "watch`")),
+        ]
+    );
+    let (web, api) = (service(&settings, "web"), service(&settings, "api"));
+    assert_eq!((web.watch, web.watch_slow, api.watch), (mins(15), mins(15), mins(20)));
+}
+
+#[test]
+fn the_engine_is_where_docker_host_says_if_no_setting_says_it() {
+    let docker = |text: &str| Case::new(text).variable("DOCKER_HOST", "tcp://proxy:2375");
+    assert_eq!(docker("").good().engine.host, "tcp://proxy:2375");
+    assert_eq!(docker("").good().changed()[0].place, "environment variable DOCKER_HOST");
+    assert_eq!(docker("[engine]\nhost = \"unix:///a.sock\"\n").good().engine.host, "unix:///a.sock");
+    let variable = docker("").variable("BACKSTOP_ENGINE__HOST", "unix:///b.sock");
+    assert_eq!(variable.good().engine.host, "unix:///b.sock");
+    assert_eq!(docker("").set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
+    assert_eq!(Case::new("").variable("DOCKER_HOST", "").good().engine.host, "unix:///var/run/docker.sock");
+    let ssh = || Case::new("").variable("DOCKER_HOST", "ssh://anna@web1");
+    let said = ssh().bad();
+    assert!(
+        said[0].starts_with("environment variable DOCKER_HOST: engine.host: \"ssh://anna@web1\""),
+        "{said:?}"
+    );
+    assert_eq!(ssh().set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
+}
+
+#[test]
+fn a_slip_within_a_name_is_corrected_in_the_whole_of_it() {
+    let settings = Case::new("").good();
+    for (label, meant) in [
+        ("backstop.heath.path", "did you mean backstop.health.path?"),
+        ("backstop.rulez.memory.threshold", "did you mean backstop.rules.memory.threshold?"),
+        ("backstop.health.paht", "did you mean backstop.health.path?"),
+    ] {
+        let said = settings.service(&name("web"), &labels([(label, "/healthz")])).unwrap_err();
+        assert!(said.len() == 1 && said[0].ends_with(meant), "{label}: {said:?}");
+    }
+    let said = Case::new("").set("defaults.heath.path", "/").bad();
+    assert!(said[0].ends_with("did you mean defaults.health.path?"), "{said:?}");
+    let said = Case::new("").variable("BACKSTOP_DEFAULTS__HEATH__PATH", "/").bad();
+    assert!(said[0].ends_with("did you mean BACKSTOP_DEFAULTS__HEALTH__PATH?"), "{said:?}");
+}
+
+#[test]
 fn bodies_are_not_shown() {
     let case = Case::new(
         "[services.web.health]\nport = 1\npath = \"/\"\nbody = \"hunter2\"\n[services.web.checks.x]\nsteps = [{ url = \"http://x/\", body = \"hunter2\" }]\n",
@@ -805,6 +888,46 @@ fn bodies_are_not_shown() {
     let shown = format!("{}{:?}", settings.effective(), settings.changed());
     assert!(!shown.contains("hunter2"), "{shown}");
     assert_eq!(settings.effective()["services"]["web"]["checks"]["x"]["steps"][0]["body"], "(hidden)");
+}
+
+#[test]
+fn credentials_for_registries_are_where_docker_has_them_unless_it_is_said() {
+    let home = || Case::new("").variable("HOME", "/var/lib/backstop");
+    let usual = |case: Case| case.good().registry.usual;
+    assert_eq!(usual(home()).as_deref(), Some(Path::new("/var/lib/backstop/.docker/config.json")));
+    let set = home().variable("DOCKER_CONFIG", "/docker");
+    assert_eq!(usual(set).as_deref(), Some(Path::new("/docker/config.json")));
+    assert_eq!(usual(home().variable("HOME", "")), None);
+
+    let text = "[registry]\ndocker_config = \"/etc/backstop/docker.json\"\ncheck_interval = \"1h\"\n";
+    let settings = Case::new(text).good();
+    assert_eq!(settings.registry.docker_config.as_deref(), Some(Path::new("/etc/backstop/docker.json")));
+    assert_eq!(settings.fleet.check_interval, mins(60));
+    let said = Case::new("[registry]\ndocker_config = \"docker.json\"\ncheck_interval = \"1ms\"\n").bad();
+    assert!(said[0].contains("registry.docker_config: \"docker.json\" is not an absolute path"), "{said:?}");
+    assert!(said[1].contains("registry.check_interval"), "{said:?}");
+}
+
+#[test]
+fn groups_name_services_once_and_in_order() {
+    let settings =
+        Case::new("[groups]\nshop = [\"frontend\", \"api\"]\nmail = [\"smtp\", \"imap\"]\n").good();
+    let groups: Vec<_> = settings.fleet.groups.iter().map(|g| (g.name.as_str(), g.services.len())).collect();
+    assert_eq!(groups, [("mail", 2), ("shop", 2)]);
+    assert_eq!(settings.fleet.groups[1].services[0].as_str(), "frontend");
+
+    let said =
+        Case::new("[groups]\nsolo = [\"api\"]\ntwice = [\"a\", \"a\"]\nodd = [\"a b\", \"c\"]\nword = 5\n")
+            .bad();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(said[0].contains("groups.solo: has 1 services; two or more services in the order"), "{said:?}");
+    assert!(said[1].contains("groups.twice: a is in it twice"), "{said:?}");
+    assert!(said[2].contains("\"a b\" cannot be the name of a service"), "{said:?}");
+    let said = Case::new("[groups]\none = [\"api\", \"jobs\"]\ntwo = [\"api\", \"mail\"]\n").bad();
+    assert!(
+        said[0].contains(":3:") && said[0].contains("groups.two: api is in the group one already"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -936,6 +1059,13 @@ fn typed() -> impl Strategy<Value = String> {
         "\"$service\"",
     ]);
     (section, key, value).prop_map(|(section, key, value)| format!("{section}.{key} = {value}"))
+}
+
+#[test]
+fn a_number_that_json_does_not_have_is_refused() {
+    let case = Case::new("services.a.health.json.lag = nan");
+    let said = case.load().unwrap_err().to_string();
+    assert!(said.contains("services.a.health.json.lag: NaN is no number that JSON has"), "{said}");
 }
 
 proptest! {

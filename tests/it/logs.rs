@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use backstop::clock::Clock;
 use backstop::core::release::ReplicaId;
 use backstop::core::sample::{Measurement, Requests, Signal};
-use backstop::core::settings::{AccessLog, LogSource};
+use backstop::core::settings::{AccessLog, LatencyUnit, LogSource};
 use backstop::runtime::logs::Decoder;
 use backstop::signal::Probe;
 use backstop::signal::logs::access::request_of;
@@ -31,7 +31,7 @@ fn requests_are_found_in_what_servers_and_loggers_write() {
     for file in files {
         writeln!(found, "{}", file.file_name().unwrap().to_string_lossy()).unwrap();
         for line in std::fs::read_to_string(&file).unwrap().lines() {
-            match request_of(line, AccessLog::Auto) {
+            match request_of(line, AccessLog::Auto, LatencyUnit::Auto) {
                 Some(request) => {
                     let took = request.seconds.map_or("-".into(), |s| format!("{:.6}", s));
                     writeln!(found, "  {} {took:>9} {}", request.status, request.route()).unwrap();
@@ -51,10 +51,36 @@ fn only_the_wanted_format_counts() {
     for (line, format) in [(common, AccessLog::Common), (json, AccessLog::Json), (logfmt, AccessLog::Logfmt)]
     {
         for wanted in [AccessLog::Common, AccessLog::Json, AccessLog::Logfmt] {
-            assert_eq!(request_of(line, wanted).is_some(), wanted == format, "{line} as {wanted:?}");
+            assert_eq!(
+                request_of(line, wanted, LatencyUnit::Auto).is_some(),
+                wanted == format,
+                "{line} as {wanted:?}"
+            );
         }
-        assert!(request_of(line, AccessLog::Auto).is_some());
-        assert!(request_of(line, AccessLog::Off).is_none());
+        assert!(request_of(line, AccessLog::Auto, LatencyUnit::Auto).is_some());
+        assert!(request_of(line, AccessLog::Off, LatencyUnit::Auto).is_none());
+    }
+}
+
+/// A unit that is guessed wrong is wrong by a thousand times, and by another factor in the next release.
+#[test]
+fn the_unit_of_a_latency_is_told_or_known_but_not_guessed() {
+    let table = [
+        (r#""duration":12"#, LatencyUnit::Auto, Some(0.012)),
+        (r#""duration":12.5"#, LatencyUnit::Auto, None),
+        (r#""duration":12.5"#, LatencyUnit::Millis, Some(0.0125)),
+        (r#""duration":12"#, LatencyUnit::Seconds, Some(12.0)),
+        (r#""took":12"#, LatencyUnit::Micros, Some(0.000_012)),
+        // What is written in the line is never overruled.
+        (r#""duration_ms":12"#, LatencyUnit::Nanos, Some(0.012)),
+        (r#""duration":"12ms""#, LatencyUnit::Nanos, Some(0.012)),
+        // zap writes a number for the time.
+        (r#""ts":1767366245.1,"msg":"x","duration":0.5"#, LatencyUnit::Auto, Some(0.5)),
+        (r#""ts":1767366245.1,"msg":"x","duration":2"#, LatencyUnit::Auto, Some(2.0)),
+    ];
+    for (took, unit, seconds) in table {
+        let line = format!(r#"{{"status":200,"path":"/",{took}}}"#);
+        assert_eq!(request_of(&line, AccessLog::Json, unit).unwrap().seconds, seconds, "{took} in {unit:?}");
     }
 }
 
@@ -73,7 +99,7 @@ fn routes_are_the_same_for_different_ids() {
     ];
     for (path, route) in table {
         let line = format!(r#"{{"status":200,"method":"get","path":"{path}"}}"#);
-        assert_eq!(request_of(&line, AccessLog::Json).unwrap().route(), route);
+        assert_eq!(request_of(&line, AccessLog::Json, LatencyUnit::Auto).unwrap().route(), route);
     }
 }
 

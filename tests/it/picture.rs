@@ -10,6 +10,7 @@ use backstop::api::{
     self, ApiState, ConfigState, History, Hosts, JournalLine, NotTaken, Operate, PlannedRollback, Tokens,
 };
 use backstop::clock::Clock;
+use backstop::core::availability::{Availability, Gone};
 use backstop::core::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
 use backstop::core::ledger::{Flags, LedgerEntry, Pause, RollbackOutcome, RollbackRecord, Standing};
 use backstop::core::observation::{ContainerHealth, Phase, Refusal, Replica};
@@ -94,6 +95,8 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
         applied: Some(at + Duration::from_millis(1250)),
         ended: over.then(|| after(33)),
         outcome,
+        pin: None,
+        along: Vec::new(),
         request: RollbackRequest {
             id,
             service: ServiceName::new("shop"),
@@ -109,6 +112,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
 pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
     let ago = |secs| at.before(Duration::from_secs(secs));
     let (new, old) = (release(&format!("{name}:v2"), 'b'), release(&format!("{name}:v1"), 'a'));
+    let availability = BTreeMap::from([(old.id.clone(), (ago(40), Availability::Here))]);
     ServiceSnapshot {
         name: ServiceName::new(name),
         settings: Arc::new(ServiceSettings {
@@ -148,18 +152,22 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 first_seen: ago(91_000),
                 deployed: ago(91_000),
                 standing: Standing::KnownGood { since: ago(90_000) },
+                gone: None,
             },
             LedgerEntry {
                 release: old,
                 first_seen: ago(800_000),
                 deployed: ago(800_000),
                 standing: Standing::KnownGood { since: ago(799_000) },
+                gone: None,
             },
         ],
+        availability,
         rows: rows(),
         gates: gates(None),
         last_decision: None,
         rollback: None,
+        pin: None,
         flags: Flags::default(),
         samples: vec![(Signal::Health, SampleCounts { healthy: 18_000, unhealthy: 2, error: 1 })],
     }
@@ -233,6 +241,17 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             since: ago(899_000),
             why: "it exited 3 times in 41s (limit: 3); last exit code 1".to_owned(),
         },
+        gone: None,
+    });
+    shop.ledger.push(LedgerEntry {
+        release: release("shop:v0", 'e'),
+        first_seen: ago(1_900_000),
+        deployed: ago(1_900_000),
+        standing: Standing::KnownGood { since: ago(1_890_000) },
+        gone: Some(Gone {
+            since: ago(5_000),
+            why: "it is not on the engine, and the registry ghcr.io has no such image any more".to_owned(),
+        }),
     });
     let health = row(&mut shop, "health");
     health.answer = RowAnswer::Pending;
@@ -263,7 +282,7 @@ pub(crate) fn fleet(at: Timestamp) -> FleetSnapshot {
     let mut web = service("web", at);
     web.settings = Arc::new(ServiceSettings { mode: Mode::DryRun, ..ServiceSettings::default() });
     web.state = State::Trial;
-    web.since = ago(300);
+    (web.since, web.deployed) = (ago(300), Some(ago(300)));
     web.sentence = "web:v2 [bbbbbbbbbbbb] is on trial for another 10m".to_owned();
     web.target = None;
     web.ledger.truncate(1);

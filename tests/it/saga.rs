@@ -3,6 +3,7 @@
 //! Whatever happens, the world afterwards is exactly one of: what ran before runs, untouched; the target runs;
 //! a person is called. A new step or a new event is covered on the day it is added.
 
+mod together;
 mod world;
 
 use std::sync::Arc;
@@ -11,23 +12,24 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use backstop::clock::Clock;
+use backstop::core::plan::{Plan, Step};
 use backstop::core::release::RollbackId;
 use backstop::core::{Executed, RollbackRequest};
 use backstop::rollback::journal::{self, JournalError, Phase};
 use backstop::rollback::{Executor, Recovered};
 use backstop::runtime::ErrorClass;
 
-use world::{Container, Crash, FakeRuntime, FakeStore, Fault, Op, Trouble, names, request};
+use world::{Container, Crash, FakeRuntime, FakeStore, Fault, Op, Setup, Trouble, names, request};
 
-/// Replicas that run when the rollback is decided: none, one, two.
-const WORLDS: [usize; 3] = [0, 1, 2];
+/// What runs when the rollback is decided: nothing, one replica, two; and two beside which their replacements can run.
+const WORLDS: [Setup; 4] = [Setup::of(0), Setup::of(1), Setup::of(2), Setup { replicas: 2, beside: true }];
 
 const TRANSIENT: ErrorClass = ErrorClass::Transient;
 const PERMANENT: ErrorClass = ErrorClass::Permanent;
 
 /// A world, a store, and a program that can be started again on both.
 struct Bench {
-    replicas: usize,
+    setup: Setup,
     crash: Arc<Crash>,
     runtime: Arc<FakeRuntime>,
     store: Arc<FakeStore>,
@@ -41,18 +43,19 @@ enum World {
 }
 
 impl Bench {
-    fn new(replicas: usize) -> Self {
+    fn new(setup: impl Into<Setup>) -> Self {
+        let setup = setup.into();
         let crash = Arc::new(Crash::default());
         Self {
-            replicas,
-            runtime: Arc::new(FakeRuntime::with_replicas(replicas, Arc::clone(&crash))),
-            store: Arc::new(FakeStore::new(replicas, Arc::clone(&crash))),
+            setup,
+            runtime: Arc::new(FakeRuntime::new(setup, Arc::clone(&crash))),
+            store: Arc::new(FakeStore::new(setup.replicas, Arc::clone(&crash))),
             crash,
         }
     }
 
-    fn with(replicas: usize, change: impl FnOnce(&mut FakeRuntime)) -> Self {
-        let mut bench = Self::new(replicas);
+    fn with(setup: impl Into<Setup>, change: impl FnOnce(&mut FakeRuntime)) -> Self {
+        let mut bench = Self::new(setup);
         change(Arc::get_mut(&mut bench.runtime).unwrap());
         bench
     }
@@ -63,7 +66,7 @@ impl Bench {
     }
 
     fn request(&self) -> RollbackRequest {
-        request((self.replicas > 0).then_some("bad"))
+        request((self.setup.replicas > 0).then_some("bad"))
     }
 
     fn decided(&self) -> RollbackRequest {
@@ -78,39 +81,12 @@ impl Bench {
         executed
     }
 
-    /// Starts the program again until it gets through, and lets it close what it reports.
     async fn restart(&self) -> Vec<Recovered> {
-        for _ in 0..3 {
-            let executor = self.executor();
-            let whole = async {
-                let recovered = executor.recover().await.unwrap();
-                for one in &recovered {
-                    executor.close(&one.rollback).await;
-                }
-                recovered
-            };
-            if let Some(recovered) = self.crash.run(whole).await {
-                return recovered;
-            }
-        }
-        panic!("it crashes for ever");
+        restart(&self.crash, || self.executor()).await
     }
 
     fn world(&self) -> World {
-        let containers = self.runtime.containers();
-        let all = |release: &str, n: usize| {
-            let well = |c: &Container| c.release == release && c.running && c.armed;
-            let mut called: Vec<_> = containers.iter().map(|c| c.name.clone()).collect();
-            called.sort();
-            containers.iter().all(well) && called == names(n)
-        };
-        if all("bad", self.replicas) {
-            World::OldIntact
-        } else if all("good", self.replicas.max(1)) {
-            World::TargetRuns
-        } else {
-            World::Other(containers)
-        }
+        state(&self.runtime.containers(), self.setup.replicas)
     }
 
     fn serves(&self) -> bool {
@@ -129,16 +105,55 @@ impl Bench {
     }
 }
 
+/// Starts the program again until it gets through, and lets it close what it reports.
+async fn restart(crash: &Crash, start: impl Fn() -> Executor) -> Vec<Recovered> {
+    for _ in 0..3 {
+        let executor = start();
+        let whole = async {
+            let recovered = executor.recover().await.unwrap();
+            for one in &recovered {
+                executor.close(&one.rollback).await;
+            }
+            recovered
+        };
+        if let Some(recovered) = crash.run(whole).await {
+            return recovered;
+        }
+    }
+    panic!("it crashes for ever");
+}
+
+/// What became of a world in which so many replicas ran.
+fn state(containers: &[Container], replicas: usize) -> World {
+    let all = |release: &str, n: usize| {
+        let well = |c: &Container| c.release == release && c.running && c.armed;
+        let mut called: Vec<_> = containers.iter().map(|c| c.name.clone()).collect();
+        called.sort();
+        containers.iter().all(well) && called == names(n)
+    };
+    if all("bad", replicas) {
+        World::OldIntact
+    } else if all("good", replicas.max(1)) {
+        World::TargetRuns
+    } else {
+        World::Other(containers.to_vec())
+    }
+}
+
 /// Steps of a plan and, of these, the ones that are undone when they fail.
-async fn shape(replicas: usize) -> (usize, usize, usize) {
-    let bench = Bench::new(replicas);
-    let plan = bench.executor().preview(&bench.request()).await.unwrap();
+async fn shape(setup: impl Into<Setup>) -> (usize, usize, usize) {
+    let plan = planned(setup).await;
     (plan.steps.len(), plan.pivot, plan.close)
 }
 
+async fn planned(setup: impl Into<Setup>) -> Plan {
+    let bench = Bench::new(setup);
+    bench.executor().preview(&bench.request()).await.unwrap()
+}
+
 /// Events of a whole rollback, and steps and undos in it.
-async fn lengths(replicas: usize, failing: Option<usize>) -> (usize, Vec<Op>) {
-    let bench = Bench::new(replicas);
+async fn lengths(setup: impl Into<Setup>, failing: Option<usize>) -> (usize, Vec<Op>) {
+    let bench = Bench::new(setup);
     fail_at(&bench, failing);
     bench.roll_back(&bench.executor()).await;
     (bench.store.appended(), bench.runtime.calls())
@@ -154,28 +169,32 @@ fn fail_at(bench: &Bench, failing: Option<usize>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollback_without_trouble_ends_with_the_target() {
-    for replicas in WORLDS {
-        let bench = Bench::new(replicas);
+    for setup in WORLDS {
+        let bench = Bench::new(setup);
         let executor = bench.executor();
         executor.prepare(&bench.request()).await.unwrap();
         assert!(
-            replicas == 0
+            setup.replicas == 0
                 || bench.runtime.containers().iter().filter(|c| c.running).all(|c| c.release == "bad")
         );
         let observed = bench.runtime.observed();
         let executed = executor.execute(&bench.decided()).await;
-        assert_eq!(executed, Executed::Applied { notes: vec!["a note".into(); replicas.max(1)] });
+        let Executed::Applied { notes, pin } = &executed else { panic!("{executed:?}") };
+        let mut expected = vec!["a note".to_owned(); setup.replicas.max(1)];
+        expected.push("pinned".into());
+        assert_eq!(*notes, expected);
+        assert_eq!(pin.as_ref().unwrap().variable, "TAG");
         assert_eq!(bench.runtime.observed(), observed + 1, "one look between decision and start");
         let log = executor.close(&bench.request().id).await;
-        assert_eq!(log, vec!["last words"; replicas]);
+        assert_eq!(log, vec!["last words"; setup.replicas]);
         bench.check(&executed, "no trouble");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_preparation_it_is_the_same() {
-    for replicas in WORLDS {
-        let bench = Bench::new(replicas);
+    for setup in WORLDS {
+        let bench = Bench::new(setup);
         let executor = bench.executor();
         let executed = executor.execute(&bench.decided()).await;
         executor.close(&bench.request().id).await;
@@ -186,22 +205,23 @@ async fn without_preparation_it_is_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn every_step_and_undo_may_run_twice() {
-    for replicas in WORLDS {
-        let (_, pivot, _) = shape(replicas).await;
+    for setup in WORLDS {
+        let (_, pivot, _) = shape(setup).await;
         for failing in std::iter::once(None).chain((0..pivot).map(Some)) {
-            let bench = Bench::with(replicas, |runtime| runtime.twice = true);
+            let bench = Bench::with(setup, |runtime| runtime.twice = true);
             fail_at(&bench, failing);
             let executed = bench.roll_back(&bench.executor()).await;
-            bench.check(&executed, &format!("{replicas} replicas, failing {failing:?}"));
+            bench.check(&executed, &format!("{setup:?}, failing {failing:?}"));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_at_any_step_ends_in_a_known_world() {
-    for replicas in WORLDS {
-        let (steps, pivot, close) = shape(replicas).await;
-        for step in 0..steps {
+    for setup in WORLDS {
+        let Plan { steps, pivot, close, .. } = planned(setup).await;
+        for (step, text) in steps.iter().map(Step::to_string).enumerate() {
+            let could_not = format!("could not {text}: ");
             for (class, effect, times) in [
                 (PERMANENT, false, u32::MAX),
                 (PERMANENT, true, u32::MAX),
@@ -210,15 +230,15 @@ async fn a_failure_at_any_step_ends_in_a_known_world() {
                 (TRANSIENT, true, 3),
                 (TRANSIENT, true, u32::MAX),
             ] {
-                let bench = Bench::new(replicas);
+                let bench = Bench::new(setup);
                 bench.runtime.fault(Op::Apply(step), Fault::Fail { class, effect, times });
                 let executor = bench.executor();
                 let executed = bench.roll_back(&executor).await;
-                let context = format!("{replicas} replicas, step {step} fails {class:?} {effect} {times}");
+                let context = format!("{setup:?}, step {step} fails {class:?} {effect} {times}");
                 let back = step < pivot && times > 3;
                 assert_eq!(matches!(executed, Executed::Applied { .. }), !back, "{context}: {executed:?}");
-                if let (Executed::Applied { notes }, true) = (&executed, (pivot..close).contains(&step)) {
-                    let said = notes.iter().any(|n| n.contains("point the tag"));
+                if let (Executed::Applied { notes, .. }, true) = (&executed, (pivot..close).contains(&step)) {
+                    let said = notes.iter().any(|n| n.starts_with(&could_not));
                     assert_eq!(said, times > 3, "{context}: {notes:?}");
                 }
                 if step >= close && times > 3 {
@@ -279,7 +299,7 @@ async fn an_undo_that_fails_for_ever_calls_a_person_and_something_serves() {
 
 /// With one replica, nothing can serve if the only old container cannot be started again.
 async fn stops_old(bench: &Bench, step: usize) -> bool {
-    let fresh = Bench::new(bench.replicas);
+    let fresh = Bench::new(bench.setup);
     let plan = fresh.executor().preview(&fresh.request()).await.unwrap();
     plan.steps[step].name() == "stop_old"
 }
@@ -287,28 +307,75 @@ async fn stops_old(bench: &Bench, step: usize) -> bool {
 /// The process dies around every append and every effect, on every way through; it is started again, and dies again.
 #[tokio::test(start_paused = true)]
 async fn a_crash_anywhere_ends_in_a_known_world() {
-    for replicas in WORLDS {
-        let (_, pivot, close) = shape(replicas).await;
+    for setup in WORLDS {
+        let (_, pivot, close) = shape(setup).await;
         for failing in [None, Some(0), Some(pivot / 2), Some(pivot - 1), Some(close - 1)] {
-            let (events, calls) = lengths(replicas, failing).await;
+            let (events, calls) = lengths(setup, failing).await;
             for at in 1..=events {
                 for durable in [false, true] {
-                    let bench = Bench::new(replicas);
+                    let bench = Bench::new(setup);
                     fail_at(&bench, failing);
                     bench.store.trouble(Some(Trouble::Crash { at, durable }));
-                    crash_and_recover(&bench, &format!("{replicas} {failing:?} append {at} {durable}")).await;
+                    crash_and_recover(&bench, &format!("{setup:?} {failing:?} append {at} {durable}")).await;
                 }
             }
             for op in calls.iter().filter(|op| Some(**op) != failing.map(Op::Apply)) {
                 for effect in [false, true] {
-                    let bench = Bench::new(replicas);
+                    let bench = Bench::new(setup);
                     fail_at(&bench, failing);
+                    bench.runtime.fault(*op, Fault::Crash { effect });
+                    crash_and_recover(&bench, &format!("{setup:?} {failing:?} {op:?} {effect}")).await;
+                }
+            }
+        }
+    }
+}
+
+/// The same where an orchestrator replaces the replicas under ids of its own: what it made for us is no deployment of
+/// somebody else's.
+#[tokio::test(start_paused = true)]
+async fn a_crash_anywhere_in_an_orchestrated_rollback_ends_in_a_known_world() {
+    for replicas in [1, 2] {
+        for failing in [None, Some(0), Some(1), Some(2)] {
+            let fresh = || {
+                let bench = Bench::with(replicas, |runtime| runtime.orchestrated = true);
+                fail_at(&bench, failing);
+                bench
+            };
+            let calm = fresh();
+            let executed = calm.roll_back(&calm.executor()).await;
+            calm.check(&executed, &format!("{replicas} {failing:?}"));
+            assert_eq!(matches!(executed, Executed::Applied { .. }), failing.is_none(), "{executed:?}");
+            for at in 1..=calm.store.appended() {
+                for durable in [false, true] {
+                    let bench = fresh();
+                    bench.store.trouble(Some(Trouble::Crash { at, durable }));
+                    crash_and_recover(&bench, &format!("{replicas} {failing:?} append {at} {durable}")).await;
+                }
+            }
+            for op in calm.runtime.calls().iter().filter(|op| Some(**op) != failing.map(Op::Apply)) {
+                for effect in [false, true] {
+                    let bench = fresh();
                     bench.runtime.fault(*op, Fault::Crash { effect });
                     crash_and_recover(&bench, &format!("{replicas} {failing:?} {op:?} {effect}")).await;
                 }
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrated_service_that_was_deployed_meanwhile_is_left_alone() {
+    let bench = Bench::with(1, |runtime| runtime.orchestrated = true);
+    let await_converged = Op::Apply(2);
+    bench.runtime.fault(await_converged, Fault::Crash { effect: false });
+    assert!(bench.crash.run(bench.roll_back(&bench.executor())).await.is_none());
+    bench.runtime.deploy("shop-1", "newer");
+
+    let recovered = bench.restart().await;
+
+    assert!(matches!(&recovered[0].result, Executed::Void { why } if why.contains("newer")), "{recovered:?}");
+    assert!(bench.runtime.containers().iter().all(|c| c.release == "newer" && c.running));
 }
 
 async fn crash_and_recover(bench: &Bench, context: &str) {
@@ -357,20 +424,20 @@ async fn a_second_crash_during_recovery_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_anywhere_never_leaves_the_service_down() {
-    for replicas in WORLDS {
-        let (_, pivot, _) = shape(replicas).await;
+    for setup in WORLDS {
+        let (_, pivot, _) = shape(setup).await;
         for failing in [None, Some(pivot - 1)] {
-            let (events, _) = lengths(replicas, failing).await;
+            let (events, _) = lengths(setup, failing).await;
             for (from, durable) in (1..=events).flat_map(|n| [(n, false), (n, true)]) {
-                let bench = Bench::new(replicas);
+                let bench = Bench::new(setup);
                 fail_at(&bench, failing);
                 bench.store.trouble(Some(Trouble::Fail { from, durable }));
                 let executor = bench.executor();
                 let _ = executor.prepare(&bench.request()).await;
                 let executed = executor.execute(&bench.decided()).await;
-                let context = format!("{replicas} {failing:?} from {from} {durable}: {executed:?}");
+                let context = format!("{setup:?} {failing:?} from {from} {durable}: {executed:?}");
                 assert!(!matches!(executed, Executed::Stuck { .. }), "{context}");
-                assert!(bench.serves() || replicas == 0, "{context}");
+                assert!(bench.serves() || setup.replicas == 0, "{context}");
                 match executed {
                     Executed::Applied { .. } => {}
                     _ => assert_eq!(bench.world(), World::OldIntact, "{context}"),
@@ -387,7 +454,7 @@ async fn a_store_that_fails_anywhere_never_leaves_the_service_down() {
                 executor.close(&bench.request().id).await;
                 let journal = bench.store.journal();
                 let state = (!journal.is_empty()).then(|| journal::read(&journal).unwrap());
-                if let (Some(state), true) = (&state, from > 1 && replicas > 0) {
+                if let (Some(state), true) = (&state, from > 1 && setup.replicas > 0) {
                     assert!(
                         matches!(state.phase, Phase::Closed | Phase::Applied),
                         "{context}: {:?}",
@@ -620,10 +687,10 @@ async fn of_two_open_journals_the_older_is_cleared_away_and_the_newer_reported()
 /// Every journal there is, of every way through.
 async fn journals() -> Vec<Vec<Value>> {
     let mut journals = Vec::new();
-    for replicas in WORLDS {
-        let (steps, _, _) = shape(replicas).await;
+    for setup in WORLDS {
+        let (steps, _, _) = shape(setup).await;
         for failing in std::iter::once(None).chain((0..steps).map(Some)) {
-            let bench = Bench::new(replicas);
+            let bench = Bench::new(setup);
             fail_at(&bench, failing);
             bench.roll_back(&bench.executor()).await;
             journals.push(bench.store.journal());
@@ -695,7 +762,7 @@ async fn a_journal_reads_as_a_story() {
     journal[1] = json!({"event": "from_the_future"});
     let told = journal::tell(&journal);
     assert_eq!(told.len(), journal.len());
-    assert_eq!(told[0], "planned the way from shop:bad [bad] to shop:good [good], 12 steps");
+    assert_eq!(told[0], "planned the way from shop:bad [bad] to shop:good [good], 13 steps");
     assert!(
         told[1].starts_with("a record that cannot be read: unknown variant `from_the_future`"),
         "{}",

@@ -85,7 +85,13 @@ fn release(id: &str) -> Release {
 }
 
 fn entry(id: &str, deployed: u64, standing: Standing) -> LedgerEntry {
-    LedgerEntry { release: release(id), first_seen: at(deployed), deployed: at(deployed), standing }
+    LedgerEntry {
+        release: release(id),
+        first_seen: at(deployed),
+        deployed: at(deployed),
+        standing,
+        gone: None,
+    }
 }
 
 fn decision(name: &str, when: Timestamp) -> Decision {
@@ -123,6 +129,8 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
         applied: Some(started + Duration::from_secs(2)),
         ended: outcome.is_over().then(|| started + Duration::from_millis(32_500)),
         outcome,
+        pin: None,
+        along: Vec::new(),
         request: RollbackRequest {
             id: RollbackId::new(id),
             service: service(name),

@@ -50,7 +50,7 @@ impl Daemon {
         let file = home.join("backstop.toml");
         std::fs::write(&file, configuration(&home, engine, port)).context("the configuration")?;
         // Nothing of a configuration that this host has for a Backstop of its own.
-        let sources = Sources { file: Some(file), environment: Vec::new(), overrides: Vec::new() };
+        let sources = Sources { file: Some(file), ..Sources::default() };
         let settings = crate::config::load(&sources).map_err(|problems| crate::cli::run::wrong(&problems))?;
         crate::telemetry::init_file(File::create(home.join("log"))?, "info,backstop=debug")?;
         let stop = CancellationToken::new();

@@ -124,14 +124,15 @@ pub(super) fn flapping<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
         return rule.finding(RowAnswer::Ok, value).samples(all);
     };
     let doubt = doubted(scene);
-    let (least, share) = match &doubt {
-        Some(_) => (rule.threshold * 1.5, DOUBTED_SHARE),
-        None => (rule.threshold, SHARE),
+    // A check that is out of order for some minutes, and fails once more by chance, is not on and off.
+    let (least, share, runs) = match &doubt {
+        Some(_) => (rule.threshold * 1.5, DOUBTED_SHARE, 3),
+        None => (rule.threshold, SHARE, 2),
     };
     let full = doubt.is_none() || scene.now.since(from) >= rule.within;
     let often = f64::from(failures) >= least && f64::from(failures) >= share * f64::from(all);
     // What fails and does not come back in between is for the other rows.
-    let on_and_off = tried.pair && tried.runs >= 2;
+    let on_and_off = tried.pair && tried.runs >= runs;
     if !(often && on_and_off && full && all >= rule.min_samples) {
         return rule.finding(RowAnswer::Ok, value).samples(all);
     }

@@ -15,7 +15,7 @@ use super::super::settings::{Action, Against, Condition, Profile, Rule};
 use super::super::snapshot::RowAnswer;
 use super::super::streak::ERRORS_IN_A_ROW;
 use super::super::time::{Timestamp, human};
-use super::super::traffic::{Bad, Share};
+use super::super::traffic::{Bad, Share, Traffic};
 use super::{Finding, Scene};
 
 /// No window is shorter, however short the row's time is set.
@@ -85,6 +85,35 @@ fn tiers(rule: &Rule, profile: Profile, usual: Duration) -> Vec<Tier> {
     let coarse = |tier: Tier| usual * tier.parts > tier.window;
     let wider = |tier: Tier| Tier { window: tier.window.max(usual * 3), parts: tier.parts.min(3), ..tier };
     all.into_iter().map(|tier| if coarse(tier) { wider(tier) } else { tier }).collect()
+}
+
+/// So much for so long is a breach, as people are told of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Window {
+    pub(crate) long: Duration,
+    /// The share, as a multiple of what is allowed.
+    times: f64,
+}
+
+impl Window {
+    /// The share above which it is breached, if `allowed` is allowed.
+    pub(crate) fn limit(self, allowed: f64) -> f64 {
+        limit(self.times, allowed)
+    }
+}
+
+/// The windows of a row, the longest first; none if it has but one time. A source that seldom speaks widens the short ones.
+pub(crate) fn windows(rule: &Rule, profile: Profile) -> Vec<Window> {
+    if !matches!(rule.condition, Condition::ErrorRate | Condition::Latency) {
+        return Vec::new();
+    }
+    let all = tiers(rule, profile, Duration::ZERO).into_iter().rev();
+    all.map(|tier| Window { long: tier.window, times: tier.times }).collect()
+}
+
+/// What is allowed already may be so much that a multiple of it would be more than everything.
+fn limit(times: f64, allowed: f64) -> f64 {
+    (times * allowed).min(f64::midpoint(1.0, allowed))
 }
 
 /// More than a share of the requests fail.
@@ -227,7 +256,10 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
     };
     let value = scene.say(|| line.value(shown));
     if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && traffic.share(Bad::Failed, from, end).n > 0 {
-        return told(rule.finding(RowAnswer::NoData, "the source does not tell how long requests take"));
+        return told(rule.finding(
+            RowAnswer::NoData,
+            "the source does not tell how long requests take, or not in which unit (logs.latency_unit)",
+        ));
     }
     let least = u64::from(rule.min_samples);
     let met = tiers(rule, scene.settings.profile, traffic.usual)
@@ -301,14 +333,44 @@ impl Tier {
             || (busy.clone().all(above)
                 && parts.last().is_some_and(|part| part.n > 0)
                 && u32::try_from(busy.count()).is_ok_and(|busy| busy >= quorum));
-        let tail = traffic.share(line.bad, end.before(SHORTEST.max(self.window / 12)), end);
-        (spread && (tail.n == 0 || tail.rate() > line.allowed)).then_some(whole)
+        // A blip that is shorter than the window reaches into its first part as well: it has to be bad right from the start.
+        let edge = self.window / 12;
+        let head = traffic.share(line.bad, start, start + edge);
+        let tail = traffic.share(line.bad, end.before(SHORTEST.max(edge)), end);
+        // Where it is over, a few failures by chance may be left; half as many as in all of it is no chance.
+        let goes_on = tail.n == 0 || tail.rate() > line.allowed.max(whole.rate() / 2.0);
+        let throughout = goes_on && (head.n < MANY || head.rate() > line.allowed);
+        (spread && throughout && self.is_filled(traffic, line, (start, end), whole)).then_some(whole)
     }
 
-    /// The share above which this window is breached. What is allowed already may be so much that a multiple of it
-    /// would be more than everything.
+    /// Whether it was about as bad at both ends of the window as within, where measurements are long against it: what
+    /// lasted for less than the window, by up to one of them, reaches into the first and the last as well, but fills
+    /// only a part of at least one.
+    fn is_filled(
+        &self,
+        traffic: &Traffic,
+        line: &Line,
+        (start, end): (Timestamp, Timestamp),
+        whole: Share,
+    ) -> bool {
+        /// Of four measurements three are bad, wherever they begin: one end has at most half of the rate within, which
+        /// is two thirds of the whole.
+        const FILLED: f64 = 0.7;
+        /// Fewer requests say little about a share.
+        const ENOUGH: u64 = 20;
+        let edge = traffic.usual;
+        if self.parts == 1 || edge <= self.window / 12 {
+            return true;
+        }
+        let ends = [(start, start + edge), (end.before(edge), end)];
+        ends.into_iter()
+            .map(|(from, to)| traffic.share(line.bad, from, to))
+            .all(|share| share.n < ENOUGH || share.rate() > FILLED * whole.rate())
+    }
+
+    /// The share above which this window is breached.
     fn limit(&self, allowed: f64) -> f64 {
-        (self.times * allowed).min(f64::midpoint(1.0, allowed))
+        limit(self.times, allowed)
     }
 }
 
@@ -319,6 +381,8 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     const STEPS: u32 = 120;
     /// Steps without a request that are passed over.
     const GAPS: u32 = 2;
+    /// It may have stopped just now: a long window is still full of it.
+    const JUST_NOW: Duration = Duration::from_secs(60);
     /// A step with less than this part of the mean is not yet part of it.
     const FAINT: f64 = 0.1;
     let traffic = &scene.evidence.traffic;
@@ -332,7 +396,11 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     for i in 0..STEPS {
         let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
         let share = traffic.share(line.bad, from, to);
-        if to <= scene.deployed || gaps > GAPS || (share.n > 0 && share.rate() <= line.allowed) {
+        let is_well = share.n > 0 && share.rate() <= line.allowed;
+        if is_well && steps.is_empty() && from >= end.before(JUST_NOW) {
+            continue;
+        }
+        if to <= scene.deployed || gaps > GAPS || is_well {
             break;
         }
         if share.n == 0 {

@@ -65,7 +65,8 @@ fn neighbours<'a>(
     around
         .roster
         .iter()
-        .filter(move |(name, n)| *name != q.service && n.present)
+        // Those that it is one release with are no witnesses: what ails them was deployed with it.
+        .filter(move |(name, n)| *name != q.service && n.present && !around.goes_with(q.service, name, n))
         .map(|(name, n)| (name.as_str(), n))
 }
 

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::decision::{Gate, GateAnswer, percent_of};
+use super::group::together;
 use super::io::EngineState;
 use super::ledger::Flags;
 use super::release::{Release, ServiceName};
 use super::sample::Signal;
-use super::settings::{Condition, ServiceSettings};
+use super::settings::{Condition, Mode, ServiceSettings};
 use super::surroundings::{Reliance, Surroundings};
 use super::time::{Timestamp, human};
 use super::window::{Before, count};
@@ -27,6 +28,8 @@ const BEFORE_MEMORY: f64 = 0.88;
 const BEFORE_FAILED: u64 = 10;
 /// ... and their share was above five percent and so many times the baseline's.
 const BEFORE_TIMES: f64 = 3.0;
+/// ... or it is at most so many times as bad now as it was then.
+const BEFORE_WORSE: f64 = 1.5;
 /// What failed before the deployment and began again only so long after it is not the same.
 const BEFORE_IS_OVER: Duration = Duration::from_secs(3 * 60);
 
@@ -71,6 +74,7 @@ fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
         Gate::OneAtATime => one_at_a_time(q, around),
         Gate::Environment => environment(q, around),
         Gate::Target => q.target.map(|t| format!("{t} is known-good")).map_err(Into::into),
+        Gate::Group => together(q.service, q.settings.mode == Mode::Act, around),
         Gate::Cooldown => cooldown(q),
         Gate::Attempts => attempts(q),
         Gate::Breaker => breaker(q, around),
@@ -79,7 +83,7 @@ fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
     GateAnswer { gate, allow, why: result.unwrap_or_else(|why| why) }
 }
 
-type Answer = Result<String, String>;
+pub(crate) type Answer = Result<String, String>;
 
 impl Question<'_> {
     fn signal(&self) -> Option<Signal> {
@@ -124,7 +128,7 @@ fn engine(q: Question<'_>, around: Surroundings<'_>) -> Answer {
 fn paused(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     match q.flags.paused.as_ref().or(around.flags.paused.as_ref()) {
         None => Ok("not paused".into()),
-        Some(pause) => Err(format!("paused by {}: {}", pause.by, pause.why)),
+        Some(pause) => Err(pause.to_string()),
     }
 }
 
@@ -148,7 +152,9 @@ fn before(q: Question<'_>) -> Answer {
         None => None,
         Some(Signal::Health) => {
             let (failed, all) = q.before.health;
-            let bad = all >= BEFORE_CHECKS && f64::from(failed) >= f64::from(all) * BEFORE_SHARE;
+            // One failure is a blip, however few were asked.
+            let bad =
+                failed >= 2 && all >= BEFORE_CHECKS && f64::from(failed) >= f64::from(all) * BEFORE_SHARE;
             bad.then(|| format!("{failed} of {all} health checks failed in the 5 min before the deployment"))
         }
         Some(Signal::ContainerHealth) => {
@@ -156,8 +162,13 @@ fn before(q: Question<'_>) -> Answer {
         }
         Some(Signal::Exits) => {
             let limit = q.settings.rules.iter().find(|r| r.name == "crash_loop").map_or(3.0, |r| r.threshold);
-            let bad = f64::from(q.before.exits) >= limit;
-            bad.then(|| format!("the release before it exited {} times too", q.before.exits))
+            // A few more or less in so short a time is chance: half as often as the line, for six times as long.
+            let times = [
+                (q.before.exits, limit, "too"),
+                (q.before.exits_lately, 3.0 * limit, "in the half hour before"),
+            ];
+            let often = times.into_iter().find(|(exits, limit, _)| f64::from(*exits) >= *limit);
+            often.map(|(exits, _, when)| format!("the release before it exited {exits} times {when}"))
         }
         Some(Signal::OomKills) => {
             let kills = q.before.oom_kills;
@@ -193,9 +204,10 @@ fn failed_before(q: Question<'_>) -> Option<String> {
     let (total, errors) = norm.just_before;
     let rate = norm.just_before_rate();
     let usual = norm.earlier_rate();
-    let line =
+    let typed =
         q.settings.rules.iter().find(|r| r.condition == Condition::ErrorRate).map_or(0.05, |r| r.threshold);
-    let line = line.max(BEFORE_TIMES * usual);
+    // What went on for long before is a part of what was usual by then, but it still goes on if it is no worse now.
+    let line = if q.error_rate <= BEFORE_WORSE * rate { typed } else { typed.max(BEFORE_TIMES * usual) };
     // A moment of failures that had passed, or those of the change itself, are no trouble that goes on.
     let broken = errors >= BEFORE_FAILED && rate > line && norm.rate_at_last() > line;
     broken.then(|| {

@@ -13,12 +13,9 @@ use super::{ContainerRuntime, fingerprint, observe, stop, verbs};
 use crate::core::plan::{Plan, Specification, Step, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
 use crate::runtime::engine::permanent;
-use crate::runtime::{ErrorClass, RuntimeError, Snapshot};
+use crate::runtime::{EVIDENCE_LINES, ErrorClass, RuntimeError, Snapshot, compose, read, registry};
 
-/// A large image over a slow line; nobody waits longer, because the service is down meanwhile.
-const PULL: Duration = Duration::from_secs(600);
-/// What is kept of the old container's log: enough for a stack trace and what led to it.
-const EVIDENCE_LINES: u32 = 200;
+/// A log that takes longer to read is not waited for.
 const EVIDENCE: Duration = Duration::from_secs(5);
 /// What a failed start's message quotes of the log.
 const QUOTED_LINES: u32 = 3;
@@ -26,6 +23,8 @@ const QUOTED_LINES: u32 = 3;
 const MOMENT: Duration = Duration::from_secs(1);
 /// A start that has not come that far by now has failed.
 const RUNNING: Duration = Duration::from_secs(30);
+/// Beside the old one, its HEALTHCHECK is waited for so long: meanwhile the bad one serves too.
+const WARMS_UP: Duration = Duration::from_secs(10);
 /// The engine removes a `--rm` container some time after it stopped.
 const REMOVAL: Duration = Duration::from_secs(20);
 /// How often is asked while waiting for the engine: there is no event for it that could not be missed.
@@ -65,7 +64,7 @@ impl ContainerRuntime {
             Step::TakeName { created, name, .. } => {
                 self.take_name(new_of(plan, done, *created)?, name).await.map(|()| StepOutput::Done)
             }
-            Step::StartNew { created, name } => {
+            Step::StartNew { created, name, .. } => {
                 let new = new_of(plan, done, *created)?;
                 self.ours.mark(new.as_str());
                 verbs::start(&self.engine, new.as_str())
@@ -73,18 +72,26 @@ impl ContainerRuntime {
                     .map_err(|e| said(&format!("starting {name}"), e))?;
                 Ok(StepOutput::Done)
             }
-            Step::AwaitRunning { created, name } => {
+            Step::AwaitRunning { created, name, beside } => {
                 let image = image_of(plan, done).unwrap_or(&plan.to.image);
-                self.await_running(plan, image, new_of(plan, done, *created)?, name).await
+                self.await_running(plan, image, new_of(plan, done, *created)?, name, *beside).await
             }
             Step::SaveEvidence { container, .. } => {
                 Ok(StepOutput::Evidence { log: self.evidence(container).await? })
             }
             Step::PointTag { reference, image } => self.point_tag(plan, reference, image).await,
+            Step::PinProject { project, bad, good } => {
+                let (project, bad, good) = (project.clone(), bad.clone(), good.clone());
+                let pinned = tokio::task::spawn_blocking(move || compose::pin(&project, &bad, &good)).await;
+                pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))
+            }
             Step::RemoveOld { container, .. } => {
                 self.remove(container.as_str()).await?;
                 self.ours.unmark(container.as_str());
                 Ok(StepOutput::Done)
+            }
+            Step::CheckService { .. } | Step::UpdateService { .. } | Step::AwaitConverged { .. } => {
+                Err(permanent(format!("\"{step}\" is for an orchestrated service, not for a container")))
             }
         }
     }
@@ -145,7 +152,11 @@ impl ContainerRuntime {
             | Step::AwaitRunning { .. }
             | Step::SaveEvidence { .. }
             | Step::PointTag { .. }
-            | Step::RemoveOld { .. } => Ok(()),
+            | Step::PinProject { .. }
+            | Step::RemoveOld { .. }
+            | Step::CheckService { .. }
+            | Step::UpdateService { .. }
+            | Step::AwaitConverged { .. } => Ok(()),
         }
     }
 
@@ -176,7 +187,7 @@ impl ContainerRuntime {
         if let Some(found) = verbs::image_id(&self.engine, digest).await? {
             return Ok(found);
         }
-        self.engine.pull(digest, PULL).await?;
+        registry::pull(&self.engine, digest).await?;
         verbs::image_id(&self.engine, digest)
             .await?
             .ok_or_else(|| permanent(format!("{digest} was fetched, and is not there")))
@@ -317,7 +328,7 @@ impl ContainerRuntime {
                 "the old {name} ({container}) was removed by somebody else: deploy it again"
             )));
         };
-        let snapshot = read(specification)?;
+        let snapshot: Snapshot = read(specification)?;
         self.remove(container.as_str()).await?;
         let image = ImageId::new(snapshot.inspect["Image"].as_str().unwrap_or_default());
         let creation =
@@ -380,6 +391,7 @@ impl ContainerRuntime {
         image: &ImageId,
         new: &ReplicaId,
         name: &str,
+        beside: bool,
     ) -> Result<StepOutput, RuntimeError> {
         let mut running_since = None;
         let mut waited = Duration::ZERO;
@@ -393,7 +405,9 @@ impl ContainerRuntime {
             if !up && !not_yet {
                 return Err(self.did_not_stay(&inspect, new, name).await);
             }
-            if up && *running_since.get_or_insert(waited) + MOMENT <= waited {
+            // What it will be is for the verification to say: beside another one, it is only given the time to get there.
+            let warms_up = beside && state["Health"]["Status"] == "starting" && waited <= WARMS_UP;
+            if up && *running_since.get_or_insert(waited) + MOMENT <= waited && !warms_up {
                 identity(plan, image, &inspect, name)?;
                 self.ours.unmark(new.as_str());
                 return Ok(StepOutput::Running { container: new.clone() });
@@ -492,11 +506,6 @@ fn new_of<'a>(plan: &Plan, done: Done<'a>, created: usize) -> Result<&'a Replica
             created + 1
         ))),
     }
-}
-
-pub(super) fn read(specification: &Specification) -> Result<Snapshot, RuntimeError> {
-    serde_json::from_str(specification.as_str())
-        .map_err(|e| permanent(format!("a recorded specification is damaged: {e}")))
 }
 
 fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result<(), RuntimeError> {

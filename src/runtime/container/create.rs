@@ -115,8 +115,8 @@ impl Creation<'_> {
     /// Asks for what the replay depends on.
     async fn facts(&self, engine: &Engine, old: Option<&Value>) -> Result<Facts, RuntimeError> {
         let inspect = &self.snapshot.inspect;
-        let mut facts =
-            Facts { minor: engine.minor().await?, arch: engine.arch().await?, ..Facts::default() };
+        let (minor, arch, podman) = (engine.minor().await?, engine.arch().await?, engine.is_podman().await?);
+        let mut facts = Facts { minor, arch, podman, ..Facts::default() };
         if inspect["HostConfig"]["NetworkMode"] == "host" {
             facts.host_name = engine.json("/info").await?["Name"].as_str().unwrap_or_default().to_owned();
         }

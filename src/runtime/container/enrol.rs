@@ -8,32 +8,34 @@ use serde_json::Value;
 
 use super::fingerprint::is_id;
 use crate::core::release::ServiceName;
+use crate::runtime::compose::SERVICE as COMPOSE_SERVICE;
 
 /// Marks our own container, or the socket proxy we talk through.
-const SELF: &str = "backstop.self";
+pub(in crate::runtime) const SELF: &str = "backstop.self";
 /// Names the service.
 const SERVICE: &str = "backstop.service";
 const PROJECT: &str = "com.docker.compose.project";
-const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+/// Set by `podman generate systemd` and by Quadlet.
+const PODMAN_UNIT: &str = "PODMAN_SYSTEMD_UNIT";
 const ONEOFF: &str = "com.docker.compose.oneoff";
 /// Longer names do not fit into tables, labels and metrics.
 const NAME_MAX: usize = 128;
 
 /// Labels by name.
-pub(super) type Labels = BTreeMap<String, String>;
+pub(in crate::runtime) type Labels = BTreeMap<String, String>;
 
 /// What we know of ourselves.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ourselves {
+pub(in crate::runtime) struct Ourselves {
     /// Our own container id, or its first twelve digits; none outside a container.
-    pub(super) id: Option<String>,
+    pub(in crate::runtime) id: Option<String>,
     /// The host name by which the engine is reached over TCP.
-    pub(super) proxy: Option<String>,
+    pub(in crate::runtime) proxy: Option<String>,
 }
 
 impl Ourselves {
     /// Reads our own container id from where it can be found.
-    pub(super) fn find(proxy: Option<String>) -> Self {
+    pub(in crate::runtime) fn find(proxy: Option<String>) -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let id = id_in_mounts(&read("/proc/self/mountinfo"))
             .or_else(|| id_in_cgroup(&read("/proc/self/cgroup")))
@@ -68,7 +70,7 @@ pub(super) fn listed_name(listed: &Value) -> &str {
 }
 
 /// The labels in an inspect answer's `Config`, or in a listed container.
-pub(super) fn labels(of: &Value) -> Labels {
+pub(in crate::runtime) fn labels(of: &Value) -> Labels {
     let all = of["Labels"].as_object().into_iter().flatten();
     all.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
@@ -99,11 +101,21 @@ pub(super) fn is_compose(labels: &Labels) -> bool {
     labels.contains_key(PROJECT) && labels.contains_key(COMPOSE_SERVICE)
 }
 
+/// Whether Swarm made it.
+pub(super) fn is_swarm_task(labels: &Labels) -> bool {
+    labels
+        .keys()
+        .any(|key| key.starts_with("com.docker.swarm.task") || key.starts_with("com.docker.swarm.service"))
+}
+
 /// Why a container that asks to be watched cannot be: it belongs to somebody who would undo what we do.
 pub(super) fn belongs_to(labels: &Labels) -> Option<&'static str> {
     let has = |prefix: &str| labels.keys().any(|key| key.starts_with(prefix));
-    if has("com.docker.swarm.task") || has("com.docker.swarm.service") {
-        return Some("it is a task of a Swarm service: Swarm would replace whatever is done to a task");
+    if is_swarm_task(labels) {
+        return Some(
+            "it is a task of a Swarm service, and Swarm would replace whatever is done to a task: run Backstop on a \
+             manager of the Swarm, where it watches the service",
+        );
     }
     if has("io.kubernetes.") {
         return Some(
@@ -112,6 +124,12 @@ pub(super) fn belongs_to(labels: &Labels) -> Option<&'static str> {
     }
     if has("com.hashicorp.nomad.") {
         return Some("Nomad runs it and would replace whatever is done to it: use `nomad job revert`");
+    }
+    if labels.contains_key(PODMAN_UNIT) {
+        return Some(
+            "a systemd unit of Podman runs it and would start its own again beside ours: start it without a unit \
+             (`podman run -d --restart always`, with podman-restart.service)",
+        );
     }
     if labels.get(ONEOFF).is_some_and(|v| v.eq_ignore_ascii_case("true")) {
         return Some("it is a one-off of `docker compose run`, not a service");
@@ -211,7 +229,13 @@ mod tests {
 
     #[test]
     fn who_belongs_to_an_orchestrator_is_left_to_it() {
-        for key in ["com.docker.swarm.task.id", "io.kubernetes.pod.name", "com.hashicorp.nomad.alloc_id"] {
+        let keys = [
+            "com.docker.swarm.task.id",
+            "io.kubernetes.pod.name",
+            "com.hashicorp.nomad.alloc_id",
+            PODMAN_UNIT,
+        ];
+        for key in keys {
             assert!(belongs_to(&map(&[(key, "x")])).is_some(), "{key}");
         }
         assert!(belongs_to(&map(&[(ONEOFF, "True")])).is_some());

@@ -63,11 +63,11 @@ pub(super) fn differences(one: &Value, other: &Value) -> Vec<String> {
 }
 
 /// Eight hexadecimal digits that stand for a text where only letters and digits may stand.
-pub(super) fn short_hash(text: &str) -> String {
+pub(in crate::runtime) fn short_hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())).chars().take(8).collect()
 }
 
-fn release_id(image: &str, fingerprint: &str) -> ReleaseId {
+pub(in crate::runtime) fn release_id(image: &str, fingerprint: &str) -> ReleaseId {
     let digest = hex(&Sha256::digest(format!("{image}\n{fingerprint}").as_bytes()));
     ReleaseId::new(digest.get(..12).unwrap_or(&digest))
 }
@@ -179,7 +179,7 @@ fn text(value: &Value) -> &str {
 /// Takes out fields that say nothing. Elements of lists stay: an empty argument is an argument. So do members that
 /// somebody named (a path, a port, a label): there it is the name that speaks, and only the engine's own fields begin
 /// with a capital letter.
-fn prune(value: Value) -> Value {
+pub(in crate::runtime) fn prune(value: Value) -> Value {
     match value {
         Value::Object(members) => {
             let kept = members.into_iter().map(|(key, value)| (key, prune(value))).filter(|(key, value)| {
@@ -206,7 +206,7 @@ fn says_nothing(value: &Value) -> bool {
 }
 
 /// Canonical JSON: members in the order of their names, no spaces.
-fn write(value: &Value, out: &mut String) {
+pub(in crate::runtime) fn write(value: &Value, out: &mut String) {
     match value {
         Value::Object(members) => {
             out.push('{');
@@ -245,7 +245,7 @@ fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(in crate::runtime) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -17,26 +17,31 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
-use super::{Enrolment, Runtime, RuntimeError, Snapshot};
+use super::swarm::role::{Role, Standing};
+use super::{Enrolment, Runtime, RuntimeError, Snapshot, compose, registry};
 use crate::clock::Clock;
+use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
-use crate::core::plan::{Plan, Step, StepOutput};
+use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
 use crate::core::settings::ServiceSettings;
+use crate::core::time::Timestamp;
 use enrol::{Labels, Ourselves};
 
 mod apply;
 mod create;
-mod enrol;
-mod fingerprint;
+pub(super) mod enrol;
+mod exclusive;
+pub(super) mod fingerprint;
 mod observe;
 mod plan;
-mod protect;
+mod podman;
+pub(super) mod protect;
 mod replay;
 mod snapshot;
 mod stop;
-mod verbs;
+pub(super) mod verbs;
 mod watch;
 
 /// How often everything is looked at, whatever events say: events can be lost. A look at 50 containers takes the
@@ -44,6 +49,9 @@ mod watch;
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Inspects at a time: more would only queue in the engine.
 const INSPECTS: usize = 8;
+/// A service whose containers are replaced while they are looked at is listed again so often: replacing all of them
+/// takes seconds, and a listing milliseconds.
+const AFRESH: u32 = 5;
 /// Containers and services remembered between looks; a host with more of them is not one that we are made for.
 const KNOWN_MAX: usize = 8192;
 
@@ -52,6 +60,8 @@ const KNOWN_MAX: usize = 8192;
 pub struct ContainerRuntime {
     engine: Arc<Engine>,
     enrolment: Arc<dyn Enrolment>,
+    /// What the engine is to a Swarm.
+    standing: Arc<Standing>,
     ourselves: Ourselves,
     look_interval: Duration,
     clock: Clock,
@@ -79,6 +89,9 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Ours(Mutex<HashSet<String>>);
 
+/// The registry digests of images that a look met, by id.
+type Digests = HashMap<String, Vec<String>>;
+
 /// A container found by a look.
 struct Found {
     replica: Replica,
@@ -87,10 +100,12 @@ struct Found {
 }
 
 impl ContainerRuntime {
-    /// A runtime on `engine`, which need not answer yet. `look_interval`: see [`LOOK_INTERVAL`].
+    /// A runtime on `engine`, which need not answer yet. `standing` is shared with whoever watches Swarm services on the
+    /// same engine: their containers are left to it. `look_interval`: see [`LOOK_INTERVAL`].
     pub fn new(
         engine: Arc<Engine>,
         enrolment: Arc<dyn Enrolment>,
+        standing: Arc<Standing>,
         look_interval: Duration,
         clock: Clock,
     ) -> Self {
@@ -98,6 +113,7 @@ impl ContainerRuntime {
         Self {
             engine,
             enrolment,
+            standing,
             ourselves,
             look_interval,
             clock,
@@ -113,6 +129,7 @@ impl ContainerRuntime {
 
     /// Looks at all services, or at one.
     async fn survey(&self, only: Option<&ServiceName>) -> Result<Look, RuntimeError> {
+        let asked = self.clock.now();
         let listed = self.engine.json("/containers/json?all=1").await?;
         let mut refused = Vec::new();
         let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
@@ -129,14 +146,35 @@ impl ContainerRuntime {
             }
         }
         let mut services = Vec::new();
+        let mut digests = HashMap::new();
         for (service, ids) in ids {
-            match self.service(&service, &ids).await? {
+            let mut found = self.inspect_all(&ids, &mut digests).await?;
+            let (mut asked, mut listed) = (asked, ids.len());
+            for _ in 0..AFRESH {
+                let moved = found.iter().any(|f| observe::is_temporary(&f.replica.name));
+                if found.len() == listed && !moved {
+                    break;
+                }
+                asked = self.clock.now();
+                let ids = self.list(&service).await?;
+                listed = ids.len();
+                found = self.inspect_all(&ids, &mut digests).await?;
+            }
+            match self.service(&service, asked, found) {
                 Some(Ok(observation)) => services.push(observation),
                 Some(Err(refusal)) => refused.push(refusal),
                 None => {}
             }
         }
-        Ok(Look { services, refused, after_gap: false })
+        Ok(Look { asked, services, refused, after_gap: false })
+    }
+
+    /// The containers of one service that are listed now.
+    async fn list(&self, service: &ServiceName) -> Result<Vec<String>, RuntimeError> {
+        let listed = self.engine.json("/containers/json?all=1").await?;
+        let all = listed.as_array().into_iter().flatten();
+        let its = all.filter(|listed| self.enrol(listed).is_some_and(|one| one.is_ok_and(|s| s == *service)));
+        Ok(its.filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect())
     }
 
     /// The service of a listed container; none if it is not watched.
@@ -160,23 +198,30 @@ impl ContainerRuntime {
             return None;
         }
         match enrol::belongs_to(&labels) {
+            Some(_) if self.is_of_a_watched_swarm(&labels) => None,
             Some(problem) => refusal(service, problem),
             None => Some(Ok(service)),
         }
     }
 
+    /// Whether a container is left to whoever watches the services of its Swarm. While nobody knows what this engine is
+    /// to a Swarm, nothing is said yet.
+    fn is_of_a_watched_swarm(&self, labels: &Labels) -> bool {
+        enrol::is_swarm_task(labels) && matches!(self.standing.role(), Role::Manager | Role::Unknown)
+    }
+
     /// One service out of its containers; none if nothing is left that counts as a replica.
-    async fn service(
+    fn service(
         &self,
         service: &ServiceName,
-        ids: &[String],
-    ) -> Result<Option<Result<Observation, Refusal>>, RuntimeError> {
-        let mut found = self.inspect_all(ids).await?;
+        asked: Timestamp,
+        mut found: Vec<Found>,
+    ) -> Option<Result<Observation, Refusal>> {
         let replicas = observe::generation(found.iter().map(|f| f.replica.clone()).collect());
-        let Some(newest) = replicas.last() else { return Ok(None) };
+        let newest = replicas.last()?;
         found.retain(|f| replicas.iter().any(|r| r.id == f.replica.id));
         let refuse = |container: &str, problems| {
-            Ok(Some(Err(Refusal { service: service.clone(), container: container.to_owned(), problems })))
+            Some(Err(Refusal { service: service.clone(), container: container.to_owned(), problems }))
         };
         for f in &found {
             if let Some(problem) = enrol::foreground(&f.inspect["Config"], &f.labels) {
@@ -190,16 +235,15 @@ impl ContainerRuntime {
             Err(problems) => return refuse(&newest.name, problems),
         };
         self.remember(service, &settings, &found);
-        Ok(Some(Ok(Observation { service: service.clone(), settings, replicas })))
+        Some(Ok(Observation { service: service.clone(), settings, asked, replicas }))
     }
 
-    async fn inspect_all(&self, ids: &[String]) -> Result<Vec<Found>, RuntimeError> {
+    async fn inspect_all(&self, ids: &[String], digests: &mut Digests) -> Result<Vec<Found>, RuntimeError> {
         let answers: Vec<_> = futures_util::stream::iter(ids.iter().cloned())
             .map(|id| async move { verbs::inspect(&self.engine, &id).await })
             .buffered(INSPECTS)
             .collect()
             .await;
-        let mut digests: HashMap<String, Vec<String>> = HashMap::new();
         let mut found = Vec::new();
         for answer in answers {
             // Gone since it was listed.
@@ -275,6 +319,7 @@ impl Runtime for ContainerRuntime {
 
     async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError> {
         let mut look = self.survey(Some(service)).await?;
+        let asked = look.asked;
         if let Some(observation) = look.services.pop() {
             return Ok(observation);
         }
@@ -291,7 +336,7 @@ impl Runtime for ContainerRuntime {
                     .map_err(|p| permanent(format!("{service} is refused: {}", p.join("; "))))?,
             ),
         };
-        Ok(Observation { service: service.clone(), settings, replicas: Vec::new() })
+        Ok(Observation { service: service.clone(), settings, asked, replicas: Vec::new() })
     }
 
     async fn snapshot(&self, now: &Observation) -> Result<Vec<Snapshot>, RuntimeError> {
@@ -303,12 +348,26 @@ impl Runtime for ContainerRuntime {
         Ok(all)
     }
 
-    async fn protect(&self, release: &Release, generation: u32) -> Result<(), RuntimeError> {
+    async fn protect(&self, _: &ServiceName, release: &Release, generation: u32) -> Result<(), RuntimeError> {
         protect::protect(&self.engine, release, generation).await
     }
 
-    async fn unprotect(&self, release: &Release) -> Result<(), RuntimeError> {
+    async fn unprotect(&self, _: &ServiceName, release: &Release) -> Result<(), RuntimeError> {
         protect::unprotect(&self.engine, release).await
+    }
+
+    async fn availability(&self, _: &ServiceName, release: &Release, fetch: bool) -> Availability {
+        registry::of_container(&self.engine, release, fetch).await
+    }
+
+    async fn unpin(&self, _: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {
+        let pin = pin.clone();
+        let done = tokio::task::spawn_blocking(move || compose::unpin(&pin)).await;
+        done.map_err(|e| permanent(e.to_string()))?.map_err(permanent)
+    }
+
+    fn is_mine(&self, plan: &Plan) -> bool {
+        !plan.is_orchestrated()
     }
 
     fn plan(

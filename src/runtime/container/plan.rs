@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::enrol;
+use super::exclusive;
 use super::fingerprint;
 use super::verbs::is_tag;
 use crate::core::io::RollbackRequest;
 use crate::core::observation::{Observation, Phase, Replica};
 use crate::core::plan::{Plan, Specification, Step};
 use crate::core::release::RollbackId;
+use crate::core::settings::Order;
 use crate::runtime::engine::permanent;
-use crate::runtime::{RuntimeError, Snapshot};
+use crate::runtime::{RuntimeError, Snapshot, compose};
 
 /// Makes the plan: prepare all replicas, then replace them one after the other, then clean up.
 pub(super) fn plan(
@@ -34,6 +36,9 @@ pub(super) fn plan(
     for old in &now.replicas {
         steps.push(Step::ProbeOld { container: old.id.clone(), name: old.name.clone() });
     }
+    // Compose counts what carries its labels, whatever it is called: it would take a replacement that waits for the
+    // decision, or what was set aside, for one replica too many, and remove the one that serves.
+    let composed = to.iter().any(|s| enrol::is_compose(&enrol::labels(&s.inspect["Config"])));
     let first = steps.len();
     for (old, good) in &pairs {
         steps.push(Step::CreateReplacement {
@@ -43,24 +48,39 @@ pub(super) fn plan(
             specification: specification(good)?,
         });
     }
-    let prepare = steps.len();
+    let prepare = if composed { first } else { steps.len() };
     for (n, (old, good)) in pairs.iter().enumerate() {
-        steps.extend(old.iter().flat_map(|old| step_aside(old, &tx, request.stop_grace)));
         let (created, name) = (first + n, good.name.clone());
-        steps.push(Step::TakeName { created, temp_name: format!("{name}.rbnew-{tx}"), name: name.clone() });
-        steps.push(Step::StartNew { created, name: name.clone() });
-        steps.push(Step::AwaitRunning { created, name });
+        let beside = old.is_some_and(|old| starts_first(now.settings.order, old, good));
+        let leave = old.iter().flat_map(|old| step_aside(old, &tx, request.stop_grace, beside));
+        let take = Step::TakeName { created, temp_name: format!("{name}.rbnew-{tx}"), name: name.clone() };
+        let start = Step::StartNew { created, name: name.clone(), beside };
+        let wait = Step::AwaitRunning { created, name, beside };
+        if beside {
+            steps.extend([start, wait].into_iter().chain(leave).chain([take]));
+        } else {
+            steps.extend(leave.chain([take, start, wait]));
+        }
     }
     for old in &surplus {
-        steps.extend(step_aside(old, &tx, request.stop_grace));
+        steps.extend(step_aside(old, &tx, request.stop_grace, true));
     }
     let pivot = steps.len();
-    for old in &now.replicas {
+    let clear = now.replicas.iter().flat_map(|old| {
         let (container, aside) = (old.id.clone(), aside(&old.name, &tx));
-        steps.push(Step::SaveEvidence { container: container.clone(), name: old.name.clone() });
-        steps.push(Step::RemoveOld { container, name: aside });
+        let evidence = Step::SaveEvidence { container: container.clone(), name: old.name.clone() };
+        [evidence, Step::RemoveOld { container, name: aside }]
+    });
+    let close;
+    if composed {
+        steps.extend(clear);
+        steps.extend(pin(now, to, request));
+        close = steps.len();
+        steps.extend(point_tag(request));
+    } else {
+        close = steps.len();
+        steps.extend(clear);
     }
-    steps.extend(point_tag(to, request));
     Ok(Plan {
         id: request.id.clone(),
         service: request.service.clone(),
@@ -69,7 +89,7 @@ pub(super) fn plan(
         steps,
         prepare,
         pivot,
-        close: pivot,
+        close,
         notes: notes(&surplus, pairs.len()),
     })
 }
@@ -105,22 +125,38 @@ fn pair<'a>(
     (pairs, left)
 }
 
-fn step_aside(old: &Replica, tx: &str, grace: Duration) -> [Step; 3] {
+/// Whether the replacement is started while the old one runs.
+fn starts_first(order: Order, old: &Replica, good: &Snapshot) -> bool {
+    old.phase == Phase::Running
+        && match order {
+            Order::Auto => exclusive::of(&good.inspect).is_none(),
+            Order::StartFirst => exclusive::of_the_engine(&good.inspect).is_none(),
+            Order::StopFirst => false,
+        }
+}
+
+fn step_aside(old: &Replica, tx: &str, grace: Duration, replaced: bool) -> [Step; 3] {
     let (container, name) = (old.id.clone(), old.name.clone());
     let was_running = matches!(old.phase, Phase::Running | Phase::Restarting | Phase::Paused);
     [
         Step::DisarmOld { container: container.clone(), name: name.clone() },
-        Step::StopOld { container: container.clone(), name: name.clone(), grace, was_running },
+        Step::StopOld { container: container.clone(), name: name.clone(), grace, was_running, replaced },
         Step::SetAsideOld { container, aside: aside(&name, tx), name },
     ]
 }
 
 /// `docker compose up` starts whatever the tag points at: after the proof, that has to be the good image. A plain
 /// container's tag stays where its deployer pointed it.
-fn point_tag(to: &[Snapshot], request: &RollbackRequest) -> Option<Step> {
-    let compose = to.iter().any(|s| enrol::is_compose(&enrol::labels(&s.inspect["Config"])));
-    (compose && is_tag(&request.to.reference))
+fn point_tag(request: &RollbackRequest) -> Option<Step> {
+    is_tag(&request.to.reference)
         .then(|| Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() })
+}
+
+/// The project's files are to say what runs.
+fn pin(now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Option<Step> {
+    let bad = now.replicas.last().filter(|_| now.settings.pin)?.release.reference.clone();
+    let project = compose::project_of(&to.first()?.inspect["Config"]["Labels"])?;
+    Some(Step::PinProject { project, bad, good: request.to.reference.clone() })
 }
 
 fn specification(good: &Snapshot) -> Result<Specification, RuntimeError> {
@@ -154,6 +190,7 @@ pub(super) fn fits(good: &Snapshot, request: &RollbackRequest) -> Result<(), Run
 mod tests {
     use super::*;
     use crate::core::release::{ImageId, Release, ReleaseId, ServiceName};
+    use crate::core::settings::ServiceSettings;
     use crate::runtime::container::observe;
     use serde_json::{Value, json};
 
@@ -162,7 +199,9 @@ mod tests {
             "Id": format!("id-{name}-{image}"), "Name": format!("/{name}"), "Image": image,
             "Created": "2026-11-20T21:20:11Z", "RestartCount": 0,
             "State": {"Status": "running", "Running": true, "StartedAt": "2026-11-20T21:20:11Z"},
-            "Config": {"Image": "shop:v1", "Labels": {}}, "HostConfig": {"RestartPolicy": {"Name": "no"}},
+            "Config": {"Image": "shop:v1", "Labels": {}}, "HostConfig": {
+                "RestartPolicy": {"Name": "no"}, "PortBindings": {"80/tcp": [{"HostPort": "80"}]},
+            },
         })
     }
 
@@ -178,7 +217,12 @@ mod tests {
 
     fn now(names: &[&str]) -> Observation {
         let replicas = names.iter().map(|n| observe::replica(&inspect(n, "sha256:v2"), Vec::new())).collect();
-        Observation { service: ServiceName::new("shop"), settings: std::sync::Arc::default(), replicas }
+        Observation {
+            service: ServiceName::new("shop"),
+            settings: std::sync::Arc::default(),
+            asked: crate::core::Timestamp::MAX,
+            replicas,
+        }
     }
 
     fn request() -> RollbackRequest {
@@ -226,7 +270,7 @@ mod tests {
             .steps
             .iter()
             .filter_map(|s| match s {
-                Step::StartNew { created, name } => Some((*created, name.as_str())),
+                Step::StartNew { created, name, .. } => Some((*created, name.as_str())),
                 _ => None,
             })
             .collect();
@@ -237,6 +281,30 @@ mod tests {
         assert!(first_stop < first_wait && stops_before == 1, "the second is stopped when the first runs");
         for (created, name) in starts {
             assert!(matches!(&plan.steps[created], Step::CreateReplacement { name: n, .. } if n == name));
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_exclusive_the_replacement_runs_before_the_old_one_stops() {
+        let acts = |order: Order, ports: Value| {
+            let mut good = good(&["shop"]);
+            good[0].inspect["HostConfig"]["PortBindings"] = ports;
+            let mut now = now(&["shop"]);
+            now.settings = std::sync::Arc::new(ServiceSettings { order, ..ServiceSettings::default() });
+            let plan = plan(&now, &good, &request()).unwrap();
+            plan.steps[plan.prepare..plan.pivot].to_vec()
+        };
+        let (free, taken) = (json!({}), json!({"80/tcp": [{"HostPort": "80"}]}));
+        let beside = acts(Order::Auto, free.clone());
+        let order = ["start_new", "await_running", "disarm_old", "stop_old", "set_aside_old", "take_name"];
+        assert_eq!(names(&beside), order);
+        assert!(matches!(&beside[1], Step::AwaitRunning { beside: true, .. }));
+        assert!(beside[3].to_string().ends_with("its replacement serves"), "{}", beside[3]);
+        assert_eq!(names(&acts(Order::StartFirst, free.clone())), order);
+        for (order, ports) in
+            [(Order::StopFirst, free), (Order::Auto, taken.clone()), (Order::StartFirst, taken)]
+        {
+            assert_eq!(names(&acts(order, ports))[..2], ["disarm_old", "stop_old"], "{order:?}");
         }
     }
 
@@ -262,7 +330,44 @@ mod tests {
         composed[0].inspect["Config"]["Labels"] =
             json!({"com.docker.compose.project": "p", "com.docker.compose.service": "shop"});
         let plan = plan(&now(&["shop"]), &composed, &request()).unwrap();
-        assert_eq!(names(&plan.steps[plan.close..]), ["save_evidence", "remove_old", "point_tag"]);
+        assert_eq!(names(&plan.steps[plan.close..]), ["point_tag"]);
+        assert_eq!(
+            names(&plan.steps[plan.pivot..plan.close]),
+            ["save_evidence", "remove_old"],
+            "no files, no pin"
+        );
+    }
+
+    #[test]
+    fn compose_sees_one_container_too_many_for_moments_only() {
+        let mut composed = good(&["shop"]);
+        composed[0].inspect["Config"]["Labels"] =
+            json!({"com.docker.compose.project": "p", "com.docker.compose.service": "shop"});
+        let plan = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        assert_eq!(
+            names(&plan.steps[..plan.prepare]),
+            ["ensure_image", "probe_old"],
+            "none while it is decided"
+        );
+        let last = names(&plan.steps).iter().position(|n| *n == "remove_old").unwrap();
+        assert!(last < plan.close, "none while it is verified");
+    }
+
+    #[test]
+    fn a_projects_files_are_pinned_as_soon_as_the_target_runs() {
+        let mut composed = good(&["shop"]);
+        composed[0].inspect["Config"]["Labels"] = json!({
+            "com.docker.compose.project": "p", "com.docker.compose.service": "shop",
+            "com.docker.compose.project.working_dir": "/srv/p",
+            "com.docker.compose.project.config_files": "/srv/p/compose.yaml",
+        });
+        let planned = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        let applied = names(&planned.steps[planned.pivot..planned.close]);
+        assert_eq!(applied, ["save_evidence", "remove_old", "pin_project"]);
+        let mut unwanted = now(&["shop"]);
+        unwanted.settings = std::sync::Arc::new(ServiceSettings { pin: false, ..ServiceSettings::default() });
+        let planned = plan(&unwanted, &composed, &request()).unwrap();
+        assert!(!names(&planned.steps).contains(&"pin_project"));
     }
 
     #[test]

@@ -17,13 +17,22 @@ const KEEP: &str = "backstop/keep";
 const GENERATIONS_MAX: u32 = 16;
 
 /// Points both tags at the release's image.
-pub(super) async fn protect(engine: &Engine, release: &Release, generation: u32) -> Result<(), RuntimeError> {
+pub(in crate::runtime) async fn protect(
+    engine: &Engine,
+    release: &Release,
+    generation: u32,
+) -> Result<(), RuntimeError> {
     verbs::tag(engine, release.image.as_str(), &keep(release)).await?;
     verbs::tag(engine, release.image.as_str(), &shown(release, generation)).await
 }
 
+/// Protects an image that was fetched ahead of need: the tag for people comes when the tags are renewed.
+pub(in crate::runtime) async fn guard(engine: &Engine, release: &Release) -> Result<(), RuntimeError> {
+    verbs::tag(engine, release.image.as_str(), &keep(release)).await
+}
+
 /// Takes them away; the second one only where it still shows this release's image.
-pub(super) async fn unprotect(engine: &Engine, release: &Release) -> Result<(), RuntimeError> {
+pub(in crate::runtime) async fn unprotect(engine: &Engine, release: &Release) -> Result<(), RuntimeError> {
     for generation in 1..=GENERATIONS_MAX {
         let tag = shown(release, generation);
         match verbs::image_id(engine, &tag).await {

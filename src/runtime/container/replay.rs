@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) host_name: String,
     /// The engine's architecture.
     pub(super) arch: String,
+    /// It is Podman.
+    pub(super) podman: bool,
     /// Names of containers that the recorded one refers to, and their ids now.
     pub(super) containers: BTreeMap<String, String>,
     /// Networks by their recorded id that are still there.
@@ -141,7 +143,7 @@ pub(super) fn volume_mounts(inspect: &Value) -> impl Iterator<Item = Carried> + 
 pub(super) fn request(snapshot: &Snapshot, facts: &Facts) -> Request {
     let mut config = snapshot.inspect["Config"].as_object().cloned().unwrap_or_default();
     let mut host = snapshot.inspect["HostConfig"].as_object().cloned().unwrap_or_default();
-    let mut notes = Vec::new();
+    let mut notes = super::podman::notes(&snapshot.context);
     config.remove("OnBuild");
     host.remove("ContainerIDFile");
     hostname(snapshot, facts, &mut config);
@@ -298,7 +300,8 @@ fn networks(
     if shares_network(&snapshot.inspect["HostConfig"]) {
         return out;
     }
-    let all_at_create = facts.minor >= ALL_NETWORKS;
+    // Podman has always taken them all, whatever version it says.
+    let all_at_create = facts.minor >= ALL_NETWORKS || facts.podman;
     if all_at_create {
         config.remove("MacAddress");
     }

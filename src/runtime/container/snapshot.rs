@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{fingerprint::is_id, observe, replay, verbs};
+use super::{fingerprint::is_id, observe, podman, replay, verbs};
 use crate::core::observation::Replica;
 use crate::runtime::engine::Engine;
 use crate::runtime::{ErrorClass, RuntimeError, Snapshot};
@@ -19,7 +19,12 @@ pub(super) async fn take(
 }
 
 /// Completes an inspect answer to a record.
-pub(super) async fn of(engine: &Engine, inspect: Value, version: &Value) -> Result<Snapshot, RuntimeError> {
+pub(super) async fn of(
+    engine: &Engine,
+    mut inspect: Value,
+    version: &Value,
+) -> Result<Snapshot, RuntimeError> {
+    let podman = podman::of(engine, &mut inspect).await?;
     let image_id = inspect["Image"].as_str().unwrap_or_default();
     let image = verbs::look_up(engine, &format!("/images/{image_id}/json")).await?.unwrap_or(Value::Null);
     let mut containers = Map::new();
@@ -34,12 +39,15 @@ pub(super) async fn of(engine: &Engine, inspect: Value, version: &Value) -> Resu
         let labels = found.map_or(Value::Null, |v| v["Labels"].clone());
         volumes.insert(volume.name, labels);
     }
-    let context = json!({
+    let mut context = json!({
         "engine": version["Version"],
         "api": engine.minor().await?,
         "containers": containers,
         "volumes": volumes,
     });
+    if let Some(podman) = podman {
+        context["podman"] = podman;
+    }
     Ok(Snapshot { name: observe::name(&inspect).to_owned(), inspect, image, context })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::Value;
 
+use super::podman;
 use crate::core::release::ImageId;
 use crate::runtime::engine::{CALL, Engine};
 use crate::runtime::{ErrorClass, RuntimeError};
@@ -15,7 +16,7 @@ const START: Duration = Duration::from_secs(60);
 const KILL: Duration = Duration::from_secs(30);
 
 /// A container, image, network or volume as the engine states it; none if it is not there.
-pub(super) async fn look_up(engine: &Engine, path: &str) -> Result<Option<Value>, RuntimeError> {
+pub(in crate::runtime) async fn look_up(engine: &Engine, path: &str) -> Result<Option<Value>, RuntimeError> {
     match engine.json(path).await {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.class == ErrorClass::NotFound => Ok(None),
@@ -24,12 +25,24 @@ pub(super) async fn look_up(engine: &Engine, path: &str) -> Result<Option<Value>
 }
 
 /// A container by id or name.
-pub(super) async fn inspect(engine: &Engine, container: &str) -> Result<Option<Value>, RuntimeError> {
-    look_up(engine, &format!("/containers/{container}/json")).await
+pub(in crate::runtime) async fn inspect(
+    engine: &Engine,
+    container: &str,
+) -> Result<Option<Value>, RuntimeError> {
+    let mut found = look_up(engine, &format!("/containers/{container}/json")).await?;
+    if let Some(inspect) = &mut found
+        && engine.is_podman().await?
+    {
+        podman::in_docker_words(inspect);
+    }
+    Ok(found)
 }
 
 /// The id behind an image reference; none if it points nowhere.
-pub(super) async fn image_id(engine: &Engine, reference: &str) -> Result<Option<ImageId>, RuntimeError> {
+pub(in crate::runtime) async fn image_id(
+    engine: &Engine,
+    reference: &str,
+) -> Result<Option<ImageId>, RuntimeError> {
     let image = look_up(engine, &format!("/images/{reference}/json")).await?;
     Ok(image.and_then(|i| i["Id"].as_str().map(ImageId::new)))
 }
@@ -61,6 +74,11 @@ pub(super) async fn kill(engine: &Engine, container: &str) -> Result<(), Runtime
     match killed {
         // Not running: that is what was wanted.
         Err(error) if error.class == ErrorClass::Conflict => Ok(()),
+        // Podman says so in another way.
+        Err(error) if error.class == ErrorClass::Permanent => match inspect(engine, container).await? {
+            Some(found) if found["State"]["Running"] == true => Err(error),
+            Some(_) | None => Ok(()),
+        },
         other => gone_is_fine(other),
     }
 }
@@ -75,6 +93,10 @@ pub(super) async fn rename(engine: &Engine, container: &str, name: &str) -> Resu
     // Renaming to the own name is refused in different words: it is asked who has the name.
     match inspect(engine, container).await? {
         Some(found) if super::observe::name(&found) == name => Ok(()),
+        // Podman says in its text only that another has the name.
+        Some(_) if inspect(engine, name).await?.is_some() => {
+            Err(RuntimeError { class: ErrorClass::Conflict, ..error })
+        }
         Some(_) => Err(error),
         None => Err(RuntimeError { class: ErrorClass::NotFound, ..error }),
     }
@@ -106,7 +128,7 @@ pub(super) async fn untag(engine: &Engine, reference: &str) -> Result<(), Runtim
 }
 
 /// Repository and tag of a reference.
-pub(super) fn split(reference: &str) -> (&str, &str) {
+pub(in crate::runtime) fn split(reference: &str) -> (&str, &str) {
     let name = reference.split('@').next().unwrap_or(reference);
     match name.rsplit_once(':') {
         // The colon of a registry's port comes before a slash.

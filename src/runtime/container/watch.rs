@@ -15,11 +15,11 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::enrol::{self, Labels};
-use super::{ContainerRuntime, KNOWN_MAX, Seen, observe, verbs};
+use super::{ContainerRuntime, KNOWN_MAX, Seen, observe, podman, verbs};
 use crate::core::io::{EngineState, Input};
 use crate::core::release::{ReplicaId, ServiceName};
 use crate::runtime::engine::permanent;
-use crate::runtime::{ErrorClass, RuntimeError};
+use crate::runtime::{ErrorClass, KILLED, RuntimeError};
 
 /// A deployment is a burst of events: what is observed in the middle of it is old at once.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -31,10 +31,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const REQUEST_HOLDS: u64 = 60;
 /// Signals that ask a process to end, whatever the container's own stop signal is: INT, QUIT, KILL, TERM.
 const ENDING: [u32; 4] = [2, 3, 9, 15];
-/// What the kernel's killing looks like as an exit code.
-const KILLED: i64 = 137;
 /// The engine may learn so much later than of an end that it was for want of memory.
-const LEARNS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(350)];
+const LEARNS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1_000)];
 
 /// The listener is gone.
 struct Gone;
@@ -120,6 +119,9 @@ impl Watcher<'_> {
         let restarted = self.worked && !same;
         self.send(Input::Engine(EngineState::Reachable { restarted })).await?;
         *told = None;
+        if !self.worked && engine.is_podman().await? {
+            tracing::warn!("{}", podman::LIMITS);
+        }
         let mut look = self.runtime.survey(None).await?;
         look.after_gap = !same;
         self.send(Input::Looked(look)).await?;
@@ -133,7 +135,7 @@ impl Watcher<'_> {
             }
         };
         self.worked = true;
-        let events = engine.events(&seconds(since)).await?;
+        let events = engine.events("container", &seconds(since)).await?;
         self.follow(std::pin::pin!(events)).await
     }
 
@@ -192,17 +194,19 @@ impl Watcher<'_> {
             "kill" => {
                 let signal = attributes.get("signal").and_then(|s| s.parse().ok());
                 let own = self.seen(id).and_then(|seen| seen.stop_signal);
-                if signal.is_some_and(|s| ENDING.contains(&s) || own == Some(s)) {
+                // Podman does not say which signal it was.
+                if signal.is_none_or(|s| ENDING.contains(&s) || own == Some(s)) {
                     self.marks.entry(id.to_owned()).or_default().asked = Some(at);
                 }
                 return Ok(None);
             }
             "die" => self.died(id, &service, at, &attributes).await?,
-            "create" | "destroy" | "rename" | "update" | "pause" | "unpause" | "stop" => {}
+            // "remove" is Podman's word.
+            "create" | "destroy" | "remove" | "rename" | "update" | "pause" | "unpause" | "stop" => {}
             _ if action.starts_with("health_status") => {}
             _ => return Ok(None),
         }
-        if action == "destroy" {
+        if matches!(action, "destroy" | "remove") {
             self.marks.remove(id);
             self.runtime.known().containers.remove(id);
         }
@@ -275,7 +279,10 @@ impl Watcher<'_> {
         }
         let name = attributes.get("name").map(String::as_str).unwrap_or_default();
         let listed = serde_json::json!({"Id": id, "Names": [name]});
-        if observe::is_temporary(name) || self.runtime.ourselves.is(&listed, attributes) {
+        if observe::is_temporary(name)
+            || self.runtime.ourselves.is(&listed, attributes)
+            || self.runtime.is_of_a_watched_swarm(attributes)
+        {
             return None;
         }
         let service = enrol::service(name, attributes).unwrap_or_else(|(service, _)| service);

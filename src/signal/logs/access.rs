@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::fields::{Fields, span};
-use crate::core::settings::AccessLog;
+use crate::core::settings::{AccessLog, LatencyUnit};
 
 /// Parts of a path that a route keeps: what lies deeper hardly tells anything apart.
 const SEGMENTS_MAX: usize = 8;
@@ -105,6 +105,7 @@ impl Format {
 #[derive(Debug)]
 pub(super) struct AccessReader {
     wanted: AccessLog,
+    unit: LatencyUnit,
     chosen: Option<Format>,
     /// Requests of this window, by format.
     seen: [u64; 3],
@@ -115,14 +116,14 @@ pub(super) struct AccessReader {
 }
 
 impl AccessReader {
-    pub(super) const fn new(wanted: AccessLog) -> Self {
+    pub(super) const fn new(wanted: AccessLog, unit: LatencyUnit) -> Self {
         let chosen = match wanted {
             AccessLog::Off | AccessLog::Auto => None,
             AccessLog::Common => Some(Format::Common),
             AccessLog::Json => Some(Format::Json),
             AccessLog::Logfmt => Some(Format::Logfmt),
         };
-        Self { wanted, chosen, seen: [0; 3], elsewhere: 0, any: false }
+        Self { wanted, unit, chosen, seen: [0; 3], elsewhere: 0, any: false }
     }
 
     /// The request that a line tells of, if it counts.
@@ -131,8 +132,8 @@ impl AccessReader {
             return None;
         }
         let (format, request) = match fields {
-            Some(fields) if line.trim_start().starts_with('{') => (Format::Json, fields.request()?),
-            Some(fields) => (Format::Logfmt, fields.request()?),
+            Some(fields) if line.trim_start().starts_with('{') => (Format::Json, fields.request(self.unit)?),
+            Some(fields) => (Format::Logfmt, fields.request(self.unit)?),
             None => (Format::Common, common(line)?),
         };
         if let Some(seen) = self.seen.get_mut(format as usize) {
@@ -175,10 +176,12 @@ impl AccessReader {
     }
 }
 
-/// The request that a line tells of, if it is written in `format`. [`AccessLog::Auto`] takes any.
-pub fn request_of(line: &str, format: AccessLog) -> Option<Request<'static>> {
+/// The request that a line tells of, if it is written in `format`. [`AccessLog::Auto`] takes any. Latencies are in
+/// `unit` where the line does not tell.
+pub fn request_of(line: &str, format: AccessLog, unit: LatencyUnit) -> Option<Request<'static>> {
     let fields = Fields::of(line, false);
-    let Request { status, method, path, seconds } = AccessReader::new(format).read(line, fields.as_ref())?;
+    let Request { status, method, path, seconds } =
+        AccessReader::new(format, unit).read(line, fields.as_ref())?;
     let (method, path) = (method.into_owned().into(), path.into_owned().into());
     Some(Request { status, method, path, seconds })
 }

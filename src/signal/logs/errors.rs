@@ -150,14 +150,6 @@ impl ErrorPattern {
     }
 }
 
-/// Whether a pattern can be used: it compiles, is not too big, and does not match everything.
-///
-/// # Errors
-/// What is wrong with it and what would be right, for people.
-pub fn check_pattern(pattern: &str) -> Result<(), String> {
-    ErrorPattern::new(pattern).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_refused_with_what_would_be_right() {
-        assert!(check_pattern(&LogSource::default().error).is_ok());
+        assert!(ErrorPattern::new(&LogSource::default().error).is_ok());
         let refused = [
             ("(ERROR", "unclosed group"),
             ("", "matches every line"),
@@ -232,9 +224,9 @@ mod tests {
             (r"(?=ERROR)", "look-around"),
         ];
         for (pattern, why) in refused {
-            let said = check_pattern(pattern).unwrap_err();
+            let said = ErrorPattern::new(pattern).unwrap_err();
             assert!(said.contains(why), "{pattern}: {said}");
         }
-        assert!(check_pattern(&"x".repeat(COMPILED_MAX)).unwrap_err().contains("needs more than"));
+        assert!(ErrorPattern::new(&"x".repeat(COMPILED_MAX)).unwrap_err().contains("needs more than"));
     }
 }

@@ -15,11 +15,13 @@
 //! The unit of a latency is, in this order:
 //! 1. what the value says: `"12.3ms"`, `"1m2.5s"`, `"250µs"`;
 //! 2. what the name says: `duration_ms`, `latencyMicros`, `elapsed_seconds`, ...;
-//! 3. what the name is known for: seconds for `request_time` and `upstream_response_time` (nginx); milliseconds for
+//! 3. what the operator says (`latency_unit`);
+//! 4. what the name is known for: seconds for `request_time` and `upstream_response_time` (nginx); milliseconds for
 //!    `responseTime` (pino, winston), `took`, `time_taken` and `service`; nanoseconds for `event.duration` (ECS);
-//! 4. what the logger is known for, by its other fields: nanoseconds for Traefik; nanoseconds for whole numbers of slog
+//! 5. what the logger is known for, by its other fields: seconds for zap and Caddy (`ts` as a number); nanoseconds for Traefik; nanoseconds for whole numbers of slog
 //!    and logrus (`level` and `msg`, and `time` as text); milliseconds for zerolog (the same without `msg`), Serilog, and lograge;
-//! 5. else a whole number is in milliseconds (Envoy), and one with a fraction in seconds (Caddy, zap, structlog).
+//! 6. else a whole number is in milliseconds (Envoy). One with a fraction may be in seconds (Python's) or milliseconds
+//!    (JavaScript's): nobody knows, and a guess that is wrong is wrong by a thousand times, so it is left out.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,6 +30,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::access::Request;
 use super::errors::Level;
+use crate::core::settings::LatencyUnit;
 
 /// Fields that are looked at in one line, and how deep they may be nested. Loggers write some 30, three deep.
 const FIELDS_MAX: usize = 256;
@@ -64,7 +67,17 @@ enum LevelField<'a> {
 struct Raw {
     number: f64,
     whole: bool,
-    unit: Option<Unit>,
+    unit: Said,
+}
+
+/// What the name of a latency, or its value, says about the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// It is written there.
+    Written(Unit),
+    /// The name is known for it.
+    Known(Unit),
+    Nothing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,10 +93,24 @@ enum Unit {
 struct Logger {
     msg: bool,
     text_time: bool,
+    number_ts: bool,
     traefik: bool,
     serilog: bool,
     rails: bool,
     gelf: bool,
+}
+
+impl Unit {
+    /// What the operator says, if anything.
+    const fn told(unit: LatencyUnit) -> Option<Self> {
+        match unit {
+            LatencyUnit::Auto => None,
+            LatencyUnit::Seconds => Some(Self::Seconds),
+            LatencyUnit::Millis => Some(Self::Millis),
+            LatencyUnit::Micros => Some(Self::Micros),
+            LatencyUnit::Nanos => Some(Self::Nanos),
+        }
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -106,18 +133,19 @@ impl<'a> Fields<'a> {
     }
 
     /// The request that the line tells of: it has a status, and a method or a path.
-    pub(super) fn request(&self) -> Option<Request<'_>> {
-        let (_, status) = self.status?;
-        let text = |field: &'_ Ranked<Cow<'a, str>>| {
-            field.as_ref().map(|(_, text)| !text.is_empty()).unwrap_or_default()
-        };
-        if !text(&self.method) && !text(&self.path) {
-            return None;
-        }
+    pub(super) fn request(&self, unit: LatencyUnit) -> Option<Request<'_>> {
+        let (_, status) = self.status.filter(|_| self.tells_of_a_request())?;
         let show = |field: &'_ Ranked<Cow<'a, str>>| {
             field.as_ref().map(|(_, text)| text.clone()).unwrap_or_default()
         };
-        Some(Request { status, method: show(&self.method), path: show(&self.path), seconds: self.seconds() })
+        let seconds = self.seconds(unit);
+        Some(Request { status, method: show(&self.method), path: show(&self.path), seconds })
+    }
+
+    /// Whether there is such a request.
+    pub(super) fn tells_of_a_request(&self) -> bool {
+        let told = |field: &Ranked<Cow<'a, str>>| field.as_ref().is_some_and(|(_, text)| !text.is_empty());
+        self.status.is_some() && (told(&self.method) || told(&self.path))
     }
 
     /// What it says, for people; none if it has no message.
@@ -174,9 +202,12 @@ impl<'a> Fields<'a> {
         (pairs >= 2).then_some(collector.fields)
     }
 
-    fn seconds(&self) -> Option<f64> {
+    fn seconds(&self, told: LatencyUnit) -> Option<f64> {
         let (_, raw) = self.latency?;
-        let unit = raw.unit.unwrap_or_else(|| self.usual_unit(raw.whole));
+        let unit = match (raw.unit, Unit::told(told)) {
+            (Said::Written(unit), _) | (_, Some(unit)) | (Said::Known(unit), None) => unit,
+            (Said::Nothing, None) => self.usual_unit(raw.whole)?,
+        };
         let seconds = match unit {
             Unit::Seconds => raw.number,
             Unit::Millis => raw.number / 1e3,
@@ -186,17 +217,18 @@ impl<'a> Fields<'a> {
         (0.0..=SECONDS_MAX).contains(&seconds).then_some(seconds)
     }
 
-    /// Points 4 and 5 of the list above.
-    fn usual_unit(&self, whole: bool) -> Unit {
-        let Logger { msg, text_time, traefik, serilog, rails, .. } = self.logger;
+    /// Points 5 and 6 of the list above.
+    fn usual_unit(&self, whole: bool) -> Option<Unit> {
+        let Logger { msg, text_time, number_ts, traefik, serilog, rails, .. } = self.logger;
         let go = text_time && matches!(self.level, Some(LevelField::Name(_)));
-        match whole {
+        Some(match whole {
             _ if traefik => Unit::Nanos,
+            _ if number_ts && msg => Unit::Seconds,
             _ if serilog || rails || (go && !msg) => Unit::Millis,
             true if go => Unit::Nanos,
             true => Unit::Millis,
-            false => Unit::Seconds,
-        }
+            false => return None,
+        })
     }
 }
 
@@ -276,6 +308,7 @@ impl<'a> Collector<'a> {
             "error" | "err" | "errormessage" | "errmessage" | "errmsg" | "exception" | "excinfo"
             | "exceptionmessage" => text_into(&mut fields.error, value),
             "time" => fields.logger.text_time = matches!(&value, Value::Text(text) if text.contains(':')),
+            "ts" => fields.logger.number_ts = matches!(value, Value::Number(..)),
             "controller" => fields.logger.rails = true,
             name => {
                 if let Some(rank) = status_rank(name) {
@@ -327,7 +360,7 @@ fn status(value: &Value<'_>) -> Option<u16> {
     (status == 0.0 || (100.0..600.0).contains(&status)).then_some(status as u16)
 }
 
-fn latency(value: &Value<'_>, unit: Option<Unit>) -> Option<Raw> {
+fn latency(value: &Value<'_>, unit: Said) -> Option<Raw> {
     match value {
         Value::Number(number, whole) => Some(Raw { number: *number, whole: *whole, unit }),
         Value::Text(text) => {
@@ -336,7 +369,7 @@ fn latency(value: &Value<'_>, unit: Option<Unit>) -> Option<Raw> {
             if let Ok(number) = text.parse::<f64>() {
                 return Some(Raw { number, whole: !text.contains('.'), unit });
             }
-            Some(Raw { number: span(text)?, whole: false, unit: Some(Unit::Seconds) })
+            Some(Raw { number: span(text)?, whole: false, unit: Said::Written(Unit::Seconds) })
         }
     }
 }
@@ -430,7 +463,7 @@ fn path_rank(name: &str) -> Option<u8> {
 }
 
 /// How good a name is, and its unit if it tells one.
-fn latency_rank(name: &str) -> Option<(u8, Option<Unit>)> {
+fn latency_rank(name: &str) -> Option<(u8, Said)> {
     let known = |base: &str| {
         Some(match base {
             "duration"
@@ -450,17 +483,17 @@ fn latency_rank(name: &str) -> Option<(u8, Option<Unit>)> {
             | "httprequestlatency"
             | "httprequestduration"
             | "httpresponseduration"
-            | "rt" => (1, None),
+            | "rt" => (1, Said::Nothing),
             // The same with a unit, for people: better to read for us too.
-            "durationhuman" | "latencyhuman" => (0, None),
-            "requesttime" | "httprequesttime" => (1, Some(Unit::Seconds)),
+            "durationhuman" | "latencyhuman" => (0, Said::Nothing),
+            "requesttime" | "httprequesttime" => (1, Said::Known(Unit::Seconds)),
             "responsetime" | "responsetimes" | "took" | "timetaken" | "httpresponsetime" | "restime" => {
-                (1, Some(Unit::Millis))
+                (1, Said::Known(Unit::Millis))
             }
-            "eventduration" => (1, Some(Unit::Nanos)),
-            "service" => (2, Some(Unit::Millis)),
-            "upstreamresponsetime" | "urt" => (3, Some(Unit::Seconds)),
-            "upstreamservicetime" => (3, Some(Unit::Millis)),
+            "eventduration" => (1, Said::Known(Unit::Nanos)),
+            "service" => (2, Said::Known(Unit::Millis)),
+            "upstreamresponsetime" | "urt" => (3, Said::Known(Unit::Seconds)),
+            "upstreamservicetime" => (3, Said::Known(Unit::Millis)),
             _ => return None,
         })
     };
@@ -484,8 +517,8 @@ fn latency_rank(name: &str) -> Option<(u8, Option<Unit>)> {
         suffixes.into_iter().find_map(|(suffix, unit)| {
             let base = name.strip_suffix(suffix)?;
             // `time_ms` is a latency; `time` alone is when it was.
-            let (rank, _) = if base == "time" && suffix != "s" { (2, None) } else { known(base)? };
-            Some((rank, Some(unit)))
+            let (rank, _) = if base == "time" && suffix != "s" { (2, Said::Nothing) } else { known(base)? };
+            Some((rank, Said::Written(unit)))
         })
     })
 }

@@ -26,7 +26,7 @@ use super::Probe;
 use crate::clock::Clock;
 use crate::core::release::ReplicaId;
 use crate::core::sample::{Measurement, Signal};
-use crate::core::settings::{AccessLog, LogSource};
+use crate::core::settings::{AccessLog, LatencyUnit, LogSource};
 
 mod follow;
 mod tally;
@@ -148,7 +148,7 @@ impl LogProbe {
     /// A probe for `replica`, which begins to follow its log at once: lines written before are not counted. Must be
     /// called on a tokio runtime.
     ///
-    /// A pattern that [`errors::check_pattern`] refuses makes all its measurements `Unavailable`.
+    /// A pattern that is no regular expression makes all its measurements `Unavailable`.
     pub fn new(streams: Arc<dyn LogStreams>, replica: ReplicaId, source: &LogSource, clock: Clock) -> Self {
         let access = source.access != AccessLog::Off;
         let (tell, heard) = watch::channel(false);
@@ -204,7 +204,7 @@ pub fn examine(bytes: &[u8]) -> Vec<(Signal, Measurement)> {
     static SHIPPED: LazyLock<Option<ErrorPattern>> =
         LazyLock::new(|| ErrorPattern::new(&LogSource::default().error).ok());
     let Some(errors) = &*SHIPPED else { return Vec::new() };
-    let mut reader = Reader::with(errors.clone(), AccessLog::Auto);
+    let mut reader = Reader::with(errors.clone(), AccessLog::Auto, LatencyUnit::Auto);
     for line in bytes.split(|b| *b == b'\n') {
         let (kept, cut) = line.get(..LINE_MAX).map_or((line, false), |kept| (kept, line.len() > LINE_MAX));
         reader.read(&String::from_utf8_lossy(kept), cut);

@@ -9,7 +9,7 @@ use super::errors::ErrorPattern;
 use super::excerpt::{excerpt, without_colours};
 use super::fields::Fields;
 use crate::core::sample::{Latencies, Measurement, Part, Requests, Signal};
-use crate::core::settings::{AccessLog, LogSource};
+use crate::core::settings::{AccessLog, LatencyUnit, LogSource};
 
 /// Lines that are looked at between two measurements: ten thousand a second at the shipped interval, a few percent of a
 /// core. What a flood brings beyond that is not read, which makes counts lower bounds and leaves shares as they are.
@@ -57,12 +57,12 @@ impl Reader {
     /// # Errors
     /// What is wrong with the pattern.
     pub(super) fn new(source: &LogSource) -> Result<Self, String> {
-        Ok(Self::with(ErrorPattern::new(&source.error)?, source.access))
+        Ok(Self::with(ErrorPattern::new(&source.error)?, source.access, source.latency_unit))
     }
 
     /// The same with a pattern that is compiled already.
-    pub(super) fn with(errors: ErrorPattern, access: AccessLog) -> Self {
-        Self { errors, access: AccessReader::new(access), tally: Drained::default() }
+    pub(super) fn with(errors: ErrorPattern, access: AccessLog, unit: LatencyUnit) -> Self {
+        Self { errors, access: AccessReader::new(access, unit), tally: Drained::default() }
     }
 
     /// Takes one line; `cut` if it was longer.
@@ -79,7 +79,7 @@ impl Reader {
         }
         let level = fields.as_ref().and_then(Fields::level);
         let is_request = || match &fields {
-            Some(fields) => fields.request().is_some(),
+            Some(fields) => fields.tells_of_a_request(),
             None => looks_like_a_request(&text),
         };
         if self.errors.tells_of_an_error(&text, level, is_request) {

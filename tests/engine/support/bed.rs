@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,9 +21,31 @@ pub(crate) struct Bed {
     engine: String,
     socket: String,
     client: String,
+    /// It was started for one test alone, and goes with it.
+    own: Option<Own>,
 }
 
+/// An engine of another kind than those that tests/run started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own {
+    /// Of this version.
+    Version(&'static str),
+    /// Of the version that all have, in a network namespace: as on a machine of its own.
+    Machine,
+}
+
+/// Engines that tests started for themselves, so that each has a name of its own.
+static OWN: AtomicU8 = AtomicU8::new(0);
+
 impl Bed {
+    /// Starts an engine for this test alone. tests/run ends those of a test that was killed, by their names.
+    #[track_caller]
+    pub(crate) fn start(own: Own) -> Self {
+        let letter = char::from(b'i' + OWN.fetch_add(1, Ordering::SeqCst));
+        assert!(letter.is_ascii_lowercase(), "more engines than letters");
+        Self::of(format!("e{}{letter}", std::process::id()), Some(own))
+    }
+
     /// As many engines as test threads were started, so one is free, or will be when its last test has cleaned up.
     #[track_caller]
     pub(crate) fn lease() -> Self {
@@ -31,7 +54,18 @@ impl Bed {
             let all = || handed_over("BACKSTOP_BED_ENGINES").split(' ').map(str::to_owned).collect();
             free.get_or_insert_with(all).pop().ok_or_else(|| "all are taken".to_owned())
         });
-        let up = bed(&["up", &engine]);
+        let bed = Self::of(engine, None);
+        bed.clear();
+        bed
+    }
+
+    #[track_caller]
+    fn of(engine: String, own: Option<Own>) -> Self {
+        let up = match own {
+            None => bed(&["up", &engine]),
+            Some(Own::Machine) => bed(&["up", &engine, "--netns"]),
+            Some(Own::Version(version)) => bed_of(version, &["up", &engine]),
+        };
         let socket =
             up.trim().strip_prefix("DOCKER_HOST=unix://").unwrap_or_else(|| panic!("{up}")).to_owned();
         let path = bed(&["env", &engine]);
@@ -39,9 +73,25 @@ impl Bed {
             .lines()
             .find_map(|line| line.strip_prefix("export PATH=")?.split(':').next())
             .map_or_else(|| "docker".to_owned(), |directory| format!("{directory}/docker"));
-        let bed = Self { engine, socket, client };
-        bed.clear();
-        bed
+        Self { engine, socket, client, own }
+    }
+
+    /// The address of an engine in a network namespace.
+    #[track_caller]
+    pub(crate) fn machine(&self) -> String {
+        bed(&["address", &self.engine]).trim().to_owned()
+    }
+
+    /// Its machine loses power.
+    #[track_caller]
+    pub(crate) fn lose_power(&self) {
+        bed(&["kill", &self.engine]);
+    }
+
+    /// Run `podman` itself, on an engine that is one.
+    #[track_caller]
+    pub(crate) fn podman(&self, arguments: &[&str]) -> String {
+        run(Command::new(SCRIPT).args(["podman", &self.engine]).args(arguments))
     }
 
     pub(crate) fn socket(&self) -> &str {
@@ -159,6 +209,11 @@ impl Bed {
         })
     }
 
+    /// The engine's name, which no other has.
+    pub(crate) fn engine(&self) -> &str {
+        &self.engine
+    }
+
     /// Restart the engine, as an upgrade does.
     pub(crate) fn restart_engine(&self) {
         bed(&["restart", &self.engine]);
@@ -178,6 +233,8 @@ impl Bed {
     }
 
     fn clear(&self) {
+        // A test that was killed may have left it in a Swarm, which would start its containers again.
+        let _ = self.try_docker(&["swarm", "leave", "--force"]);
         let ids = self.try_docker(&["ps", "-aq"]).unwrap_or_default();
         if !ids.is_empty() {
             let _ = self.try_docker(&[&["rm", "-f", "-v"][..], &ids.lines().collect::<Vec<_>>()].concat());
@@ -205,6 +262,13 @@ impl Drop for Bed {
         if std::thread::panicking() {
             self.tell();
         }
+        if self.own.is_some() {
+            let down = Command::new(SCRIPT).args(["down", &self.engine]).output();
+            if !down.is_ok_and(|output| output.status.success()) {
+                eprintln!("{SCRIPT} down {} failed", self.engine);
+            }
+            return;
+        }
         if let Ok(mut free) = FREE.lock()
             && let Some(free) = free.as_mut()
         {
@@ -213,12 +277,22 @@ impl Drop for Bed {
     }
 }
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed");
+
 /// Run tests/bed; gives what it prints.
 #[track_caller]
 fn bed(arguments: &[&str]) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed");
-    let version = std::env::var("ENGINE_VERSION").unwrap_or_else(|_| "20.10".to_owned());
-    let output = Command::new(script).args(arguments).args(["--engine", &version]).output().unwrap();
-    assert!(output.status.success(), "{script} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    bed_of(&std::env::var("ENGINE_VERSION").unwrap_or_else(|_| "20.10".to_owned()), arguments)
+}
+
+#[track_caller]
+fn bed_of(version: &str, arguments: &[&str]) -> String {
+    run(Command::new(SCRIPT).args(arguments).args(["--engine", version]))
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: engines, images, the daemon, a webhook's other end, and waiting.
+//! What the end-to-end tests stand on: engines, images, the daemon, a webhook's other end, a registry, and waiting.
 
 pub(crate) mod bed;
 pub(crate) mod daemon;
@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod monitoring;
+pub(crate) mod registry;
 pub(crate) mod story;
 pub(crate) mod wait;
 pub(crate) mod webhook;
@@ -13,6 +14,7 @@ pub(crate) mod webhook;
 pub(crate) use bed::Bed;
 pub(crate) use daemon::Daemon;
 pub(crate) use image::Image;
+pub(crate) use registry::Registry;
 pub(crate) use wait::{eventually, seconds};
 pub(crate) use webhook::Webhook;
 

@@ -16,6 +16,11 @@ pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
+/// The same on another address of this host.
+pub(crate) fn free_port_of(address: &str) -> u16 {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
+}
+
 /// A program with a directory of its own, killed when the test is over.
 #[derive(Debug)]
 struct Server {

@@ -117,7 +117,7 @@ pub(crate) fn nothing_is_left(bed: &Bed) {
 
 /// The same of the service whose name begins like this, while others may be being rolled back.
 #[track_caller]
-fn nothing_is_left_of(bed: &Bed, start: &str) {
+pub(crate) fn nothing_is_left_of(bed: &Bed, start: &str) {
     eventually(seconds(10), "no container is left under a temporary name", || {
         let names = bed.try_docker(&["ps", "-a", "--format", "{{.Names}}"])?;
         let left = |name: &str| name.starts_with(start) && name.contains(".rb");

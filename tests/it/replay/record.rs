@@ -1,6 +1,7 @@
 //! The flight record: what is written down gives, replayed, the very same effects; damage and loss are said.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -275,4 +276,74 @@ fn another_core_is_found_out() {
         difference.contains("it decided nothing, and now it decides hold of api (health check failed"),
         "{difference}"
     );
+}
+
+/// What `backstop replay` prints and says, with its exit code.
+fn told(args: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backstop"));
+    let output = command.env_clear().env("TZ", "UTC").arg("replay").args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[test]
+fn settings_that_are_given_judge_the_record_anew() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = state.path().join("flight");
+    let mut world = world();
+    for round in 0..16 {
+        let at = 100 + round * 400;
+        world.at(at, "health api ok x20 every 5s");
+        world.at(at + 110, &format!("deploy web web:v{}", round + 2));
+        world.at(at + 220, "health web fail x20 every 3s");
+        world.at(at + 300, "memory api 50 x20");
+    }
+    record(&directory, SMALL, &world.tape);
+    assert!(segments(&directory).unwrap().len() > 2, "one segment shows nothing of how they are joined");
+    let record = directory.to_str().unwrap();
+    let health = |out: &str| out.lines().filter(|line| line.contains(r#""signal":"health""#)).count();
+    let (out, said, code) = told(&[record, "--json"]);
+    assert!(health(&out) > 0 && said.contains("identical to what it did"), "{out}{said}");
+    assert_eq!(code, Some(0));
+
+    let off = ["health", "health_prolonged", "health_flapping"]
+        .map(|rule| format!("--set=services.web.rules.{rule}.action=off"));
+    let (out, said, code) =
+        told(&[&[record, "--json"], off.each_ref().map(String::as_str).as_slice()].concat());
+    assert_eq!((health(&out), code), (0, Some(0)), "{out}");
+    assert!(said.contains("judged anew by --config and --set") && !said.contains("identical"), "{said}");
+
+    let config = state.path().join("other.toml");
+    std::fs::write(&config, "[defaults.rules.health]\nthreshold = 9\nsustained = \"20s\"\n").unwrap();
+    let (out, _, _) = told(&[record, "--json", "--config", config.to_str().unwrap()]);
+    assert!(
+        health(&out) > 0 && !out.contains("(limit: 2 over 10s)"),
+        "what the record has is not judged by: {out}"
+    );
+
+    let (_, said, code) = told(&[record, "--set", "services.wbe.trial=5m"]);
+    assert!(
+        said.contains("warning") && said.contains("`services.wbe` is set, and no wbe is in the record"),
+        "{said}"
+    );
+    assert_eq!(code, Some(0));
+    let (_, said, code) =
+        told(&[record, "--set", "services.web.verify=4m", "--set", "defaults.verify_timeout=4m"]);
+    assert!(said.contains("judged anew") && code == Some(0), "{said}");
+    let (_, said, code) = told(&[record, "--set", "services.web.trail=5m"]);
+    assert!(said.contains("did you mean services.web.trial?"), "{said}");
+    assert_eq!(code, Some(64));
+}
+
+#[test]
+fn the_directory_above_the_record_is_recognised() {
+    let state = tempfile::tempdir().unwrap();
+    small(&state.path().join("flight"));
+    let (_, said, code) = told(&[state.path().to_str().unwrap()]);
+    let hint = format!(
+        "hint: the daemon's own record is in it: backstop replay {}/flight\n",
+        state.path().display()
+    );
+    assert!(said.ends_with(&hint), "{said}");
+    assert_eq!(code, Some(1));
 }

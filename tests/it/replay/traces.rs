@@ -279,3 +279,18 @@ fn the_command_prints_one_line_a_decision_and_names_files_if_there_are_several()
     let folder = backstop(&["replay", directory.path().to_str().unwrap()]);
     assert!(out(&folder).contains("a_good-01\nNothing was decided."), "{}", out(&folder));
 }
+
+#[test]
+fn the_readme_tells_the_format_and_help_tells_of_it() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme.split("\n## ").find(|section| section.starts_with("Plain traces")).unwrap();
+    let example = section.split("```").nth(1).unwrap().strip_prefix("json\n").unwrap();
+    assert_eq!(Trace::parse(example).unwrap().events.len(), 2);
+    let wrong = Trace::parse(r#"{"t":1,"service":"a","kind":"boom"}"#).unwrap_err().to_string();
+    let kinds: Vec<&str> = wrong.split_once("one of ").unwrap().1.split(", ").collect();
+    assert_eq!(kinds.len(), 7);
+    for kind in kinds {
+        assert!(section.contains(&format!("\n| `{kind}` | ")), "{kind}");
+    }
+    assert!(out(&backstop(&["replay", "--help"])).contains("Plain traces"));
+}

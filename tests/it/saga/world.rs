@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
+use backstop::core::availability::Availability;
 use backstop::core::observation::{Look, Observation, Phase, Replica};
-use backstop::core::plan::{Plan, Specification, Step, StepOutput};
+use backstop::core::plan::{ComposeProject, Pin, Plan, Specification, Step, StepOutput};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use backstop::core::settings::ServiceSettings;
 use backstop::core::{Input, RollbackRequest, Timestamp};
@@ -48,7 +49,27 @@ pub(crate) struct Container {
     /// It has its restart policy.
     pub(crate) armed: bool,
     /// Only one running container can have it.
-    pub(crate) port: String,
+    pub(crate) port: Option<String>,
+}
+
+/// What runs when the rollback is decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) replicas: usize,
+    /// They share nothing that only one of two can have: the replacement runs before the old one stops.
+    pub(crate) beside: bool,
+}
+
+impl Setup {
+    pub(crate) const fn of(replicas: usize) -> Self {
+        Self { replicas, beside: false }
+    }
+}
+
+impl From<usize> for Setup {
+    fn from(replicas: usize) -> Self {
+        Self::of(replicas)
+    }
 }
 
 /// The process dies here: nothing after this happens.
@@ -94,6 +115,7 @@ struct World {
     /// So many looks fail.
     deaf: u32,
     calls: Vec<Op>,
+    beside: bool,
 }
 
 #[derive(Debug, Default)]
@@ -102,14 +124,17 @@ pub(crate) struct FakeRuntime {
     pub(crate) crash: Arc<Crash>,
     /// Every step and every undo is carried out twice.
     pub(crate) twice: bool,
+    /// Its services are an orchestrator's.
+    pub(crate) orchestrated: bool,
     /// If set, an application waits for it.
     pub(crate) gate: Option<Arc<Notify>>,
 }
 
 impl FakeRuntime {
-    pub(crate) fn with_replicas(n: usize, crash: Arc<Crash>) -> Self {
+    pub(crate) fn new(setup: Setup, crash: Arc<Crash>) -> Self {
         let runtime = Self { crash, ..Self::default() };
-        for name in names(n) {
+        runtime.world().beside = setup.beside;
+        for name in names(setup.replicas) {
             runtime.deploy(&name, "bad");
         }
         runtime
@@ -148,15 +173,16 @@ impl FakeRuntime {
         let mut world = self.world();
         world.containers.retain(|c| c.name != name);
         let rest = world.containers.iter_mut();
-        rest.filter(|c| c.port == name).for_each(|c| c.running = false);
+        rest.filter(|c| c.port.as_deref() == Some(name)).for_each(|c| c.running = false);
         let id = world.fresh();
+        let port = (!world.beside).then(|| name.to_owned());
         world.containers.push(Container {
             id,
             name: name.into(),
             release: release.into(),
             running: true,
             armed: true,
-            port: name.into(),
+            port,
         });
     }
 
@@ -234,11 +260,29 @@ impl World {
 
     fn start(&mut self, id: &str) -> Done {
         let port = self.find(id)?.port.clone();
-        if self.containers.iter().any(|c| c.running && c.port == port && c.id != id) {
-            return Err(error(ErrorClass::Permanent, format!("port {port} is taken")));
+        let taken = |c: &Container| c.running && c.port.is_some() && c.port == port && c.id != id;
+        if self.containers.iter().any(taken) {
+            return Err(error(ErrorClass::Permanent, format!("port {port:?} is taken")));
         }
         self.find(id)?.running = true;
         Ok(StepOutput::Done)
+    }
+
+    fn create(&mut self, name: &str, temp_name: &str) -> StepOutput {
+        let known = self.containers.iter().find(|c| c.name == temp_name).map(|c| c.id.clone());
+        let id = known.unwrap_or_else(|| {
+            let id = self.fresh();
+            self.containers.push(Container {
+                id: id.clone(),
+                name: temp_name.into(),
+                release: "good".into(),
+                running: false,
+                armed: true,
+                port: (!self.beside).then(|| name.to_owned()),
+            });
+            id
+        });
+        StepOutput::Created { container: ReplicaId::new(id), notes: vec!["a note".into()] }
     }
 
     fn apply(&mut self, step: &Step, done: &[Option<StepOutput>]) -> Done {
@@ -255,22 +299,7 @@ impl World {
                     log: Vec::new(),
                 })
             }
-            Step::CreateReplacement { name, temp_name, .. } => {
-                let known = self.containers.iter().find(|c| c.name == *temp_name).map(|c| c.id.clone());
-                let id = known.unwrap_or_else(|| {
-                    let id = self.fresh();
-                    self.containers.push(Container {
-                        id: id.clone(),
-                        name: temp_name.clone(),
-                        release: "good".into(),
-                        running: false,
-                        armed: true,
-                        port: name.clone(),
-                    });
-                    id
-                });
-                Ok(StepOutput::Created { container: ReplicaId::new(id), notes: vec!["a note".into()] })
-            }
+            Step::CreateReplacement { name, temp_name, .. } => Ok(self.create(name, temp_name)),
             Step::DisarmOld { container, .. } => {
                 self.find(container.as_str())?.armed = false;
                 Ok(StepOutput::Disarmed { restart_policy: Some("always".into()) })
@@ -292,9 +321,35 @@ impl World {
             }
             Step::SaveEvidence { .. } => Ok(StepOutput::Evidence { log: vec!["last words".into()] }),
             Step::PointTag { .. } => Ok(StepOutput::Done),
+            Step::PinProject { project, bad, good } => {
+                let file = project.directory.join(".env");
+                let (was, is) = (Some(bad.clone()), good.clone());
+                let pin = Some(Pin { file, variable: "TAG".into(), was, is });
+                Ok(StepOutput::Pinned { pin, notes: vec!["pinned".into()] })
+            }
             Step::RemoveOld { container, .. } => {
                 self.containers.retain(|c| c.id != container.as_str());
                 Ok(StepOutput::Done)
+            }
+            Step::CheckService { .. } => {
+                let before = self.containers.first().map(|c| c.release.clone()).unwrap_or_default();
+                Ok(StepOutput::Service { before: Specification::new(before) })
+            }
+            Step::UpdateService { .. } => {
+                self.orchestrate("good");
+                Ok(StepOutput::Done)
+            }
+            Step::AwaitConverged { .. } => Ok(StepOutput::Done),
+        }
+    }
+
+    /// What an orchestrator does: other containers take the place of those that are not of the release.
+    fn orchestrate(&mut self, release: &str) {
+        for at in 0..self.containers.len() {
+            if self.containers[at].release != release {
+                let id = self.fresh();
+                self.containers[at].id = id;
+                self.containers[at].release = release.into();
             }
         }
     }
@@ -306,7 +361,17 @@ impl World {
             | Step::AwaitRunning { .. }
             | Step::SaveEvidence { .. }
             | Step::PointTag { .. }
-            | Step::RemoveOld { .. } => {}
+            | Step::PinProject { .. }
+            | Step::RemoveOld { .. }
+            | Step::CheckService { .. }
+            | Step::AwaitConverged { .. } => {}
+            Step::UpdateService { checked, .. } => {
+                if let Some(Some(StepOutput::Service { before })) = done.get(*checked)
+                    && self.containers.iter().all(|c| c.release == "good")
+                {
+                    self.orchestrate(before.as_str());
+                }
+            }
             Step::CreateReplacement { temp_name, .. } => {
                 self.containers.retain(|c| c.name != *temp_name);
             }
@@ -349,6 +414,14 @@ fn id_of(done: &[Option<StepOutput>], created: usize) -> Result<String, RuntimeE
 
 #[async_trait]
 impl Runtime for FakeRuntime {
+    async fn availability(&self, _: &ServiceName, _: &Release, _: bool) -> Availability {
+        Availability::Here
+    }
+
+    async fn unpin(&self, _: &ServiceName, _: &Pin) -> Result<String, RuntimeError> {
+        Err(error(ErrorClass::Permanent, "nobody asks"))
+    }
+
     async fn watch(&self, _: mpsc::Sender<Input>) {}
 
     async fn look(&self) -> Result<Look, RuntimeError> {
@@ -380,6 +453,7 @@ impl Runtime for FakeRuntime {
         Ok(Observation {
             service: service.clone(),
             settings: Arc::new(ServiceSettings::default()),
+            asked: Timestamp::MAX,
             replicas: replicas.collect(),
         })
     }
@@ -388,11 +462,15 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
-    async fn protect(&self, _: &Release, _: u32) -> Result<(), RuntimeError> {
+    async fn protect(&self, _: &ServiceName, _: &Release, _: u32) -> Result<(), RuntimeError> {
         Ok(())
     }
 
-    async fn unprotect(&self, _: &Release) -> Result<(), RuntimeError> {
+    fn is_mine(&self, _: &Plan) -> bool {
+        true
+    }
+
+    async fn unprotect(&self, _: &ServiceName, _: &Release) -> Result<(), RuntimeError> {
         Ok(())
     }
 
@@ -402,7 +480,10 @@ impl Runtime for FakeRuntime {
         to: &[Snapshot],
         request: &RollbackRequest,
     ) -> Result<Plan, RuntimeError> {
-        Ok(plan(now, to, request))
+        if self.orchestrated {
+            return Ok(orchestrated(now, request));
+        }
+        Ok(plan(now, to, request, self.world().beside))
     }
 
     async fn apply(&self, plan: &Plan, step: &Step, done: &[Option<StepOutput>]) -> Done {
@@ -433,8 +514,68 @@ fn index(plan: &Plan, step: &Step) -> usize {
     plan.steps.iter().position(|s| s == step).unwrap()
 }
 
+/// One replica leaves and another takes its place.
+fn replace(
+    name: &str,
+    old: Option<(ReplicaId, String)>,
+    created: usize,
+    request: &RollbackRequest,
+    beside: bool,
+) -> Vec<Step> {
+    let id = &request.id;
+    let name = name.to_owned();
+    let mut leave = Vec::new();
+    if let Some((container, name)) = old {
+        let grace = request.stop_grace;
+        leave.push(Step::DisarmOld { container: container.clone(), name: name.clone() });
+        leave.push(Step::StopOld {
+            container: container.clone(),
+            name: name.clone(),
+            grace,
+            was_running: true,
+            replaced: beside,
+        });
+        let aside = format!("{name}.rbold-{id}");
+        leave.push(Step::SetAsideOld { container, name, aside });
+    }
+    let temp_name = format!("{name}.rbnew-{id}");
+    let take = Step::TakeName { created, temp_name, name: name.clone() };
+    let start = Step::StartNew { created, name: name.clone(), beside };
+    let wait = Step::AwaitRunning { created, name, beside };
+    if beside {
+        [start, wait].into_iter().chain(leave).chain([take]).collect()
+    } else {
+        leave.into_iter().chain([take, start, wait]).collect()
+    }
+}
+
+/// The same shape as a plan for a real Swarm service.
+fn orchestrated(now: &Observation, request: &RollbackRequest) -> Plan {
+    let (id, name) = (String::from("s1"), String::from("shop"));
+    let specification = Specification::new("good");
+    let mut steps = vec![
+        Step::CheckService { id: id.clone(), name: name.clone(), specification },
+        Step::UpdateService { checked: 0, id: id.clone(), name: name.clone() },
+        Step::AwaitConverged { checked: 0, id, name, within: Duration::from_secs(60) },
+    ];
+    steps.extend(
+        now.replicas.iter().map(|r| Step::SaveEvidence { container: r.id.clone(), name: r.name.clone() }),
+    );
+    Plan {
+        id: request.id.clone(),
+        service: request.service.clone(),
+        from: now.replicas.first().map(|r| r.release.clone()),
+        to: request.to.clone(),
+        steps,
+        prepare: 1,
+        pivot: 3,
+        close: 3,
+        notes: Vec::new(),
+    }
+}
+
 /// The same shape as a plan for real containers.
-fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Plan {
+fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: bool) -> Plan {
     let id = &request.id;
     let olds: BTreeMap<_, _> = now.replicas.iter().map(|r| (r.name.clone(), r)).collect();
     let old = |snapshot: &Snapshot| olds.get(&snapshot.name).map(|r| (r.id.clone(), r.name.clone()));
@@ -458,25 +599,18 @@ fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest) -> Plan {
     }
     let prepare = steps.len();
     for (snapshot, created) in to.iter().zip(created) {
-        let name = snapshot.name.clone();
-        if let Some((container, name)) = old(snapshot) {
-            steps.push(Step::DisarmOld { container: container.clone(), name: name.clone() });
-            steps.push(Step::StopOld {
-                container: container.clone(),
-                name: name.clone(),
-                grace: request.stop_grace,
-                was_running: true,
-            });
-            let aside = format!("{name}.rbold-{id}");
-            steps.push(Step::SetAsideOld { container, name, aside });
-        }
-        let temp_name = format!("{name}.rbnew-{id}");
-        steps.push(Step::TakeName { created, temp_name, name: name.clone() });
-        steps.push(Step::StartNew { created, name: name.clone() });
-        steps.push(Step::AwaitRunning { created, name });
+        steps.extend(replace(&snapshot.name, old(snapshot), created, request, beside));
     }
     let pivot = steps.len();
     steps.push(Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() });
+    let project = ComposeProject {
+        service: "web".into(),
+        directory: "/srv/web".into(),
+        files: vec!["/srv/web/compose.yaml".into()],
+        environment: Vec::new(),
+    };
+    let (bad, good) = ("web:bad".to_owned(), request.to.reference.clone());
+    steps.push(Step::PinProject { project, bad, good });
     let close = steps.len();
     for (container, name) in to.iter().filter_map(old) {
         steps.push(Step::SaveEvidence { container: container.clone(), name: name.clone() });

@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstop::core::availability::Availability;
 use backstop::core::io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
 use backstop::core::ledger::{LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
+use backstop::core::plan::Pin;
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
-use backstop::core::settings::{FleetSettings, ServiceSettings};
+use backstop::core::settings::{FleetSettings, Group, ServiceSettings};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
@@ -31,6 +33,8 @@ pub(crate) struct World {
     services: BTreeMap<String, Vec<Replica>>,
     states: BTreeMap<ServiceName, State>,
     script: Vec<(String, String)>,
+    /// What became of the images of releases, by service and reference.
+    images: BTreeMap<(String, String), Availability>,
     next_replica: u32,
     /// What happened, one line each.
     pub(crate) log: Vec<String>,
@@ -40,6 +44,8 @@ pub(crate) struct World {
     pub(crate) broken: Vec<String>,
     /// Every input with its time and what followed from it, for the flight record.
     pub(crate) tape: Vec<(Timestamp, Input, Vec<Effect>)>,
+    /// A look that the engine has not answered yet.
+    slow_look: Option<Look>,
     settings: ServiceSettings,
     /// Settings of single services, where they differ.
     own: BTreeMap<String, ServiceSettings>,
@@ -56,11 +62,13 @@ impl World {
             services: BTreeMap::new(),
             states: BTreeMap::new(),
             script: Vec::new(),
+            images: BTreeMap::new(),
             next_replica: 0,
             log: Vec::new(),
             begun: Vec::new(),
             broken: Vec::new(),
             tape: Vec::new(),
+            slow_look: None,
             settings: settings::short(),
             own: BTreeMap::new(),
             tells_states: true,
@@ -134,6 +142,12 @@ impl World {
             ["set", pairs @ ..] => self.set(pairs),
             ["deploy", service, reference, how @ ..] => self.deploy(service, reference, how),
             ["mixed", service, reference] => self.mixed(service, reference),
+            // `group shop api jobs`: these are one release, and go back in this order.
+            ["group", name, services @ ..] => {
+                let services = services.iter().map(|service| ServiceName::new(*service)).collect();
+                let groups = vec![Group { name: (*name).to_owned(), services }];
+                self.input(Input::Configured(FleetSettings { groups, ..FleetSettings::default() }));
+            }
             ["remove", service] => self.remove(service),
             ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
@@ -144,11 +158,18 @@ impl World {
             }
             ["engine", "back"] => self.input(Input::Engine(EngineState::Reachable { restarted: true })),
             ["store", "full"] => self.input(Input::Store(Err("disk full".into()))),
+            ["image", service, reference, is, why @ ..] => self.image(service, reference, is, &why.join(" ")),
             ["store", "ok"] => self.input(Input::Store(Ok(()))),
             ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
             ["operator", rest @ ..] => self.operator(rest),
             ["explain", service, rows @ ..] => self.explain(service, rows),
             ["look"] => self.look(),
+            // What the engine is asked for now comes in later, when something else may run.
+            ["look", "begins"] => self.slow_look = Some(self.looks()),
+            ["look", "arrives"] => {
+                let look = self.slow_look.take().expect("a look that began");
+                self.input(Input::Looked(look));
+            }
             ["end"] => {}
             words => self.measured(words),
         }
@@ -249,6 +270,20 @@ impl World {
         self.observed(service);
     }
 
+    /// `image shop shop:v1 gone no such manifest`: from now on, whoever asks for the image of a release hears this.
+    fn image(&mut self, service: &str, reference: &str, is: &str, why: &str) {
+        let why = why.to_owned();
+        let is = match is {
+            "here" => Availability::Here,
+            "registry" => Availability::Registry,
+            "missing" => Availability::Missing { why },
+            "gone" => Availability::Gone { why },
+            "unknown" => Availability::Unknown { why },
+            other => panic!("image {other}"),
+        };
+        self.images.insert((service.to_owned(), reference.to_owned()), is);
+    }
+
     fn operator(&mut self, words: &[&str]) {
         let service = |name: &&str| (*name != "all").then(|| ServiceName::new(*name));
         let command = match words {
@@ -259,6 +294,7 @@ impl World {
                 let duration = Some(humantime::parse_duration(span).unwrap());
                 Command::Pause { service: service(name), duration, why: "testing".into() }
             }
+            ["unpin", name] => Command::Unpin { service: ServiceName::new(*name) },
             ["resume", name] => Command::Resume { service: service(name) },
             ["rollback", name] => {
                 Command::Rollback { service: ServiceName::new(*name), to: None, why: "told so".into() }
@@ -301,6 +337,7 @@ impl World {
         Observation {
             service: ServiceName::new(service),
             settings: Arc::new(self.own.get(service).unwrap_or(&self.settings).clone()),
+            asked: self.now,
             replicas: self.services.get(service).cloned().unwrap_or_default(),
         }
     }
@@ -311,8 +348,13 @@ impl World {
     }
 
     fn look(&mut self) {
+        let look = self.looks();
+        self.input(Input::Looked(look));
+    }
+
+    fn looks(&self) -> Look {
         let services = self.services.keys().map(|s| self.observation(s)).collect();
-        self.input(Input::Looked(Look { services, refused: Vec::new(), after_gap: true }));
+        Look { asked: self.now, services, refused: Vec::new(), after_gap: true }
     }
 
     fn input(&mut self, input: Input) {
@@ -342,6 +384,16 @@ impl World {
                 let result = self.scripted("protect").map_or(Ok(()), Err);
                 self.input(Input::Protected { service, release: release.id, result });
             }
+            Effect::CheckTarget { service, release, .. } => {
+                let key = (service.to_string(), release.reference.clone());
+                let Some(is) = self.images.get(&key).cloned() else {
+                    // Timelines that are about something else have all images at hand.
+                    let availability = Availability::Here;
+                    return self.input(Input::TargetChecked { service, release: release.id, availability });
+                };
+                self.say(format!("{service}: check {}: {}", release.reference, is.name()));
+                self.input(Input::TargetChecked { service, release: release.id, availability: is });
+            }
             Effect::Prepare(request) => {
                 self.say(format!("{}: prepare {}", request.service, request.to.reference));
                 self.input(Input::Prepared {
@@ -352,8 +404,23 @@ impl World {
             }
             Effect::Discard { .. } => self.say("discard".into()),
             Effect::RollBack(request) => self.roll_back(request),
+            Effect::RollBackTogether(requests) => {
+                let names: Vec<&str> = requests.iter().map(|request| request.service.as_str()).collect();
+                self.say(format!("together: {}", names.join(", ")));
+                for request in requests {
+                    self.roll_back(request);
+                }
+            }
             Effect::Announce(a) => {
-                let told = ["Reason", "Not rolled back because", "Status", "Policy", "Rolled back"];
+                let told = [
+                    "Release",
+                    "Reason",
+                    "Then",
+                    "Not rolled back because",
+                    "Status",
+                    "Policy",
+                    "Rolled back",
+                ];
                 let fields: Vec<String> = a
                     .fields
                     .iter()
@@ -367,7 +434,12 @@ impl World {
                 Ok(said) => self.say(format!("answer: {}", without_id(&said))),
                 Err(said) => self.say(format!("refused: {said}")),
             },
+            Effect::Unpin { request, service, pin } => {
+                let result = Ok(format!("{} is as it was", pin.variable));
+                self.input(Input::Unpinned { request, service, result });
+            }
             Effect::Look => self.look(),
+            Effect::Observe { service } => self.observed(service.as_str()),
             Effect::Remember(LedgerChange::Forget { release, .. }) => self.say(format!("forget {release}")),
             Effect::Unprotect { release, .. } => self.say(format!("unprotect {}", release.reference)),
             Effect::Remember(_) | Effect::Decided(_) | Effect::Close { .. } => {}
@@ -379,13 +451,20 @@ impl World {
         self.check_promises(&request);
         self.begun.push(request.clone());
         let name = request.service.as_str().to_owned();
-        let result = match self.scripted("rollback") {
-            None => {
-                let replica = self.replica(&name, &request.to.reference, Duration::ZERO);
-                self.services.insert(name, vec![replica]);
-                Executed::Applied { notes: Vec::new() }
-            }
+        let scripted = self.scripted("rollback");
+        let mut applied = |notes: Vec<String>, pin: Option<Pin>| {
+            let replica = self.replica(&name, &request.to.reference, Duration::ZERO);
+            self.services.insert(name.clone(), vec![replica]);
+            Executed::Applied { notes, pin }
+        };
+        let result = match scripted {
+            None => applied(Vec::new(), None),
             Some(how) => match how.split_once(": ").unwrap_or((&how, "")) {
+                ("pins", variable) => {
+                    let (was, is) = (Some("v2".into()), "v1".into());
+                    let pin = Pin { file: "/srv/.env".into(), variable: variable.into(), was, is };
+                    applied(vec![format!("pinned: {variable}")], Some(pin))
+                }
                 ("unwinds", why) => Executed::Unwound { why: why.into() },
                 ("void", newer) => {
                     let replica = self.replica(&name, newer, Duration::ZERO);

@@ -1,14 +1,16 @@
 //! The settings that the core decides by. `config/` makes them; every value here is already valid.
 
+mod matrix;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::release::ServiceName;
-use super::sample::Signal;
+
+pub use matrix::{Action, Against, Condition, Rule, Severity};
 
 /// Settings of the whole fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,27 @@ pub struct FleetSettings {
     /// `tcp://10.0.0.1:53`). If none of them answers, we are cut off and blame nobody.
     #[serde(default)]
     pub self_check: Vec<String>,
+    /// Services that are one release.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// How often it is made sure that the images of known-good releases are still to be had.
+    #[serde(default = "check_interval")]
+    pub check_interval: Duration,
+}
+
+/// As often as specifications and tags are renewed: images are pruned by nightly jobs and by deployments, and the latter
+/// are followed by a check anyway. It costs the engine a millisecond.
+const fn check_interval() -> Duration {
+    mins(10)
+}
+
+/// Services that are one release: judged together, and rolled back together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// What it is called.
+    pub name: String,
+    /// Its members, in the order in which they go back.
+    pub services: Vec<ServiceName>,
 }
 
 /// Whether decisions are carried out.
@@ -103,8 +126,27 @@ pub struct ServiceSettings {
     pub stop_grace: Duration,
     /// Create the replacement as soon as a rule is pending.
     pub prepare: bool,
+    /// Which of the two runs first while a replica is replaced.
+    #[serde(default)]
+    pub order: Order,
+    /// Compose: set the variable of the image line back in the project's `.env`, so that a rollback lasts.
+    #[serde(default)]
+    pub pin: bool,
     /// The decision matrix.
     pub rules: Vec<Rule>,
+}
+
+/// Which of the two runs first while a replica is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The good one, where it shares nothing with the bad one that only one of them can have; else the bad one stops.
+    #[default]
+    Auto,
+    /// The bad one stops before the good one starts: never two at a time, with an outage of seconds.
+    StopFirst,
+    /// The good one, wherever the engine allows it: even if both write to the same volume.
+    StartFirst,
 }
 
 /// How quick the rows of errors and latency are (decision.md, 4.5).
@@ -301,6 +343,8 @@ pub struct LogSource {
     pub error: String,
     /// How access logs are written, if requests are to be counted from them.
     pub access: AccessLog,
+    /// The unit of the latencies in it, where the lines do not tell.
+    pub latency_unit: LatencyUnit,
     /// Counts are reported this often.
     pub interval: Duration,
 }
@@ -321,200 +365,24 @@ pub enum AccessLog {
     Logfmt,
 }
 
-/// One row of the decision matrix.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
-    /// The row's name: `health`, `memory`, ...
-    pub name: String,
-    /// What it judges, and how.
-    pub condition: Condition,
-    /// The line that must be crossed. What it is depends on the condition: failures in a row, a count of events, a
-    /// share, seconds; or a multiple, if it is relative to the baseline.
-    pub threshold: f64,
-    /// What the threshold is measured against.
-    pub against: Against,
-    /// Relative to the baseline: below this, the line is not crossed however good the baseline was.
-    pub floor: f64,
-    /// Only this health check, or alert, by name; all if none.
-    pub only: Option<String>,
-    /// For counted events: the time within which they are counted.
-    pub within: Duration,
-    /// How long the line must be crossed without a break. For errors and latency: the longest window; the worse it
-    /// is, the shorter the one that suffices.
-    pub sustained: Duration,
-    /// Below this many samples there is no verdict.
-    pub min_samples: u32,
-    /// How urgent it is, for the announcement.
-    pub severity: Severity,
-    /// What follows.
-    pub action: Action,
-}
-
-/// What a row judges, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// A required check fails so many times in a row.
-    Health,
-    /// Required checks fail so many times within a time, on and off.
-    HealthFlapping,
-    /// An advisory check fails so many times in a row.
-    AdvisoryHealth,
-    /// Docker's HEALTHCHECK says unhealthy.
-    ContainerHealth,
-    /// So many exits within a time.
-    Exits,
-    /// It ended, or never started, and stays down.
-    Down,
-    /// So many kills for want of memory within a time.
-    OomKills,
-    /// Memory is above a share of its limit.
-    Memory,
-    /// Memory grows so that it would reach a share of its limit within a time.
-    MemoryLeak,
-    /// The CPU limit held it back for a share of the time.
-    CpuThrottling,
-    /// More than a share of the requests fail.
-    ErrorRate,
-    /// The 99th percentile of the latency is above a multiple of the baseline's, or above so many seconds.
-    Latency,
-    /// More than so many error lines a minute in the log.
-    LogErrors,
-    /// So many different people reported a problem within a time.
-    UserReports,
-    /// So many alerts of somebody else's monitoring are firing.
-    Alerts,
-}
-
-impl Condition {
-    /// All conditions.
-    pub const ALL: [Self; 15] = [
-        Self::Health,
-        Self::HealthFlapping,
-        Self::AdvisoryHealth,
-        Self::ContainerHealth,
-        Self::Exits,
-        Self::Down,
-        Self::OomKills,
-        Self::Memory,
-        Self::MemoryLeak,
-        Self::CpuThrottling,
-        Self::ErrorRate,
-        Self::Latency,
-        Self::LogErrors,
-        Self::UserReports,
-        Self::Alerts,
-    ];
-
-    /// The name used in configuration and the API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Health => "health",
-            Self::HealthFlapping => "health_flapping",
-            Self::AdvisoryHealth => "advisory_health",
-            Self::ContainerHealth => "container_health",
-            Self::Exits => "exits",
-            Self::Down => "down",
-            Self::OomKills => "oom_kills",
-            Self::Memory => "memory",
-            Self::MemoryLeak => "memory_leak",
-            Self::CpuThrottling => "cpu_throttling",
-            Self::ErrorRate => "error_rate",
-            Self::Latency => "latency",
-            Self::LogErrors => "log_errors",
-            Self::UserReports => "user_reports",
-            Self::Alerts => "alerts",
-        }
-    }
-
-    /// What is measured for it.
-    pub const fn signal(self) -> Signal {
-        match self {
-            Self::Health | Self::HealthFlapping | Self::AdvisoryHealth => Signal::Health,
-            Self::ContainerHealth => Signal::ContainerHealth,
-            Self::Exits | Self::Down => Signal::Exits,
-            Self::OomKills => Signal::OomKills,
-            Self::Memory | Self::MemoryLeak => Signal::Memory,
-            Self::CpuThrottling => Signal::Cpu,
-            Self::ErrorRate | Self::Latency => Signal::Requests,
-            Self::LogErrors => Signal::Logs,
-            Self::UserReports => Signal::Reports,
-            Self::Alerts => Signal::Alerts,
-        }
-    }
-
-    /// Whether it counts events within a time (`within`).
-    pub const fn counts(self) -> bool {
-        matches!(
-            self,
-            Self::HealthFlapping | Self::Exits | Self::OomKills | Self::MemoryLeak | Self::UserReports
-        )
-    }
-
-    /// Whether its threshold can be relative to the baseline.
-    pub const fn compares(self) -> bool {
-        matches!(self, Self::ErrorRate | Self::Latency | Self::LogErrors)
-    }
-}
-
-/// What a threshold is measured against.
+/// The unit of latencies in an access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Against {
-    /// Nothing: it is what it says.
-    Absolute,
-    /// It is a multiple of what was measured before the deployment.
-    Baseline,
-}
-
-/// How urgent a breach is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// Cosmetic.
-    Low,
-    /// Some users.
-    Medium,
-    /// A major feature.
-    High,
-    /// Everybody.
-    Critical,
-}
-
-/// What a breached rule leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Roll back, if the gates allow it.
-    Rollback,
-    /// Tell a person, with the evidence and the command.
-    Evaluate,
-    /// Show it, and nothing else.
-    Monitor,
-    /// The row is switched off.
-    Off,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        })
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rollback => "rollback",
-            Self::Evaluate => "evaluate",
-            Self::Monitor => "monitor",
-            Self::Off => "off",
-        })
-    }
+pub enum LatencyUnit {
+    /// The one that the logger is known for.
+    Auto,
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Millis,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Micros,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanos,
 }
 
 const fn secs(n: u64) -> Duration {
@@ -551,6 +419,8 @@ impl Default for FleetSettings {
             breaker_rollbacks: 5,
             breaker_window: mins(60),
             self_check: Vec::new(),
+            groups: Vec::new(),
+            check_interval: check_interval(),
         }
     }
 }
@@ -584,6 +454,8 @@ impl Default for ServiceSettings {
             redeploy: Redeploy::Watch,
             stop_grace: secs(3),
             prepare: true,
+            order: Order::Auto,
+            pin: true,
             rules: Rule::matrix(),
         }
     }
@@ -596,117 +468,8 @@ impl Default for LogSource {
             // What the runbooks count, and what the usual loggers write for it.
             error: r"\b(ERROR|FATAL|CRITICAL|PANIC)\b|\bpanic:|Traceback \(most recent call last\)".into(),
             access: AccessLog::Off,
+            latency_unit: LatencyUnit::Auto,
             interval: secs(10),
         }
-    }
-}
-
-impl Rule {
-    /// A row that counts one sample, acts at once, and rolls back.
-    fn row(name: &str, condition: Condition, threshold: f64) -> Self {
-        Self {
-            name: name.into(),
-            condition,
-            threshold,
-            against: Against::Absolute,
-            floor: 0.0,
-            only: None,
-            within: Duration::ZERO,
-            sustained: Duration::ZERO,
-            min_samples: 1,
-            severity: Severity::Critical,
-            action: Action::Rollback,
-        }
-    }
-
-    const fn sustained(mut self, sustained: Duration, min_samples: u32) -> Self {
-        self.sustained = sustained;
-        self.min_samples = min_samples;
-        self
-    }
-
-    const fn within(mut self, within: Duration) -> Self {
-        self.within = within;
-        self
-    }
-
-    const fn of_baseline(mut self, floor: f64) -> Self {
-        self.against = Against::Baseline;
-        self.floor = floor;
-        self
-    }
-
-    const fn only_says(mut self, severity: Severity, action: Action) -> Self {
-        self.severity = severity;
-        self.action = action;
-        self
-    }
-
-    /// What the row looks at.
-    pub const fn signal(&self) -> Signal {
-        self.condition.signal()
-    }
-
-    /// The shipped decision matrix: the runbooks' rows, literally. Every number can be overridden by name.
-    pub fn matrix() -> Vec<Self> {
-        use Action::{Evaluate, Monitor};
-        use Severity::{High, Low, Medium};
-        let row = Self::row;
-        vec![
-            // "Error rate: > 5 % sustained": ten minutes of it, or less of more (decision.md, 4.1).
-            row("error_rate", Condition::ErrorRate, 0.05).sustained(mins(10), 5),
-            // "p99 latency: > 2x baseline: immediate rollback"; a fast service that got twice as slow and stayed fast
-            // troubles nobody: ten milliseconds.
-            row("latency_p99", Condition::Latency, 2.0).of_baseline(0.010).sustained(mins(10), 5),
-            // "Performance degradation > 50 %": high, a person decides.
-            row("latency_degraded", Condition::Latency, 1.5)
-                .of_baseline(0.010)
-                .sustained(mins(10), 5)
-                .only_says(High, Evaluate),
-            // "Performance degradation < 20 %: monitor only"; what lies between is shown as well.
-            row("latency_drift", Condition::Latency, 1.2)
-                .of_baseline(0.010)
-                .sustained(mins(10), 5)
-                .only_says(Low, Monitor),
-            // "Health check failures: 2+ consecutive: immediate rollback"; ten seconds keep a blip from being two.
-            row("health", Condition::Health, 2.0).sustained(secs(10), 2),
-            // "Health checks failing > 5 minutes": the other runbook's row. It holds even while the traffic is well.
-            row("health_prolonged", Condition::Health, 2.0).sustained(mins(5), 2),
-            // On and off: four failures in five minutes (decision.md, 4.2).
-            row("health_flapping", Condition::HealthFlapping, 4.0).within(mins(5)),
-            // A check that is not required: somebody should know.
-            row("health_advisory", Condition::AdvisoryHealth, 2.0)
-                .sustained(secs(60), 2)
-                .only_says(Medium, Evaluate),
-            // The engine has already counted `retries` failures in a row.
-            row("container_health", Condition::ContainerHealth, 1.0),
-            // "Application crashes or won't start": three exits that nobody asked for.
-            row("crash_loop", Condition::Exits, 3.0).within(mins(5)),
-            // The same without a restart policy: it exited, or never started, and stays down.
-            row("down", Condition::Down, 1.0).sustained(secs(10), 1),
-            // Two kills; one is enough when memory had been over the `memory` row's line in the five minutes before.
-            row("oom", Condition::OomKills, 2.0).within(mins(15)),
-            // "Memory usage > 90 %": every sample of a minute.
-            row("memory", Condition::Memory, 0.90).sustained(secs(60), 5),
-            // It will be there within half an hour, by the last ten minutes. Caches that fill look the same: a person.
-            row("memory_leak", Condition::MemoryLeak, 0.90)
-                .within(mins(30))
-                .sustained(mins(10), 20)
-                .only_says(High, Evaluate),
-            // Half of the time for five minutes: the limit is too tight, which is rarely the release's fault.
-            row("cpu_throttling", Condition::CpuThrottling, 0.50)
-                .sustained(mins(5), 10)
-                .only_says(Low, Monitor),
-            // "Check error rate in logs": three times as many lines as before, and at least ten a minute. What a log
-            // calls an error is the programmer's choice: a person.
-            row("log_errors", Condition::LogErrors, 3.0)
-                .of_baseline(10.0)
-                .sustained(mins(3), 3)
-                .only_says(Medium, Evaluate),
-            // "User-reported issues: 3+ unique reports: evaluate, likely rollback".
-            row("user_reports", Condition::UserReports, 3.0).within(mins(15)).only_says(High, Evaluate),
-            // Somebody else's monitoring already judged it; whether it is the release's fault it does not say.
-            row("alerts", Condition::Alerts, 1.0).only_says(High, Evaluate),
-        ]
     }
 }

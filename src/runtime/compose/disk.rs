@@ -1,0 +1,153 @@
+//! Files of a project on disk: read within bounds, replaced at once or not at all, with the file as it was beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::file::SIZE_MAX;
+
+/// The file as it was before the last change is called so.
+const BACKUP: &str = ".backstop-backup";
+
+/// The text of a file; none if there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<String>, String> {
+    let said = |e: std::io::Error| format!("{}: {e}", path.display());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(said(e)),
+    };
+    let metadata = file.metadata().map_err(said)?;
+    if !metadata.is_file() || metadata.len() > SIZE_MAX {
+        return Err(format!("{}: not a file of at most {} KiB", path.display(), SIZE_MAX / 1024));
+    }
+    let mut text = String::new();
+    file.take(SIZE_MAX + 1).read_to_string(&mut text).map_err(said)?;
+    Ok(Some(text))
+}
+
+/// What the file was before the last change.
+pub(super) fn backup(path: &Path) -> Option<String> {
+    read(&backup_of(&target(path))).ok().flatten()
+}
+
+/// Where that is kept.
+pub(super) fn backup_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(BACKUP);
+    PathBuf::from(name)
+}
+
+/// Replaces a file, at once: whoever reads it meanwhile sees all of the old one or all of the new one. A link stays a
+/// link. Owner and mode stay as they are.
+///
+/// # Errors
+/// Why not; nothing is changed then.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), String> {
+    let path = target(path);
+    let said = |e: std::io::Error| match e.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => format!(
+            "{} cannot be written by Backstop ({e}); in its systemd unit, ReadWritePaths={} allows it",
+            path.display(),
+            path.parent().unwrap_or(&path).display()
+        ),
+        _ => format!("{}: {e}", path.display()),
+    };
+    let old = match fs::metadata(&path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o222 == 0 => {
+            return Err(format!("{} is read-only", path.display()));
+        }
+        Ok(metadata) => Some(metadata),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(said(e)),
+    };
+    if old.is_some() {
+        let before = fs::read(&path).map_err(said)?;
+        write(&backup_of(&path), &before, old.as_ref()).map_err(said)?;
+    }
+    write(&path, text.as_bytes(), old.as_ref()).map_err(said)
+}
+
+/// Beside it first, then in its place.
+fn write(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".backstop-new");
+    let beside = PathBuf::from(name);
+    let done = (|| {
+        match fs::remove_file(&beside) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        // It may hold secrets: for nobody else before it has the mode of the file that it replaces.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        if let Some(like) = like {
+            let own = file.metadata()?;
+            if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+                fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            }
+            file.set_permissions(like.permissions())?;
+        } else {
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        }
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    })();
+    if done.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    done
+}
+
+/// What a link leads to.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_the_old_one_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".env");
+        fs::write(&file, "TAG=v2\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        replace(&file, "TAG=v1\n").unwrap();
+        assert_eq!(read(&file).unwrap().as_deref(), Some("TAG=v1\n"));
+        assert_eq!(backup(&file).as_deref(), Some("TAG=v2\n"));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::metadata(backup_of(&file)).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("real.env"), folder.path().join(".env"));
+        fs::write(&file, "TAG=v2\n").unwrap();
+        std::os::unix::fs::symlink("real.env", &link).unwrap();
+        replace(&link, "TAG=v1\n").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&file).unwrap().as_deref(), Some("TAG=v1\n"));
+        assert_eq!(backup(&link).as_deref(), Some("TAG=v2\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".env");
+        fs::write(&file, "TAG=v2\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+        assert!(replace(&file, "TAG=v1\n").unwrap_err().contains("read-only"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "TAG=v2\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace(&folder.path().join("none/.env"), "x").is_err());
+        assert!(read(folder.path()).unwrap_err().contains("not a file"));
+        assert_eq!(read(&folder.path().join("none")).unwrap(), None);
+    }
+}

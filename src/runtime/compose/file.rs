@@ -1,0 +1,206 @@
+//! Compose files, as far as a pin needs them: the image line of a service, and who else uses a variable.
+
+use std::collections::HashMap;
+
+use yaml_rust2::parser::{Event, EventReceiver, Parser};
+use yaml_rust2::yaml::Hash;
+use yaml_rust2::{Yaml, YamlLoader};
+
+use super::interpolation::Template;
+
+/// A file is read up to this size: the largest that people write have a few thousand lines.
+pub(super) const SIZE_MAX: u64 = 1 << 20;
+/// Values in a file, each as often as it is referred to: a few lines that refer to each other can mean billions.
+const VALUES_MAX: u64 = 100_000;
+/// Nested merges (`<<`) at most.
+const MERGES_MAX: u8 = 8;
+
+/// A file that was read.
+#[derive(Debug)]
+pub(super) struct ComposeFile {
+    root: Yaml,
+}
+
+impl ComposeFile {
+    /// Reads its text.
+    ///
+    /// # Errors
+    /// Where it cannot be read, and why.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let mut size = Size::default();
+        Parser::new_from_str(text).load(&mut size, false).map_err(|e| e.to_string())?;
+        if size.total > VALUES_MAX {
+            return Err(format!("it means more than {VALUES_MAX} values"));
+        }
+        let documents = YamlLoader::load_from_str(text).map_err(|e| e.to_string())?;
+        let root = documents.into_iter().next().unwrap_or(Yaml::Null);
+        match root {
+            Yaml::Hash(_) => Ok(Self { root }),
+            _ => Err("it has no `services`".into()),
+        }
+    }
+
+    /// The image line of a service, variables and all; none if this file has none for it.
+    pub(super) fn image(&self, service: &str) -> Option<&str> {
+        get(self.service(service)?, "image", 0)?.as_str()
+    }
+
+    /// Whether a service gets something from another file, which is not looked into.
+    pub(super) fn extends(&self, service: &str) -> bool {
+        self.service(service).is_some_and(|service| get(service, "extends", 0).is_some())
+    }
+
+    /// Whether the file takes others in, which are not looked into.
+    pub(super) fn includes(&self) -> bool {
+        !self.root["include"].is_badvalue()
+    }
+
+    /// Who else uses a variable: names of services, or what stands beside them (`networks`).
+    pub(super) fn others_with(&self, variable: &str, service: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let Some(root) = self.root.as_hash() else { return found };
+        for (key, value) in root {
+            let key = key.as_str().unwrap_or_default();
+            // Anchors that services merge are seen where they are merged.
+            if key.starts_with("x-") {
+                continue;
+            }
+            match value.as_hash().filter(|_| key == "services") {
+                Some(services) => {
+                    let others = services.iter().filter_map(|(name, of)| Some((name.as_str()?, of)));
+                    let using = others.filter(|(name, of)| *name != service && uses(of, variable));
+                    found.extend(using.map(|(name, _)| name.to_owned()));
+                }
+                None if uses(value, variable) => found.push(key.to_owned()),
+                None => {}
+            }
+        }
+        found
+    }
+
+    fn service(&self, name: &str) -> Option<&Hash> {
+        self.root["services"][name].as_hash()
+    }
+}
+
+/// How many values a file means, before any of them is made.
+#[derive(Debug, Default)]
+struct Size {
+    total: u64,
+    /// Those that are open: by which number they can be referred to, and the total when they began.
+    open: Vec<(usize, u64)>,
+    anchored: HashMap<usize, u64>,
+}
+
+impl EventReceiver for Size {
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Alias(id) => {
+                let meant = self.anchored.get(&id).copied().unwrap_or(1);
+                self.total = self.total.saturating_add(meant);
+            }
+            Event::Scalar(_, _, id, _) => {
+                self.total = self.total.saturating_add(1);
+                self.anchored.insert(id, 1);
+            }
+            Event::SequenceStart(id, _) | Event::MappingStart(id, _) => {
+                self.open.push((id, self.total));
+                self.total = self.total.saturating_add(1);
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some((id, before)) = self.open.pop() {
+                    self.anchored.insert(id, self.total.saturating_sub(before));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A key of a mapping, or of what is merged into it.
+fn get<'a>(of: &'a Hash, key: &str, depth: u8) -> Option<&'a Yaml> {
+    if let Some(value) = of.get(&Yaml::String(key.to_owned())) {
+        return Some(value);
+    }
+    if depth == MERGES_MAX {
+        return None;
+    }
+    match of.get(&Yaml::String("<<".to_owned()))? {
+        Yaml::Hash(merged) => get(merged, key, depth + 1),
+        // The first of several counts.
+        Yaml::Array(all) => all.iter().find_map(|one| get(one.as_hash()?, key, depth + 1)),
+        _ => None,
+    }
+}
+
+fn uses(yaml: &Yaml, variable: &str) -> bool {
+    match yaml {
+        Yaml::String(text) => match Template::read(text) {
+            Ok(template) => template.names(variable),
+            // What is not understood may use it.
+            Err(_) => text.contains(variable),
+        },
+        Yaml::Array(all) => all.iter().any(|one| uses(one, variable)),
+        Yaml::Hash(all) => all.iter().any(|(key, value)| uses(key, variable) || uses(value, variable)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOP: &str = r#"
+x-app: &app
+  image: "ghcr.io/acme/shop:${TAG:-latest}"
+  environment: { VERSION: "${TAG}" }
+services:
+  api:
+    <<: *app
+    environment:
+      - VERSION=${TAG}
+  jobs:
+    <<: [ *app ]
+  db:
+    image: postgres:16
+  cache:
+    extends: { file: other.yaml, service: cache }
+  proxy:
+    image: proxy:${PROXY_TAG}
+    command: ["--title", "of ${OTHER:-$TITLE}"]
+networks:
+  default: { name: "net-${NET}" }
+"#;
+
+    #[test]
+    fn the_image_line_is_found_through_merges() {
+        let file = ComposeFile::read(SHOP).unwrap();
+        let image = "ghcr.io/acme/shop:${TAG:-latest}";
+        let all = ["api", "jobs", "db", "cache", "none"].map(|service| file.image(service));
+        assert_eq!(all, [Some(image), Some(image), Some("postgres:16"), None, None]);
+        assert!(file.extends("cache") && !file.extends("api"));
+        assert!(!file.includes() && ComposeFile::read("include: [a.yaml]").unwrap().includes());
+    }
+
+    #[test]
+    fn who_else_uses_a_variable_is_known() {
+        let file = ComposeFile::read(SHOP).unwrap();
+        assert_eq!(file.others_with("TAG", "api"), ["jobs"]);
+        assert_eq!(file.others_with("PROXY_TAG", "proxy"), Vec::<String>::new());
+        assert_eq!(file.others_with("TITLE", "api"), ["proxy"]);
+        assert_eq!(file.others_with("NET", "api"), ["networks"]);
+    }
+
+    #[test]
+    fn what_is_no_compose_file_is_refused() {
+        for text in ["services: [", "", "- a", "services:\n\t- x"] {
+            assert!(ComposeFile::read(text).is_err(), "{text:?}");
+        }
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            let refers = vec![format!("*a{}", n - 1); 10].join(", ");
+            laughs.push_str(&format!("a{n}: &a{n} [{refers}]\n"));
+        }
+        assert!(ComposeFile::read(&laughs).unwrap_err().contains("values"));
+    }
+}

@@ -1,0 +1,390 @@
+//! Carrying out the three steps of a Swarm rollback, and taking them back. Each may be repeated: whether a service is
+//! ours is asked of the manager, by its specification and the mark that we left on it, and never remembered.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{SwarmRuntime, conflict, not_found, observe, plan as planning, release};
+use crate::core::plan::{Plan, Specification, Step, StepOutput};
+use crate::core::time::human;
+use crate::runtime::container::verbs;
+use crate::runtime::engine::{CALL, permanent};
+use crate::runtime::logs;
+use crate::runtime::registry::{Login, registry};
+use crate::runtime::{EVIDENCE_LINES, ErrorClass, RuntimeError, read};
+
+/// How often is asked while Swarm replaces tasks.
+const POLL: Duration = Duration::from_millis(500);
+/// A rollback does not wait longer for a credential helper: the nodes usually have the image.
+const HELPED: Duration = Duration::from_secs(5);
+/// A target of which so many tasks ended since it was asked for does not run.
+const ENDS_MAX: usize = 3;
+
+type Done<'a> = &'a [Option<StepOutput>];
+
+impl SwarmRuntime {
+    pub(super) async fn carry_out(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<StepOutput, RuntimeError> {
+        match step {
+            Step::CheckService { id, name, specification } => {
+                self.check(plan, id, name, &read(specification)?).await
+            }
+            Step::UpdateService { checked, id, name } => {
+                let good = good_of(plan, *checked)?;
+                self.update(plan, id, name, &good, &before_of(done, *checked)?).await
+            }
+            Step::AwaitConverged { checked, id, name, within } => {
+                self.converge(plan, id, name, &good_of(plan, *checked)?, *within).await
+            }
+            Step::SaveEvidence { container, .. } => {
+                Ok(StepOutput::Evidence { log: self.last_words(container.as_str()).await })
+            }
+            other => Err(permanent(format!("\"{other}\" is for a container, not for a Swarm service"))),
+        }
+    }
+
+    pub(super) async fn take_back(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<(), RuntimeError> {
+        let Step::UpdateService { checked, id, name } = step else { return Ok(()) };
+        // Without the record of what ran before, nothing was ever changed.
+        let Ok(before) = before_of(done, *checked) else { return Ok(()) };
+        let good = good_of(plan, *checked)?;
+        for again in [true, false] {
+            let Some(service) = self.service(id).await? else { return Ok(()) };
+            if !is_ours(&service, &good, plan) {
+                // Somebody deployed, or Swarm went back by itself: theirs is the last word.
+                return Ok(());
+            }
+            let spec = release::restored(&before, &service["Spec"], None);
+            match self.put(id, &service, &spec).await {
+                Err(error) if again && is_out_of_sequence(&error) => {}
+                other => return other.map_err(|e| said(&format!("giving {name} back what it ran"), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The service as the manager says it; none if it is gone.
+    async fn service(&self, id: &str) -> Result<Option<Value>, RuntimeError> {
+        verbs::look_up(&self.engine, &format!("/services/{id}")).await
+    }
+
+    async fn there(&self, id: &str, name: &str) -> Result<Value, RuntimeError> {
+        let service = self.service(id).await?;
+        service.ok_or_else(|| {
+            not_found(format!("the service {name} ({id}) was removed: deploy it again if it is to run"))
+        })
+    }
+
+    async fn check(
+        &self,
+        plan: &Plan,
+        id: &str,
+        name: &str,
+        good: &Value,
+    ) -> Result<StepOutput, RuntimeError> {
+        let service = self.there(id, name).await?;
+        let now = release::release(&service["Spec"]);
+        if plan.from.as_ref().is_some_and(|from| from.id != now.id) {
+            return Err(deployed(name, &service));
+        }
+        if observe::is_rolling_back(&service) {
+            return Err(conflict(format!("Swarm is rolling {name} back by itself")));
+        }
+        for need in needs(good) {
+            if verbs::look_up(&self.engine, &need.path).await?.is_none() {
+                return Err(permanent(format!(
+                    "the {} {} of {} is gone, and Swarm would stop what runs before it noticed: make another one \
+                     and deploy {name} with it; nothing was changed",
+                    need.what, need.name, plan.to
+                )));
+            }
+        }
+        let before = release::restored(&service["Spec"], &service["Spec"], None);
+        Ok(StepOutput::Service { before: Specification::new(before.to_string()) })
+    }
+
+    async fn update(
+        &self,
+        plan: &Plan,
+        id: &str,
+        name: &str,
+        good: &Value,
+        before: &Value,
+    ) -> Result<StepOutput, RuntimeError> {
+        for again in [true, false] {
+            let service = self.there(id, name).await?;
+            if is_ours(&service, good, plan) {
+                return Ok(StepOutput::Done);
+            }
+            if !release::runs(&service, before) || observe::is_rolling_back(&service) {
+                return Err(deployed(name, &service));
+            }
+            let spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
+            match self.put(id, &service, &spec).await {
+                Err(error) if again && is_out_of_sequence(&error) => {}
+                Err(error) if is_out_of_sequence(&error) => return Err(deployed(name, &service)),
+                other => {
+                    return other
+                        .map(|()| StepOutput::Done)
+                        .map_err(|e| said(&format!("updating {name}"), e));
+                }
+            }
+        }
+        Err(permanent(format!("updating {name} came to no end")))
+    }
+
+    /// Changes a service, unless somebody changed it since it was looked at.
+    async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
+        let version = &seen["Version"]["Index"];
+        let path = format!("/services/{id}/update?version={version}");
+        let login = self.login(&seen["Spec"], spec).await;
+        self.engine.call_as(reqwest::Method::POST, &path, Some(spec), login.as_ref(), CALL).await.map(drop)
+    }
+
+    /// What the nodes are to show the registry. Swarm keeps what it was given with the specification before, and that is
+    /// right as long as it is the same registry; but what a helper has just made is newer.
+    async fn login(&self, before: &Value, spec: &Value) -> Option<Login> {
+        let server = |spec: &Value| {
+            let image = &spec["TaskTemplate"]["ContainerSpec"]["Image"];
+            registry(image.as_str().unwrap_or_default()).to_owned()
+        };
+        let (from, to) = (server(before), server(spec));
+        let login = tokio::time::timeout(HELPED, self.engine.credentials().login(&to)).await.ok()?;
+        // The nodes may have the image: then nobody asks for credentials.
+        let login =
+            login.inspect_err(|why| tracing::warn!("nothing can be shown to {to}: {why}")).ok().flatten()?;
+        (from != to || login.is_fresh()).then_some(login)
+    }
+
+    /// Waits until the replicas that are wanted run the good release, and none of another, for as long as Swarm itself
+    /// would watch them.
+    async fn converge(
+        &self,
+        plan: &Plan,
+        id: &str,
+        name: &str,
+        good: &Value,
+        within: Duration,
+    ) -> Result<StepOutput, RuntimeError> {
+        let began = self.clock.now();
+        let monitor = planning::monitor(good);
+        let mut stable: Option<(BTreeSet<String>, crate::core::Timestamp)> = None;
+        loop {
+            let service = self.there(id, name).await?;
+            still_ours(plan, name, good, &service)?;
+            let tasks = self.tasks(std::iter::once(&service), false).await?;
+            let progress = Progress::of(&service, &tasks);
+            let now = self.clock.now();
+            match (&progress.converged, &stable) {
+                (Some(runs), Some((before, since))) if runs == before => {
+                    if now.since(*since) >= monitor {
+                        return Ok(StepOutput::Done);
+                    }
+                }
+                (Some(runs), _) => stable = Some((runs.clone(), now)),
+                (None, _) => stable = None,
+            }
+            if let Some(why) = progress.hopeless {
+                return Err(permanent(format!("{} does not run: {why}", plan.to)));
+            }
+            if now.since(began) >= within {
+                return Err(permanent(format!(
+                    "after {} {} (`docker service ps {name}`)",
+                    human(within),
+                    progress.sentence
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The end of a task's log, from whichever node it ran on. None of it is no reason to fail.
+    async fn last_words(&self, task: &str) -> Vec<String> {
+        let tty = match verbs::look_up(&self.engine, &format!("/tasks/{task}")).await {
+            Ok(Some(task)) => task["Spec"]["ContainerSpec"]["TTY"] == true,
+            Ok(None) | Err(_) => return Vec::new(),
+        };
+        logs::tail(&self.engine, &format!("/tasks/{task}"), tty, EVIDENCE_LINES).await
+    }
+}
+
+/// How far Swarm has come.
+struct Progress {
+    /// The tasks that run, if they are all that are wanted.
+    converged: Option<BTreeSet<String>>,
+    /// Why it will not come further.
+    hopeless: Option<String>,
+    sentence: String,
+}
+
+impl Progress {
+    fn of(service: &Value, tasks: &[Value]) -> Self {
+        let template = release::template(&service["Spec"]["TaskTemplate"]);
+        let good = |task: &&Value| release::template(&task["Spec"]) == template;
+        let wanted: Vec<&Value> = tasks.iter().filter(|task| observe::is_wanted(task)).collect();
+        let running: BTreeSet<String> = wanted
+            .iter()
+            .filter(|task| good(task) && observe::is_running(task))
+            .map(|task| observe::id(task).as_str().to_owned())
+            .collect();
+        let replicas = service["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64();
+        let most = replicas.map_or(wanted.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
+        // A task of the bad release that still serves is one too many, and so is one that starts beside it.
+        let leaving = tasks.iter().any(|task| !good(&task) && observe::is_running(task));
+        let all = running.len() == most && wanted.len() == most && !leaving;
+        let since = service["UpdatedAt"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let since = since.map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
+        let recent = tasks.iter().filter(|task| good(task) && observe::created(task) >= since);
+        let ended: Vec<&Value> = recent.filter(|task| observe::has_ended(task)).collect();
+        let last =
+            ended.iter().max_by_key(|task| observe::created(task)).and_then(|task| observe::error(task));
+        let why = last.or_else(|| wanted.iter().find_map(|task| observe::error(task))).unwrap_or_default();
+        let hopeless = observe::settled(service).err().filter(|why| why.contains("paused"));
+        let crashes = (ended.len() >= ENDS_MAX).then(|| format!("{} of its tasks ended, {why}", ended.len()));
+        Self {
+            converged: all.then(|| running.clone()),
+            hopeless: hopeless.or(crashes),
+            sentence: format!("{} of {most} replicas run the good release: {why}", running.len())
+                .trim_end_matches([' ', ':'])
+                .to_owned(),
+        }
+    }
+}
+
+/// A thing that a specification refers to, and that can be gone.
+struct Need {
+    what: &'static str,
+    name: String,
+    path: String,
+}
+
+fn needs(spec: &Value) -> Vec<Need> {
+    let container = &spec["TaskTemplate"]["ContainerSpec"];
+    let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
+    let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+    let need = |what, folder: &str, name: &Value, id: &Value| Need {
+        what,
+        name: text(if name.is_string() { name } else { id }),
+        path: format!("/{folder}/{}", text(id)),
+    };
+    let secrets = list(&container["Secrets"]);
+    let configs = list(&container["Configs"]);
+    // The member at the top is that of older clients.
+    let networks = [list(&spec["TaskTemplate"]["Networks"]), list(&spec["Networks"])].concat();
+    let secrets = secrets.iter().map(|s| need("secret", "secrets", &s["SecretName"], &s["SecretID"]));
+    let configs = configs.iter().map(|c| need("config", "configs", &c["ConfigName"], &c["ConfigID"]));
+    let networks = networks.iter().map(|n| need("network", "networks", &Value::Null, &n["Target"]));
+    secrets.chain(configs).chain(networks).collect()
+}
+
+/// Whether a service runs the good specification because this rollback told it to.
+fn is_ours(service: &Value, good: &Value, plan: &Plan) -> bool {
+    service["Spec"]["Labels"][release::MARK] == plan.id.as_str() && release::runs(service, good)
+}
+
+fn still_ours(plan: &Plan, name: &str, good: &Value, service: &Value) -> Result<(), RuntimeError> {
+    if is_ours(service, good, plan) {
+        return Ok(());
+    }
+    let status = &service["UpdateStatus"];
+    if status["State"].as_str().is_some_and(|state| state.starts_with("rollback_")) {
+        let message = status["Message"].as_str().unwrap_or_default();
+        return Err(permanent(format!("{} did not run, and Swarm took {name} back: {message}", plan.to)));
+    }
+    Err(deployed(name, service))
+}
+
+fn deployed(name: &str, service: &Value) -> RuntimeError {
+    let now = release::release(&service["Spec"]);
+    conflict(format!("somebody deployed {now} as {name} meanwhile, and that decision is newer"))
+}
+
+fn is_out_of_sequence(error: &RuntimeError) -> bool {
+    error.class == ErrorClass::Permanent && error.message.contains("out of sequence")
+}
+
+fn good_of(plan: &Plan, checked: usize) -> Result<Value, RuntimeError> {
+    match plan.steps.get(checked) {
+        Some(Step::CheckService { specification, .. }) => read(specification),
+        Some(_) | None => Err(permanent(format!("step {checked} of the plan holds no specification"))),
+    }
+}
+
+fn before_of(done: Done<'_>, checked: usize) -> Result<Value, RuntimeError> {
+    match done.get(checked) {
+        Some(Some(StepOutput::Service { before })) => read(before),
+        Some(_) | None => Err(permanent("what ran before was not recorded".to_owned())),
+    }
+}
+
+fn said(what: &str, error: RuntimeError) -> RuntimeError {
+    RuntimeError { message: format!("{what}: {}", error.message), ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorded;
+    use super::*;
+    use serde_json::json;
+
+    fn task(id: &str, template: &Value, desired: &str, state: &str) -> Value {
+        json!({"ID": id, "Slot": 1, "DesiredState": desired, "Spec": template, "CreatedAt": "2026-11-21T22:50:55Z",
+            "Status": {"State": state, "Err": if state == "failed" { "task: non-zero exit (3)" } else { "" }}})
+    }
+
+    #[test]
+    fn it_has_converged_when_all_that_are_wanted_run_and_nothing_else_does() {
+        let service = recorded::service();
+        let template = &service["Spec"]["TaskTemplate"];
+        let mut bad = template.clone();
+        bad["ContainerSpec"]["Image"] = json!("web:v2");
+        let converged = |tasks: &[Value]| Progress::of(&service, tasks).converged.is_some();
+        let (one, two) =
+            (task("1", template, "running", "running"), task("2", template, "running", "running"));
+        assert!(converged(&[one.clone(), two.clone()]));
+        assert!(!converged(std::slice::from_ref(&one)));
+        assert!(!converged(&[one.clone(), task("2", template, "running", "starting")]));
+        assert!(!converged(&[one.clone(), task("2", &bad, "running", "running")]));
+        assert!(!converged(&[one, two, task("3", &bad, "shutdown", "running")]), "it still serves");
+    }
+
+    #[test]
+    fn a_paused_update_and_a_target_that_ends_again_and_again_are_hopeless() {
+        let paused = Progress::of(&recorded::paused_service(), &recorded::paused_tasks());
+        assert!(paused.hopeless.unwrap().contains("paused"));
+        let mut service = recorded::service();
+        let template = service["Spec"]["TaskTemplate"].clone();
+        let tasks: Vec<Value> =
+            (0..3).map(|n| task(&n.to_string(), &template, "shutdown", "failed")).collect();
+        let crashing = Progress::of(&service, &tasks);
+        assert_eq!(crashing.hopeless.as_deref(), Some("3 of its tasks ended, task: non-zero exit (3)"));
+        assert_eq!(crashing.sentence, "0 of 2 replicas run the good release: task: non-zero exit (3)");
+        service["UpdatedAt"] = json!("2026-11-21T22:51:00Z");
+        assert_eq!(Progress::of(&service, &tasks).hopeless, None, "that was before");
+    }
+
+    #[test]
+    fn whatever_a_specification_refers_to_is_looked_up_under_its_id() {
+        let spec = json!({"TaskTemplate": {
+            "ContainerSpec": {"Secrets": [{"SecretID": "s1", "SecretName": "password"}],
+                "Configs": [{"ConfigID": "c1", "ConfigName": "nginx"}]},
+            "Networks": [{"Target": "n1"}]}});
+        let needs: Vec<String> =
+            needs(&spec).iter().map(|need| format!("{} {} {}", need.what, need.name, need.path)).collect();
+        assert_eq!(
+            needs,
+            ["secret password /secrets/s1", "config nginx /configs/c1", "network n1 /networks/n1"]
+        );
+    }
+}

@@ -1,0 +1,394 @@
+//! Swarm services, on an engine that is a manager: rolled back through their specification, and never against Swarm or
+//! a person.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+use crate::support::story::{WATCHED, another_rollback_begins, newest_rollback, rollback_over};
+use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
+
+/// How services of these tests are replaced: as quickly as Swarm can.
+const QUICK: [&str; 6] = ["--restart-delay", "500ms", "--stop-grace-period", "1s", "--update-monitor", "1s"];
+/// No ipvs is needed for a port of the node's own, and its container has an address that is reached from here.
+const PORT: [&str; 2] = ["--publish", "mode=host,target=8080"];
+
+/// A leased engine as the only node of a Swarm, which it leaves with the test.
+pub(crate) struct Cluster {
+    bed: Bed,
+}
+
+impl Cluster {
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let bed = Bed::lease();
+        // All Swarms of a host would share one bridge, and the same ports.
+        let bridge = format!("com.docker.network.bridge.name=gw-{}", bed.engine());
+        let _ = bed.try_docker(&["network", "create", "-o", &bridge, "docker_gwbridge"]);
+        let nth = bed.engine().bytes().last().map_or(0, |letter| letter % 32);
+        let (address, listens) = (format!("127.0.1.{nth}"), format!("127.0.1.{nth}:2377"));
+        bed.docker(&["swarm", "init", "--advertise-addr", &address, "--listen-addr", &listens]);
+        Self { bed }
+    }
+
+    /// Its engine.
+    pub(crate) const fn bed(&self) -> &Bed {
+        &self.bed
+    }
+
+    /// As a person creates a service.
+    #[track_caller]
+    pub(crate) fn create(&self, name: &str, image: &str, arguments: &[&str]) {
+        let before = ["service", "create", "-d", "--no-resolve-image", "--name", name];
+        self.bed.docker(&[&before[..], &QUICK, &PORT, &WATCHED, arguments, &[image]].concat());
+    }
+
+    /// As a person deploys.
+    #[track_caller]
+    pub(crate) fn update(&self, name: &str, arguments: &[&str]) {
+        let before = ["service", "update", "-d", "--no-resolve-image"];
+        self.bed.docker(&[&before[..], arguments, &[name]].concat());
+    }
+
+    /// `web:v1` runs as `web`, and has proved itself. Gives its specification.
+    #[track_caller]
+    fn good(&self, daemon: &Daemon, arguments: &[&str]) -> Value {
+        self.create("web", "web:v1", arguments);
+        daemon.proved("web");
+        self.spec("web")
+    }
+
+    #[track_caller]
+    fn service(&self, name: &str) -> Value {
+        self.bed.api("GET", &format!("/services/{name}"), "").unwrap().json()
+    }
+
+    #[track_caller]
+    fn spec(&self, name: &str) -> Value {
+        self.service(name)["Spec"].clone()
+    }
+
+    /// The images of the tasks that run.
+    pub(crate) fn runs(&self, name: &str) -> Vec<String> {
+        let filter = format!(r#"{{"service":["{name}"],"desired-state":["running"]}}"#);
+        let encoded: String = filter.bytes().map(|b| format!("%{b:02X}")).collect();
+        let tasks = self.bed.api("GET", &format!("/tasks?filters={encoded}"), "").unwrap().json();
+        let running = tasks.as_array().into_iter().flatten().filter(|t| t["Status"]["State"] == "running");
+        running.map(|t| t["Spec"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The good specification is back, but for the mark that says which rollback did it.
+    #[track_caller]
+    fn is_back(&self, daemon: &Daemon, name: &str, good: &Value, replicas: usize) -> Value {
+        let record = rollback_over(daemon, name);
+        assert_eq!(record["outcome"], "verified", "{record:#}");
+        let mut now = self.spec(name);
+        let mark = now["Labels"].as_object_mut().unwrap().remove("backstop.rollback");
+        assert_eq!(mark, Some(record["id"].clone()));
+        let mut expected = good.clone();
+        expected["Labels"].as_object_mut().unwrap().remove("backstop.rollback");
+        expected["Mode"]["Replicated"]["Replicas"] = replicas.into();
+        assert_eq!(now, expected);
+        assert_eq!(self.runs(name), vec!["web:v1"; replicas]);
+        record
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for arguments in [&["service", "ps", "--no-trunc", "web"][..], &["service", "inspect", "web"]] {
+                eprintln!("---- {arguments:?}\n{}", self.bed.try_docker(arguments).unwrap_or_else(|e| e));
+            }
+        }
+        let _ = self.bed.try_docker(&["swarm", "leave", "--force"]);
+        let _ = self.bed.try_docker(&["network", "rm", "docker_gwbridge"]);
+    }
+}
+
+/// Makes `web:v1`, a good image, `web:v2`, a bad one, and `web:v3`, the fix.
+fn images(cluster: &Cluster, bad: &Image) {
+    cluster.bed.image("web:v1", &Image::demo("v1"));
+    cluster.bed.image("web:v2", bad);
+    cluster.bed.image("web:v3", &Image::demo("v3"));
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn swarm_service_that_fails_its_health_check() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    cluster.bed.docker(&["network", "create", "-d", "overlay", "backend"]);
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
+    let good = cluster.good(
+        &daemon,
+        &["--replicas", "2", "--env", "A=1", "--container-label", "team=shop", "--limit-memory", "256M"],
+    );
+
+    cluster.update("web", &["--image", "web:v2", "--env-add", "A=2", "--label-add", "team=shop"]);
+    cluster.update("web", &["--replicas", "3"]);
+
+    let record = cluster.is_back(&daemon, "web", &good, 3);
+    assert_eq!(record["from"]["reference"], "web:v2", "{record:#}");
+    assert_eq!(record["to"]["reference"], "web:v1", "{record:#}");
+    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "web:v1"]);
+    assert!(daemon.api("/api/v1/status").unwrap()["refused"].as_array().is_none_or(Vec::is_empty));
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn swarm_service_that_crashes_while_swarm_paused_its_update() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").that_cannot_start());
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let good = cluster.good(&daemon, &["--replicas", "2"]);
+
+    cluster.update("web", &["--image", "web:v2"]);
+
+    let record = cluster.is_back(&daemon, "web", &good, 2);
+    assert!(record.to_string().contains("crash_loop"), "{record:#}");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn global_service_goes_back_too() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let good = cluster.good(&daemon, &["--mode", "global"]);
+
+    cluster.update("web", &["--image", "web:v2"]);
+
+    assert_eq!(rollback_over(&daemon, "web")["outcome"], "verified");
+    assert_eq!(cluster.spec("web")["TaskTemplate"], good["TaskTemplate"]);
+    assert_eq!(cluster.runs("web"), ["web:v1"]);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn swarms_own_rollback_is_not_fought() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").that_cannot_start());
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let good = cluster.good(&daemon, &["--update-failure-action", "rollback"]);
+
+    cluster.update("web", &["--image", "web:v2"]);
+
+    eventually(seconds(60), "Swarm has rolled back by itself", || {
+        let state = cluster.service("web")["UpdateStatus"]["State"].clone();
+        if state == "rollback_completed" { Ok(()) } else { Err(state.to_string()) }
+    });
+    eventually(seconds(60), "the good release has proved itself again", || {
+        let service = daemon.service("web")?;
+        let (state, release) = (&service["state"], &service["current"]["reference"]);
+        if state == "steady" && release == "web:v1" { Ok(()) } else { Err(format!("{state} {release}")) }
+    });
+    assert!(newest_rollback(&daemon, "web").is_err(), "{:#}", newest_rollback(&daemon, "web").unwrap());
+    assert_eq!(cluster.spec("web"), good);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn secret_that_is_gone_stops_a_rollback_before_anything_is_touched() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
+    cluster.bed.docker(&["secret", "create", "db-password", "/etc/hostname"]);
+    cluster.good(&daemon, &["--secret", "db-password"]);
+
+    cluster.update("web", &["--image", "web:v2", "--secret-rm", "db-password"]);
+    cluster.bed.docker(&["secret", "rm", "db-password"]);
+    let bad = cluster.spec("web");
+
+    webhook.announced(seconds(60), &["web", "the secret db-password of web:v1", "is gone"]);
+    assert_eq!(cluster.spec("web"), bad);
+    assert_eq!(cluster.runs("web"), ["web:v2"]);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn deployment_in_the_middle_of_a_swarm_rollback_wins() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    // Long enough for a person to come in between.
+    cluster.good(&daemon, &["--update-monitor", "20s"]);
+
+    cluster.update("web", &["--image", "web:v2"]);
+    eventually(seconds(60), "the good release is told to run again", || {
+        let spec = cluster.spec("web");
+        let image = &spec["TaskTemplate"]["ContainerSpec"]["Image"];
+        if image == "web:v1" { Ok(()) } else { Err(image.to_string()) }
+    });
+    cluster.update("web", &["--image", "web:v3"]);
+
+    let record = rollback_over(&daemon, "web");
+    assert_ne!(record["outcome"], "verified", "{record:#}");
+    assert!(record["detail"].to_string().contains("web:v3"), "{record:#}");
+    eventually(seconds(60), "the fix has proved itself", || {
+        let service = daemon.service("web")?;
+        let (state, release) = (&service["state"], &service["current"]["reference"]);
+        if state == "steady" && release == "web:v3" { Ok(()) } else { Err(format!("{state} {release}")) }
+    });
+    assert_eq!(cluster.runs("web"), ["web:v3"]);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn bad_swarm_release_deployed_a_second_time() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let good = cluster.good(&daemon, &[]);
+
+    cluster.update("web", &["--image", "web:v2"]);
+    let first = cluster.is_back(&daemon, "web", &good, 1);
+    cluster.update("web", &["--image", "web:v2"]);
+
+    another_rollback_begins(&daemon, &first);
+    cluster.is_back(&daemon, "web", &good, 1);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn containers_beside_a_swarm_are_watched_as_ever() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    cluster.good(&daemon, &[]);
+    cluster.bed.deploy("plain", "web:v1", &WATCHED);
+    daemon.proved("plain");
+
+    cluster.bed.deploy("plain", "web:v2", &WATCHED);
+
+    assert_eq!(rollback_over(&daemon, "plain")["outcome"], "verified");
+    cluster.bed.serves(seconds(5), "plain", "v1");
+    assert!(newest_rollback(&daemon, "web").is_err());
+    daemon.proved("web");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn jobs_are_refused_and_unlabelled_services_left_alone() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2"));
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let job = ["service", "create", "-d", "--no-resolve-image", "--mode", "replicated-job", "--name", "job"];
+    cluster.bed.docker(&[&job[..], &["--label", "backstop.enable=true", "web:v1"]].concat());
+    let other = ["service", "create", "-d", "--no-resolve-image", "--name", "other"];
+    cluster.bed.docker(&[&other[..], &["web:v1"]].concat());
+
+    let said = eventually(seconds(20), "the job is refused", || {
+        let status = daemon.api("/api/v1/status")?;
+        let refused = status["refused"].to_string();
+        if refused.contains("job") { Ok(refused) } else { Err(status.to_string()) }
+    });
+    assert!(said.contains("it is a job"), "{said}");
+    assert!(!said.contains("other"), "{said}");
+    assert!(daemon.service("other").is_err());
+}
+
+/// More events than any journal of a Swarm service has: the loop ends by itself when the journal does.
+const EVENTS_MAX: u32 = 40;
+/// Services that are crashed side by side, each watched by a daemon of its own: nearly all of the time is waiting.
+const LANES: u32 = 4;
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn killed_at_every_journal_step_of_a_swarm_rollback() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let next = AtomicU32::new(1);
+    let end = AtomicU32::new(EVENTS_MAX);
+    std::thread::scope(|scope| {
+        for lane in 1..=LANES {
+            let (cluster, next, end) = (&cluster, &next, &end);
+            scope.spawn(move || {
+                let name = format!("web{lane}");
+                let only_this_one = format!("enroll = \"named\"\n[services.{name}]\n");
+                let mut daemon = Daemon::start(&cluster.bed, None, &only_this_one);
+                cluster.create(&name, "web:v1", &[]);
+                daemon.proved(&name);
+                let good = cluster.spec(&name);
+                loop {
+                    let event = next.fetch_add(1, Ordering::SeqCst);
+                    if event >= end.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    if !survives_a_crash_after(cluster, &mut daemon, &name, &good, event) {
+                        end.fetch_min(event, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let end = end.into_inner();
+    assert!(end > 8, "only {end} journal events: is BACKSTOP_CRASH_AT heeded?");
+    assert!(end < EVENTS_MAX, "the journal has more than {EVENTS_MAX} events");
+}
+
+/// False if the rollback was over before `event`, so that there was no crash.
+#[track_caller]
+fn survives_a_crash_after(
+    cluster: &Cluster,
+    daemon: &mut Daemon,
+    name: &str,
+    good: &Value,
+    event: u32,
+) -> bool {
+    daemon.terminate();
+    daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
+    daemon.again();
+    daemon.ready(seconds(20));
+    let before = newest_rollback(daemon, name).map_or(Value::Null, |record| record["id"].clone());
+
+    cluster.update(name, &["--image", "web:v2"]);
+    let crashed = eventually(seconds(90), &format!("a crash after event {event}, or the end"), || {
+        if daemon.has_ended() {
+            return Ok(true);
+        }
+        let newest = newest_rollback(daemon, name)?;
+        let over = newest["over"] == true && newest["id"] != before;
+        let id = newest["id"].as_str().unwrap_or_default();
+        let record = daemon.api(&format!("/api/v1/rollbacks/{id}"))?;
+        let last = record["journal"].as_array().and_then(|journal| journal.last());
+        let closed = last.and_then(|l| l["what"].as_str()).is_some_and(|what| what.starts_with("closed"));
+        if over && closed { Ok(false) } else { Err(newest.to_string()) }
+    });
+    daemon.set("BACKSTOP_CRASH_AT", "");
+    if crashed {
+        daemon.again();
+        daemon.ready(seconds(30));
+    }
+    eventually(seconds(90), &format!("v1 serves after a crash after event {event}"), || {
+        let newest = newest_rollback(daemon, name)?;
+        let verified = newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
+        if verified { Ok(()) } else { Err(newest.to_string()) }
+    });
+    cluster.is_back(daemon, name, good, 1);
+    crashed
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn another_backstop_with_nothing_of_its_own_goes_on() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let mut first = Daemon::start(&cluster.bed, None, "");
+    let good = cluster.good(&first, &["--replicas", "2"]);
+    first.terminate();
+    // Decided, and nothing changed yet.
+    first.set("BACKSTOP_CRASH_AT", "4");
+    first.again();
+    first.ready(seconds(20));
+    cluster.update("web", &["--image", "web:v2"]);
+    eventually(seconds(60), "the first one crashes in the middle of a rollback", || {
+        if first.has_ended() { Ok(()) } else { Err("it runs".to_owned()) }
+    });
+
+    let second = Daemon::start(&cluster.bed, None, "");
+
+    cluster.is_back(&second, "web", &good, 2);
+}
