@@ -246,8 +246,12 @@ impl Fleet {
             }
             return;
         }
-        // A probe that was under way when its replica went away speaks of the past.
-        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id)) {
+        // A probe that was under way when its replica went away speaks of the past, and one of a replica that somebody
+        // stopped, of the stop.
+        let stopped = |id: &ReplicaId| {
+            matches!(m, Measurement::Check { ok: false, .. }) && s.exits.requested.contains(id)
+        };
+        if replica.as_ref().is_none_or(|id| s.replicas.iter().any(|r| r.id == *id) && !stopped(id)) {
             s.sampled(now, replica, signal, name, m);
         }
     }

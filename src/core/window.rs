@@ -102,6 +102,9 @@ pub(crate) struct Alarm {
 pub(crate) struct Before {
     /// Failed and all health checks of the five minutes before.
     pub(crate) health: (u32, u32),
+    /// How long the first of those that failed was before the last.
+    #[serde(default)]
+    pub(crate) health_for: Duration,
     /// A HEALTHCHECK said unhealthy.
     pub(crate) unhealthy: bool,
     /// Exits within the crash-loop row's window.
@@ -326,17 +329,16 @@ impl Evidence {
         baseline: Duration,
     ) -> Before {
         let recent = self.recent.iter().filter(|(at, _)| now.since(*at) <= BEFORE_HEALTH);
-        let (mut failed, mut all) = (0, 0);
-        for (_, ok) in recent {
-            all += 1;
-            failed += u32::from(!ok);
-        }
+        let all = count(recent.clone().count());
+        let failed: Vec<Timestamp> = recent.filter(|(_, ok)| !ok).map(|(at, _)| *at).collect();
+        let health_for = failed.first().zip(failed.last()).map(|(first, last)| last.since(*first));
         let mut shares: Vec<f64> =
             self.levels.values().flat_map(|l| l.shares(now, BEFORE_MEMORY)).map(|(_, share)| share).collect();
         shares.sort_by(f64::total_cmp);
         let log_errors = self.log_errors_per_minute(now.before(baseline), now).map(|(rate, _)| rate);
         Before {
-            health: (failed, all),
+            health: (count(failed.len()), all),
+            health_for: health_for.unwrap_or_default(),
             unhealthy: !self.unhealthy.is_empty(),
             exits: count(self.exits_within(now, exits).count()),
             exits_lately: count(self.exits_within(now, 6 * exits).count()),

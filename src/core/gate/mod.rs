@@ -22,6 +22,8 @@ use environment::environment;
 const BEFORE_SHARE: f64 = 0.30;
 /// ... of at least so many.
 const BEFORE_CHECKS: u32 = 3;
+/// ... over so long, as long as the shipped row asks for: two checks that a busy machine kept waiting are a blip.
+const BEFORE_FOR: Duration = Duration::from_secs(10);
 /// Memory was high before when its median was above this.
 const BEFORE_MEMORY: f64 = 0.88;
 /// Requests failed before when there were so many failures in the three minutes before the deployment ...
@@ -152,9 +154,8 @@ fn before(q: Question<'_>) -> Answer {
         None => None,
         Some(Signal::Health) => {
             let (failed, all) = q.before.health;
-            // One failure is a blip, however few were asked.
-            let bad =
-                failed >= 2 && all >= BEFORE_CHECKS && f64::from(failed) >= f64::from(all) * BEFORE_SHARE;
+            let often = all >= BEFORE_CHECKS && f64::from(failed) >= f64::from(all) * BEFORE_SHARE;
+            let bad = often && q.before.health_for >= BEFORE_FOR;
             bad.then(|| format!("{failed} of {all} health checks failed in the 5 min before the deployment"))
         }
         Some(Signal::ContainerHealth) => {
