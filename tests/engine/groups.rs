@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::monitoring::free_address;
 use crate::support::story::{WATCHED, good_service, images, newest_rollback, rollback_over, service_is_back};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
@@ -41,14 +42,15 @@ fn none_goes_back_if_one_cannot_start() {
     bed.image("web:v2-well", &Image::demo("v2"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), GROUP);
-    let published = [&WATCHED[..], &["-p", "127.0.0.1:18080:8080"]].concat();
+    let port = format!("{}:8080", free_address());
+    let published = [&WATCHED[..], &["-p", &port]].concat();
     good_service(&bed, &daemon, "api", &published);
     good_service(&bed, &daemon, "jobs", &WATCHED);
 
     // The good api has a port that somebody else takes as soon as it is free.
     let jobs = bed.deploy("jobs", "web:v2-well", &on_trial());
     let api = bed.deploy("api", "web:v2", &on_trial());
-    bed.deploy("thief", "web:v1", &["-p", "127.0.0.1:18080:8080"]);
+    bed.deploy("thief", "web:v1", &["-p", &port]);
 
     let record = rollback_over(&daemon, "api");
     assert_eq!(record["outcome"], "unwound", "{record:#}");
