@@ -272,6 +272,7 @@ mod tests {
             settings: FleetSettings::default(),
             engine: Some(EngineState::Reachable { restarted: false }),
             looked: true,
+            engines: Vec::new(),
             store_error: None,
             flags: Flags::default(),
             services,

@@ -38,7 +38,16 @@ pub(super) fn not_ready(fleet: &FleetSnapshot, now: Timestamp) -> Vec<String> {
         .store_error
         .as_ref()
         .map(|why| format!("the store takes no writes, so no service is changed: {why}"));
-    stalled(fleet, now).into_iter().chain(engine).chain(store).collect()
+    let named = fleet.engines.iter().filter_map(|engine| match &engine.state {
+        Some(EngineState::Reachable { .. }) if engine.looked => None,
+        Some(EngineState::Unreachable { why }) => {
+            Some(format!("engine {}: {}", engine.name, engine_is_down(why)))
+        }
+        Some(EngineState::Reachable { .. }) | None => {
+            Some(format!("the first look at the engine {} is not done", engine.name))
+        }
+    });
+    stalled(fleet, now).into_iter().chain(engine).chain(named).chain(store).collect()
 }
 
 /// What keeps the engine from us. Reasons that name the engine themselves are whole sentences already.

@@ -37,13 +37,8 @@ fn render(fleet: &FleetSnapshot, config: &ConfigState, now: Timestamp) -> Status
         at: time(fleet.at),
         ready: not_ready.is_empty(),
         not_ready,
-        engine: match &fleet.engine {
-            None => EngineView { reachable: None, error: None },
-            Some(EngineState::Reachable { .. }) => EngineView { reachable: Some(true), error: None },
-            Some(EngineState::Unreachable { why }) => {
-                EngineView { reachable: Some(false), error: Some(why.clone()) }
-            }
-        },
+        engine: engine(fleet.engine.as_ref()),
+        engines: fleet.engines.iter().map(|e| (e.name.clone(), engine(e.state.as_ref()))).collect(),
         store: StoreView { writable: fleet.store_error.is_none(), error: fleet.store_error.clone() },
         config: ConfigView {
             last_reload_ok: config.last_reload_ok,
@@ -54,6 +49,16 @@ fn render(fleet: &FleetSnapshot, config: &ConfigState, now: Timestamp) -> Status
         services: fleet.services.iter().map(|service| summary(service, fleet)).collect(),
         refused: fleet.refused.iter().map(Into::into).collect(),
         attention: attention(fleet, config),
+    }
+}
+
+fn engine(state: Option<&EngineState>) -> EngineView {
+    match state {
+        None => EngineView { reachable: None, error: None },
+        Some(EngineState::Reachable { .. }) => EngineView { reachable: Some(true), error: None },
+        Some(EngineState::Unreachable { why }) => {
+            EngineView { reachable: Some(false), error: Some(why.clone()) }
+        }
     }
 }
 
@@ -135,7 +140,15 @@ fn daemon(fleet: &FleetSnapshot, config: &ConfigState) -> impl Iterator<Item = A
     let paused = fleet.flags.paused.as_ref().filter(|pause| pause.until.is_none()).map(|pause| {
         item(format!("everything is paused until somebody resumes it (by {})", pause.by), "backstop resume")
     });
-    [breaker, store, engine, config, paused].into_iter().flatten()
+    let named = fleet.engines.iter().filter_map(|engine| match &engine.state {
+        Some(EngineState::Unreachable { why }) => {
+            let what =
+                format!("the engine {} does not answer, none of its services is seen: {why}", engine.name);
+            Some(AttentionView { service: None, what, next: None })
+        }
+        Some(EngineState::Reachable { .. }) | None => None,
+    });
+    [breaker, store, engine].into_iter().flatten().chain(named).chain([config, paused].into_iter().flatten())
 }
 
 /// A row is breached that leads to a rollback, and there is none: what stands against it.

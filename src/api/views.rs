@@ -3,6 +3,8 @@
 //! Times are RFC 3339 in UTC; durations are seconds and end in `_seconds`; a field that may be absent is `null`.
 //! Fields are only ever added. The command line reads these very structs. Nothing here may hold a secret.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A moment, in JSON as RFC 3339 in UTC: `2026-11-20T21:00:00Z`.
@@ -21,8 +23,11 @@ pub struct StatusView {
     pub ready: bool,
     /// Why not, in words; empty when ready.
     pub not_ready: Vec<String>,
-    /// The engine.
+    /// The default engine.
     pub engine: EngineView,
+    /// The engines that are watched besides it, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines: BTreeMap<String, EngineView>,
     /// The store.
     pub store: StoreView,
     /// The configuration in force.

@@ -20,9 +20,12 @@ use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
+use crate::runtime::engines::Whereabouts;
+use crate::runtime::logs::EngineLogs;
 use crate::runtime::swarm::places::{Place, Places};
 use crate::runtime::{Enrolment, Snapshot};
 use crate::signal::check::{CommandRunner, Ran};
+use crate::signal::logs::{EngineTime, Following, LogStreams, Unfollowed};
 use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
 use crate::store::Store;
 
@@ -241,6 +244,68 @@ impl CommandRunner for EngineProbed {
 
     async fn runs(&self, id: &str) -> Result<bool, String> {
         self.engine.exec_runs(id).await.map_err(|e| e.to_string())
+    }
+}
+
+/// All engines in the words of the probes: each replica is asked for on its own.
+#[derive(Debug)]
+pub(super) struct AllProbed {
+    engines: BTreeMap<String, (EngineProbed, EngineLogs)>,
+    whereabouts: Arc<Whereabouts>,
+}
+
+impl AllProbed {
+    pub(super) fn new(
+        engines: impl Iterator<Item = (String, (EngineProbed, EngineLogs))>,
+        whereabouts: Arc<Whereabouts>,
+    ) -> Self {
+        Self { engines: engines.collect(), whereabouts }
+    }
+
+    fn of(&self, replica: &ReplicaId) -> Result<&(EngineProbed, EngineLogs), String> {
+        self.on(&self.whereabouts.of(replica))
+    }
+
+    fn on(&self, engine: &str) -> Result<&(EngineProbed, EngineLogs), String> {
+        self.engines.get(engine).ok_or_else(|| format!("no engine is called {engine}"))
+    }
+
+    /// What an execution is called among those of all engines, taken apart.
+    fn execution<'a>(&self, id: &'a str) -> Result<(&EngineProbed, &'a str), String> {
+        let (engine, id) = id.split_once('/').unwrap_or(("", id));
+        Ok((&self.on(engine)?.0, id))
+    }
+}
+
+#[async_trait]
+impl StatsSource for AllProbed {
+    async fn stats(&self, replica: &ReplicaId) -> Result<Stats, String> {
+        self.of(replica)?.0.stats(replica).await
+    }
+}
+
+#[async_trait]
+impl CommandRunner for AllProbed {
+    async fn prepare(&self, replica: &ReplicaId, command: &[String]) -> Result<String, String> {
+        let engine = self.whereabouts.of(replica);
+        Ok(format!("{engine}/{}", self.on(&engine)?.0.prepare(replica, command).await?))
+    }
+
+    async fn run(&self, id: &str) -> Result<Ran, String> {
+        let (engine, id) = self.execution(id)?;
+        engine.run(id).await
+    }
+
+    async fn runs(&self, id: &str) -> Result<bool, String> {
+        let (engine, id) = self.execution(id)?;
+        engine.runs(id).await
+    }
+}
+
+#[async_trait]
+impl LogStreams for AllProbed {
+    async fn follow(&self, replica: &ReplicaId, since: Option<EngineTime>) -> Result<Following, Unfollowed> {
+        self.of(replica).map_err(Unfollowed::NotNow)?.1.follow(replica, since).await
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) struct Books {
     /// Dropped samples that were counted already.
     dropped: u64,
     /// What was logged of the engine, of each service, and of those that are refused.
-    engine: String,
+    engines: HashMap<String, String>,
     told: HashMap<ServiceName, (State, Option<ReleaseId>)>,
     refused: Vec<Refusal>,
 }
@@ -189,8 +189,12 @@ impl Driver {
                     let _ = waiting.send(answer);
                 }
             }
-            Effect::Look => self.look(None),
-            Effect::Observe { service } => self.look(Some(service)),
+            Effect::Look => {
+                for engine in self.runtime.engines() {
+                    self.look(Wanted::All { engine });
+                }
+            }
+            Effect::Observe { service } => self.look(Wanted::One(service)),
             Effect::RollBack(request) if !remembered => self.not_recorded(request),
             Effect::RollBackTogether(requests) if !remembered => {
                 for request in requests {
@@ -312,11 +316,11 @@ impl Driver {
     }
 
     /// Looks at the engine in the background, at all services or at one; the result comes back as an input.
-    fn look(&self, only: Option<ServiceName>) {
+    fn look(&self, wanted: Wanted) {
         let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
         self.tasks.spawn(async move {
             for _ in 0..LOOK_TRIES {
-                match look(runtime.as_ref(), only.as_ref()).await {
+                match look(runtime.as_ref(), &wanted).await {
                     Ok(input) => {
                         let _ = inputs.send(input).await;
                         return;
@@ -388,10 +392,11 @@ impl Driver {
     /// Logs what changed since the last picture: whoever follows the log sees that a service was noticed, and how it
     /// fares.
     fn tell_changes(&mut self, fleet: &FleetSnapshot) {
-        let engine = engine_words(fleet);
-        if engine != self.books.engine {
-            info!("{engine}");
-            self.books.engine = engine;
+        for (name, words) in engine_words(fleet) {
+            if self.books.engines.get(&name) != Some(&words) {
+                info!("{words}");
+                self.books.engines.insert(name, words);
+            }
         }
         for s in &fleet.services {
             let now = (s.state, s.current.as_ref().map(|c| c.id.clone()));
@@ -435,15 +440,28 @@ impl Driver {
 }
 
 /// What runs of everything, or of one service. One that the engine does not know is missing in a look at everything.
-async fn look(runtime: &dyn Runtime, only: Option<&ServiceName>) -> Result<Input, RuntimeError> {
-    if let Some(service) = only {
-        match runtime.observe(service).await {
-            Ok(seen) => return Ok(Input::Observed(seen)),
-            Err(e) if e.class == ErrorClass::Transient => return Err(e),
-            Err(e) => debug!("{service} by itself: {e}"),
+async fn look(runtime: &dyn Runtime, wanted: &Wanted) -> Result<Input, RuntimeError> {
+    let engine = match wanted {
+        Wanted::All { engine } => engine,
+        Wanted::One(service) => {
+            match runtime.observe(service).await {
+                Ok(seen) => return Ok(Input::Observed(seen)),
+                Err(e) if e.class == ErrorClass::Transient => return Err(e),
+                Err(e) => debug!("{service} by itself: {e}"),
+            }
+            service.engine()
         }
-    }
-    runtime.look().await.map(Input::Looked)
+    };
+    runtime.look_at(engine).await.map(Input::Looked)
+}
+
+/// What is looked at.
+#[derive(Debug)]
+enum Wanted {
+    /// Everything on the engine of this name; on the default one, if it is empty.
+    All { engine: String },
+    /// One service.
+    One(ServiceName),
 }
 
 /// What an operator is told whose command could not be recorded: no success may be claimed that a restart forgets.
@@ -455,14 +473,18 @@ fn unrecorded(answer: String) -> Result<String, String> {
 }
 
 /// Whether the engine answers, in words for the log.
-fn engine_words(fleet: &FleetSnapshot) -> String {
-    match &fleet.engine {
-        None => String::new(),
-        Some(EngineState::Reachable { .. }) => "the engine answers".into(),
-        Some(EngineState::Unreachable { why }) => {
-            format!("the engine does not answer, it is tried again: {why}")
-        }
-    }
+fn engine_words(fleet: &FleetSnapshot) -> Vec<(String, String)> {
+    let named = fleet.engines.iter().map(|engine| (engine.name.as_str(), &engine.state));
+    let all = std::iter::once(("", &fleet.engine)).chain(named);
+    let words = all.filter_map(|(name, state)| {
+        let who = if name.is_empty() { "the engine".to_owned() } else { format!("the engine {name}") };
+        let words = match state.as_ref()? {
+            EngineState::Reachable { .. } => format!("{who} answers"),
+            EngineState::Unreachable { why } => format!("{who} does not answer, it is tried again: {why}"),
+        };
+        Some((name.to_owned(), words))
+    });
+    words.collect()
 }
 
 /// Records the specification of what runs, if that is still the release meant, and protects its image and those of

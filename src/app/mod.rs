@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::bridges::{EngineProbed, Enrolled, Operators, Records, tokens};
+use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, tokens};
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
-use crate::config::{Settings, Sources};
+use crate::config::{EngineTls, Settings, Sources};
 use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
 use crate::core::release::ServiceName;
 use crate::core::{Executed, Fleet, Input};
@@ -33,14 +33,15 @@ use crate::flight::{self, Recorder};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, NotifierHandle, WebhookTarget};
 use crate::rollback::{CrashingStore, Executor};
-use crate::runtime::Runtime;
 use crate::runtime::container::ContainerRuntime;
-use crate::runtime::engine::Engine;
+use crate::runtime::engine::{Engine, TlsFiles};
+use crate::runtime::engines::{Engines, EnrolmentOn, Part, Whereabouts};
 use crate::runtime::logs::EngineLogs;
 use crate::runtime::registry::Credentials;
 use crate::runtime::several::Several;
 use crate::runtime::swarm::SwarmRuntime;
 use crate::runtime::swarm::places::Places;
+use crate::runtime::{Enrolment, Runtime};
 use crate::signal::check::CheckTools;
 use crate::signal::host::HostProbe;
 use crate::signal::scheduler::{Scheduler, Tools};
@@ -121,6 +122,22 @@ fn tell_warnings(settings: &Settings) {
     }
 }
 
+/// An engine that is watched.
+#[derive(Debug)]
+struct Reached {
+    /// Empty for the default one.
+    name: String,
+    engine: Arc<Engine>,
+    /// Which replicas are tasks of its Swarm, and where.
+    places: Arc<Places>,
+}
+
+impl Reached {
+    fn new(name: &str, engine: Arc<Engine>) -> Self {
+        Self { name: name.to_owned(), engine, places: Arc::default() }
+    }
+}
+
 impl Program {
     /// One life.
     async fn live(self: &Arc<Self>, stop: &CancellationToken) -> anyhow::Result<Ended> {
@@ -133,10 +150,19 @@ impl Program {
 
         let credentials =
             Credentials::new(settings.registry.docker_config.as_deref(), settings.registry.usual.as_deref());
-        let engine = Engine::connect(&settings.engine.host).context("`engine.host`")?;
-        let engine = Arc::new(engine.with_credentials(credentials));
-        let places = Arc::default();
-        let runtime = self.runtime(&engine, &places, settings.engine.look_interval);
+        let connect = |host: &str, tls: Option<&EngineTls>, key: String| {
+            let tls = tls.cloned().map(|EngineTls { ca, cert, key }| TlsFiles { ca, cert, key });
+            let engine = Engine::connect_by(host, tls).context(key)?;
+            Ok::<_, anyhow::Error>(Arc::new(engine.with_credentials(credentials.clone())))
+        };
+        let default = connect(&settings.engine.host, settings.engine.tls.as_ref(), "`engine.host`".into())?;
+        let mut engines = vec![Reached::new("", default)];
+        for named in &settings.engines {
+            let key = format!("`engines.{}.host`", named.name);
+            engines.push(Reached::new(&named.name, connect(&named.host, named.tls.as_ref(), key)?));
+        }
+        let whereabouts = Arc::default();
+        let runtime = self.runtime(&engines, &whereabouts, settings.engine.look_interval);
         let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
         let records = Records(store.clone());
         let executor = self.executor(&runtime, &records);
@@ -144,7 +170,7 @@ impl Program {
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
-        let probes = self.start_probes(&inputs, (engine, places), &background, &life);
+        let probes = self.start_probes(&inputs, (engines, whereabouts), &background, &life);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
             scheduler: probes,
@@ -180,12 +206,12 @@ impl Program {
         )?;
         let awaited: Vec<_> =
             driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
-        background.spawn(life.clone().run_until_cancelled_owned(recover_and_watch(
-            executor,
-            runtime,
-            inputs.clone(),
-            awaited,
-        )));
+        for engine in runtime.engines() {
+            let its = awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect();
+            let (executor, runtime) = (executor.clone(), Arc::clone(&runtime));
+            let watching = recover_and_watch(executor, runtime, inputs.clone(), engine, its);
+            background.spawn(life.clone().run_until_cancelled_owned(watching));
+        }
         background.spawn(Reloader { program: Arc::clone(self), inputs: inputs.clone() }.run_on(life.clone()));
         self.systemd.ready();
 
@@ -194,17 +220,36 @@ impl Program {
         Ok(ended)
     }
 
-    /// Whatever runs services on the engine. Plain containers come last: whoever nobody else knows is one.
+    /// Whatever runs services, on one engine or on several.
     fn runtime(
         &self,
-        engine: &Arc<Engine>,
-        places: &Arc<Places>,
+        engines: &[Reached],
+        whereabouts: &Arc<Whereabouts>,
         look_interval: Duration,
     ) -> Arc<dyn Runtime> {
-        let (standing, enrolled) = (Arc::default(), Arc::new(Enrolled(self.settings.subscribe())));
+        let enrolled: Arc<dyn Enrolment> = Arc::new(Enrolled(self.settings.subscribe()));
+        if let [only] = engines {
+            return self.runtime_on(only, enrolled, look_interval);
+        }
+        let part = |reached: &Reached| {
+            let enrolled = Arc::new(EnrolmentOn::new(&reached.name, Arc::clone(&enrolled)));
+            let runtime = self.runtime_on(reached, enrolled, look_interval);
+            Part { name: reached.name.clone(), engine: Arc::clone(&reached.engine), runtime }
+        };
+        Arc::new(Engines::new(engines.iter().map(part).collect(), Arc::clone(whereabouts)))
+    }
+
+    /// Whatever runs services on one engine. Plain containers come last: whoever nobody else knows is one.
+    fn runtime_on(
+        &self,
+        Reached { engine, places, .. }: &Reached,
+        enrolled: Arc<dyn Enrolment>,
+        look_interval: Duration,
+    ) -> Arc<dyn Runtime> {
+        let standing = Arc::default();
         let shared = (Arc::clone(&standing), Arc::clone(places));
         let swarm =
-            SwarmRuntime::new(Arc::clone(engine), enrolled.clone(), shared, look_interval, self.clock);
+            SwarmRuntime::new(Arc::clone(engine), Arc::clone(&enrolled), shared, look_interval, self.clock);
         let containers =
             ContainerRuntime::new(Arc::clone(engine), enrolled, standing, look_interval, self.clock);
         Arc::new(Several::new(vec![Box::new(swarm), Box::new(containers)]))
@@ -214,7 +259,7 @@ impl Program {
     fn start_probes(
         &self,
         inputs: &mpsc::Sender<Input>,
-        (engine, tasks_at): (Arc<Engine>, Arc<Places>),
+        (engines, whereabouts): (Vec<Reached>, Arc<Whereabouts>),
         tasks: &TaskTracker,
         life: &CancellationToken,
     ) -> Scheduler {
@@ -222,11 +267,14 @@ impl Program {
         let places = move || settings.borrow().fleet.self_check.clone();
         let host = HostProbe::new("/proc", self.clock).watch(inputs.clone(), places);
         tasks.spawn(life.clone().run_until_cancelled_owned(host));
-        let logs = Arc::new(EngineLogs::new(Arc::clone(&engine), Arc::clone(&tasks_at)));
-        let probed = Arc::new(EngineProbed { engine, places: tasks_at });
-        let commands = Arc::clone(&probed) as _;
+        let probed = |Reached { name, engine, places }: Reached| {
+            let logs = EngineLogs::new(Arc::clone(&engine), Arc::clone(&places));
+            (name, (EngineProbed { engine, places }, logs))
+        };
+        let probed = Arc::new(AllProbed::new(engines.into_iter().map(probed), whereabouts));
+        let (commands, stats, logs) = (Arc::clone(&probed) as _, Arc::clone(&probed) as _, probed);
         let checks = CheckTools { commands, clock: self.clock };
-        Scheduler::new(inputs.clone(), Tools { checks, stats: probed, logs })
+        Scheduler::new(inputs.clone(), Tools { checks, stats, logs })
     }
 
     fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {
@@ -398,15 +446,17 @@ async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered:
     remembered
 }
 
-/// Finishes or unwinds what an earlier process left behind, before any probe decides anything; then watches.
+/// Finishes or unwinds what an earlier process left behind, before any probe decides anything; then watches. For
+/// each engine by itself: one that is away holds nobody else up.
 async fn recover_and_watch(
     executor: Executor,
     runtime: Arc<dyn Runtime>,
     inputs: mpsc::Sender<Input>,
+    engine: String,
     awaited: Vec<(crate::core::release::RollbackId, ServiceName)>,
 ) {
     let recovered = loop {
-        match executor.recover().await {
+        match executor.recover_on(&engine).await {
             Ok(recovered) => break recovered,
             Err(e) => warn!("what an earlier run left behind cannot be looked at yet: {e}"),
         }
@@ -424,7 +474,7 @@ async fn recover_and_watch(
         info!(%service, %rollback, ?result, "a rollback of an earlier run was taken up");
         let _ = inputs.send(Input::Executed { rollback, service, result }).await;
     }
-    runtime.watch(inputs).await;
+    runtime.watch_at(&engine, inputs).await;
 }
 
 /// Reads the configuration again when told to by SIGHUP. A bad one leaves the old settings running, and says so.
@@ -450,17 +500,20 @@ impl Reloader {
     async fn reload(&self) {
         let now = self.program.clock.now();
         match crate::config::load(&self.program.sources) {
-            Ok(new) => {
+            Ok(mut new) => {
                 let old = self.program.settings.borrow().clone();
                 if old.api.listen != new.api.listen
                     || old.engine != new.engine
+                    || old.engines != new.engines
                     || old.registry.docker_config != new.registry.docker_config
                     || old.state_dir != new.state_dir
                 {
                     warn!(
-                        "`api.listen`, `engine`, `registry.docker_config` and `state_dir` take effect at the next start"
+                        "`api.listen`, `engine`, `engines`, `registry.docker_config` and `state_dir` take effect at the next start"
                     );
                 }
+                // Those that are watched until then.
+                new.fleet.engines.clone_from(&old.fleet.engines);
                 let fleet = new.fleet.clone();
                 self.program.settings.send_replace(Arc::new(new));
                 self.program.config.send_replace(ConfigState {

@@ -3,7 +3,7 @@
 use super::Output;
 use super::client::Client;
 use super::table::{Screen, bold, release, span};
-use crate::api::views::{AttentionView, ReleaseView, StatusView};
+use crate::api::views::{AttentionView, EngineView, ReleaseView, StatusView};
 
 pub(super) async fn run(client: &Client, out: &Output) -> anyhow::Result<()> {
     let answer = client.get::<StatusView>(&["api", "v1", "status"], &[]).await?;
@@ -28,13 +28,17 @@ fn render(status: &StatusView, screen: &Screen) -> String {
     text
 }
 
-fn head(status: &StatusView, screen: &Screen) -> String {
-    let engine = match (status.engine.reachable, &status.engine.error) {
+fn words(engine: &EngineView) -> String {
+    match (engine.reachable, &engine.error) {
         (Some(true), _) => "answers".to_owned(),
         (Some(false), Some(why)) => why.clone(),
         (Some(false), None) => "does not answer".to_owned(),
         (None, _) => "not heard of yet".to_owned(),
-    };
+    }
+}
+
+fn head(status: &StatusView, screen: &Screen) -> String {
+    let engine = words(&status.engine);
     let ready = match (status.ready, status.engine.error.is_some() || status.store.error.is_some()) {
         (true, _) => "yes".to_owned(),
         // The lines below say why.
@@ -59,6 +63,9 @@ fn head(status: &StatusView, screen: &Screen) -> String {
         |name: &str, value: &str| text.push_str(&screen.wrapped(value, &format!("{name:<9}"), "         "));
     line("ready", &ready);
     line("engine", &engine);
+    for (name, view) in &status.engines {
+        line("", &format!("{name}: {}", words(view)));
+    }
     line("store", &store);
     line("config", &config);
     if let Some(pause) = &status.fleet.paused {

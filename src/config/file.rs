@@ -129,6 +129,7 @@ sections! {
         state_dir: Directory,
         log: Log,
         engine: Engine,
+        engines: BTreeMap<String, EngineAt>,
         registry: Registry,
         api: Api,
         fleet: Fleet,
@@ -150,6 +151,20 @@ sections! {
         host: EngineHost,
         look_interval: Span<{ SECOND }, { HOUR }>,
         timeout: Span<{ SECOND }, { 5 * MINUTE }>,
+        tls_ca: HostFile,
+        tls_cert: HostFile,
+        tls_key: HostFile,
+        cert_path: Directory,
+    }
+
+    /// `[engines.NAME]`
+    EngineAt {
+        host: EngineHost,
+        tls_ca: HostFile,
+        tls_cert: HostFile,
+        tls_key: HostFile,
+        cert_path: Directory,
+        insecure: bool,
     }
 
     /// `[registry]`

@@ -19,7 +19,7 @@ const MEMBERS_MAX: usize = 32;
 /// The services of a group, in the order in which they go back.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Members(Vec<String>);
+pub(super) struct Members(pub(super) Vec<String>);
 
 impl Setting for Members {
     const SHAPE: &'static Shape = &Shape::Leaf { read, secret: false };

@@ -109,6 +109,12 @@ pub(super) fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Layers {
 /// The variable that all of Docker's own tools find the engine by.
 const DOCKER_HOST: &str = "DOCKER_HOST";
 
+/// What a variable is set to; none if that is nothing.
+fn set<'a>(sources: &'a Sources, name: &str) -> Option<&'a str> {
+    let mut variables = sources.environment.iter().rev();
+    variables.find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+}
+
 /// The engine that `DOCKER_HOST` names, where no setting does.
 fn engine(sources: &Sources, nodes: &[Node]) -> Option<Node> {
     let path = ["engine".to_owned(), "host".to_owned()];
@@ -121,6 +127,12 @@ fn engine(sources: &Sources, nodes: &[Node]) -> Option<Node> {
     let (name, host) = variables.find(|(name, host)| name == DOCKER_HOST && !host.is_empty())?;
     let mut root = Node::table(Place::Variable(name.clone()));
     root.insert(&path, Place::Variable(name.clone()), host.clone()).ok().filter(|()| !said)?;
+    if host.starts_with("tcp://") && set(sources, "DOCKER_TLS_VERIFY").is_some() {
+        let home = || set(sources, "HOME").map(|home| format!("{home}/.docker"));
+        let directory = set(sources, "DOCKER_CERT_PATH").map(str::to_owned).or_else(home)?;
+        let path = ["engine".to_owned(), "cert_path".to_owned()];
+        root.insert(&path, Place::Variable("DOCKER_CERT_PATH".to_owned()), directory).ok()?;
+    }
     Some(root)
 }
 

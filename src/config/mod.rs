@@ -14,6 +14,7 @@
 
 mod checks;
 mod effective;
+mod engines;
 mod file;
 mod groups;
 mod labels;
@@ -50,8 +51,8 @@ pub use labels::{ENABLE as LABEL_ENABLE, SELF as LABEL_SELF, SERVICE as LABEL_SE
 pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
 pub use settings::{
-    ApiSettings, EngineSettings, FlightSettings, LogSettings, NotifySettings, RegistrySettings, Settings,
-    WebhookSettings,
+    ApiSettings, EngineAddress, EngineSettings, EngineTls, FlightSettings, LogSettings, NotifySettings,
+    RegistrySettings, Settings, WebhookSettings,
 };
 
 use file::File;
@@ -84,6 +85,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     // With a layer missing, half a pair would look like a mistake.
     if !layers.incomplete {
         check_services(&merged, sources.credentials(), &places, &mut findings);
+        engines::check(&merged.typed, &places, &mut findings);
         groups::check(&merged.typed.groups.clone().unwrap_or_default(), &places, &mut findings);
     }
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
@@ -281,13 +283,20 @@ fn settings(
         groups: typed.groups,
     };
     let (log, engine) = (typed.log.unwrap_or_default(), typed.engine.unwrap_or_default());
+    let engines = engines::made(&typed.engines.unwrap_or_default());
+    let engine_tls = engines::tls_of(&engine);
     let (api, registry) = (typed.api.unwrap_or_default(), typed.registry.unwrap_or_default());
     let shipped = FleetSettings::default();
     let check_interval = registry.check_interval.map_or(shipped.check_interval, |span| span.0);
     let webhook = typed.notify.and_then(|notify| notify.webhook).unwrap_or_default();
     let state_dir = typed.state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0);
     Settings {
-        fleet: FleetSettings { check_interval, ..fleet(shipped, of_fleet.clone()) },
+        fleet: FleetSettings {
+            check_interval,
+            engines: engines.iter().map(|engine| engine.name.clone()).collect(),
+            ..fleet(shipped, of_fleet.clone())
+        },
+        engines,
         of_fleet,
         mode: typed.mode.unwrap_or(Mode::Act),
         flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
@@ -297,6 +306,7 @@ fn settings(
             format: log.format.unwrap_or(LogFormat::Auto),
         },
         engine: EngineSettings {
+            tls: engine_tls,
             host: engine.host.map_or_else(|| "unix:///var/run/docker.sock".into(), |host| host.0),
             look_interval: engine.look_interval.map_or(Duration::from_secs(30), |span| span.0),
             timeout: engine.timeout.map_or(Duration::from_secs(10), |span| span.0),
@@ -348,6 +358,7 @@ fn fleet(base: FleetSettings, said: OfFleet) -> FleetSettings {
         self_check: typed.self_check.map_or(base.self_check, |addresses| addresses.0),
         groups: said.groups.map_or(base.groups, |groups| groups::made(&groups)),
         check_interval: base.check_interval,
+        engines: base.engines,
     }
 }
 

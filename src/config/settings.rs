@@ -34,8 +34,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// How the program logs.
     pub log: LogSettings,
-    /// The Docker Engine.
+    /// The default Docker Engine.
     pub engine: EngineSettings,
+    /// Those that are watched besides it, by name.
+    pub engines: Vec<EngineAddress>,
     /// Registries.
     pub registry: RegistrySettings,
     /// The HTTP interface.
@@ -87,12 +89,36 @@ pub struct LogSettings {
 /// The Docker Engine that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSettings {
-    /// `unix:///path` or `tcp://host:port`.
+    /// `unix:///path`, `tcp://host:port` or `ssh://user@host:port`.
     pub host: String,
+    /// What TLS needs; none if it is not spoken.
+    pub tls: Option<EngineTls>,
     /// How often everything is looked at, besides listening to events.
     pub look_interval: Duration,
     /// How long one call may take, stops and fetches aside.
     pub timeout: Duration,
+}
+
+/// An engine that is watched besides the default one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineAddress {
+    /// Its name, which its services have in front of theirs: `NAME/SERVICE`.
+    pub name: String,
+    /// `unix:///path`, `tcp://host:port` or `ssh://user@host:port`.
+    pub host: String,
+    /// What TLS needs; none if it is not spoken.
+    pub tls: Option<EngineTls>,
+}
+
+/// Files for TLS with an engine, in PEM; each an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineTls {
+    /// The CA that vouches for the engine.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// Registries, which the engine fetches images from.

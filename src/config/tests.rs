@@ -94,6 +94,8 @@ fn every_key_is_in_the_shipped_file_and_valid() {
             // A service has the keys of `[defaults]`, shown there; so have checks and dependencies those of `health`.
             ["services", ..] | ["defaults", "checks", ..] => true,
             ["defaults", "dependencies", _, first, ..] if first != "service" => true,
+            // So has an engine with a name those of `[engine]`; the text there tells of the rest.
+            ["engines", ..] => text.contains("\n#   [engines.east]\n") && text.contains("`insecure = true`"),
             // Steps are one line, whose keys are those of a request.
             ["defaults", "health", "steps", "capture", ..] => text.contains(" capture = {"),
             ["defaults", "health", "steps", ..] => true,

@@ -149,7 +149,11 @@ impl Parse for ServiceWord {
     fn parse(text: &str) -> Result<Self, Wrong> {
         // What the engine allows in a container's name; others could never be met.
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if (1..=255).contains(&text.len()) && text.chars().all(fits) {
+        // One of a named engine has the engine's name in front.
+        let name =
+            text.split_once('/').map_or(text, |(engine, name)| if engine.is_empty() { "" } else { name });
+        let fits_all = name.chars().all(fits) && text.chars().all(|c| fits(c) || c == '/');
+        if (1..=255).contains(&text.len()) && !name.is_empty() && fits_all {
             return Ok(Self(text.to_owned()));
         }
         Err(Wrong::new(format!("{} cannot be the name of a service", quoted(text)), Self::RIGHT))
@@ -191,8 +195,8 @@ impl Parse for Listen {
 pub(super) struct EngineHost(pub(super) String);
 
 impl Parse for EngineHost {
-    const RIGHT: &'static str =
-        "unix:// and a path, or tcp:// and host:port would be right, as in \"unix:///var/run/docker.sock\"";
+    const RIGHT: &'static str = "unix:// and a path, tcp:// and host:port, or ssh:// and USER@HOST would be right, as in \
+         \"unix:///var/run/docker.sock\"";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let socket = text.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
@@ -202,11 +206,24 @@ impl Parse for EngineHost {
             !authority.contains('/')
                 && uri.is_ok_and(|uri| uri.port_u16().is_some() && uri.host() != Some(""))
         });
-        if socket || tcp {
+        let ssh = text.strip_prefix("ssh://").is_some_and(is_ssh);
+        if socket || tcp || ssh {
             return Ok(Self(text.to_owned()));
         }
         Err(Wrong::new(format!("{} is not the address of an engine", quoted(text)), Self::RIGHT))
     }
+}
+
+/// `[USER@]HOST[:PORT]`, as the ssh program takes them; nothing that it would take for an option.
+fn is_ssh(text: &str) -> bool {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let (user, place) = text.rsplit_once('@').map_or((None, text), |(user, place)| (Some(user), place));
+    let (host, port) = place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
+    let fits = |text: &str| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !text.is_empty() && !text.starts_with('-') && text.chars().all(fine)
+    };
+    fits(host) && user.is_none_or(fits) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// How much is logged: a level, or levels by module.
@@ -396,9 +413,13 @@ mod tests {
 
     #[test]
     fn addresses_are_what_they_must_be() {
-        for good in
-            ["unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://proxy:2375/", "tcp://[::1]:2375"]
-        {
+        for good in [
+            "unix:///var/run/docker.sock",
+            "tcp://127.0.0.1:2375",
+            "tcp://[::1]:2375",
+            "ssh://ops@east:22",
+            "ssh://east",
+        ] {
             assert_eq!(said::<EngineHost>(good), "fine", "{good}");
         }
         for bad in [
@@ -406,7 +427,8 @@ mod tests {
             "unix://docker.sock",
             "tcp://host",
             "tcp://",
-            "ssh://host:22",
+            "ssh://-oX=1",
+            "ssh://host:x",
             "tcp://a:1/b",
         ] {
             assert_ne!(said::<EngineHost>(bad), "fine", "{bad}");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::agenda::Agenda;
 use super::announcement::{Announcement, AnnouncementKind};
 use super::decision::{Decision, Gate, Reason, Verdict};
+use super::engines::{DEFAULT, Engines, News};
 use super::group;
 use super::io::{Command, Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord, pick};
@@ -25,16 +26,15 @@ use super::time::{Timestamp, human};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Whoever is due within this time has its turn now: so they stay in step, and time comes round seldom.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// An engine that is silent for this long is announced; a restart of it takes less.
-const SILENCE_ANNOUNCED: Duration = Duration::from_secs(60);
 
 /// What a service sees around it. A macro, because it borrows some fields while another is changed.
 macro_rules! surroundings {
-    ($fleet:ident) => {
+    ($fleet:ident, $name:expr) => {
         Surroundings {
             settings: &$fleet.settings,
-            engine: $fleet.engine.as_ref(),
-            engine_back: $fleet.engine_back,
+            engines: &$fleet.engines,
+            engine: $fleet.engines.of($name).and_then(|engine| engine.state.as_ref()),
+            engine_back: $fleet.engines.of($name).and_then(|engine| engine.back),
             store_error: $fleet.store_error.as_deref(),
             flags: &$fleet.flags,
             host: &$fleet.host,
@@ -50,16 +50,13 @@ pub struct Fleet {
     settings: FleetSettings,
     services: BTreeMap<ServiceName, Service>,
     refused: Vec<Refusal>,
-    engine: Option<EngineState>,
+    #[serde(flatten)]
+    engines: Engines,
     host: Host,
     /// Every service, as the others see it.
     roster: Roster,
     /// When each service has its next turn.
     agenda: Agenda,
-    looked: bool,
-    engine_back: Option<Timestamp>,
-    /// Since when the engine is silent, and whether that was announced.
-    engine_lost: Option<(Timestamp, bool)>,
     store_error: Option<String>,
     flags: Flags,
     /// The breaker counts rollbacks after this.
@@ -76,13 +73,10 @@ impl Fleet {
             settings,
             services: BTreeMap::new(),
             refused: Vec::new(),
-            engine: None,
+            engines: Engines::default(),
             host: Host::default(),
             roster: Roster::new(),
             agenda: Agenda::default(),
-            looked: false,
-            engine_back: None,
-            engine_lost: None,
             store_error: None,
             flags: Flags::default(),
             breaker_reset: Timestamp::default(),
@@ -127,7 +121,7 @@ impl Fleet {
     pub fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         let about = self.take_in(now, input, &mut effects);
-        self.watch_engine(now, &mut effects);
+        self.watch_engines(now, &mut effects);
         let names = match about {
             About::Service(name) => BTreeSet::from([name]),
             About::Whoever { due: true } => self.agenda.until(now + TOGETHER),
@@ -153,17 +147,17 @@ impl Fleet {
 
     /// The picture of the whole fleet.
     pub fn snapshot(&self, now: Timestamp) -> FleetSnapshot {
-        let around = self.surroundings();
         let shown =
             self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
         FleetSnapshot {
             at: now,
             settings: self.settings.clone(),
-            engine: self.engine.clone(),
-            looked: self.looked,
+            engine: self.engines.default.state.clone(),
+            looked: self.engines.default.looked,
+            engines: self.engines.seen(&self.settings.engines),
             store_error: self.store_error.clone(),
             flags: self.flags.clone(),
-            services: shown.map(|s| s.snapshot(now, around)).collect(),
+            services: shown.map(|s| s.snapshot(now, self.surroundings(&s.name))).collect(),
             refused: self.refused.clone(),
         }
     }
@@ -180,7 +174,8 @@ impl Fleet {
                 // The services' own settings come with a look.
                 effects.push(Effect::Look);
             }
-            Input::Engine(state) => self.engine_is(now, state),
+            Input::Engine(state) => self.engine_is(now, DEFAULT, state),
+            Input::EngineOf { engine, state } => self.engine_is(now, &engine, state),
             Input::Host(state) => {
                 let pressed = state.pressure.as_ref().map(|_| self.host.pressed.unwrap_or(now));
                 self.host = Host { state, pressed };
@@ -257,7 +252,7 @@ impl Fleet {
     }
 
     fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
-        let around = surroundings!(self);
+        let around = surroundings!(self, name);
         let Some(service) = self.services.get_mut(name) else { return };
         service.last_turn = now;
         // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
@@ -297,7 +292,8 @@ impl Fleet {
             self.with(now, other, effects, |s, turn| s.go_along(turn, &leader));
             self.taken_turn(other);
         }
-        let group = self.surroundings().group(name).map(|group| group.services.clone()).unwrap_or_default();
+        let group =
+            self.surroundings(name).group(name).map(|group| group.services.clone()).unwrap_or_default();
         let mut requests = Vec::new();
         for effect in effects.split_off(at) {
             if let Effect::RollBack(request) = &effect {
@@ -326,10 +322,13 @@ impl Fleet {
     }
 
     fn looked(&mut self, now: Timestamp, look: Look, effects: &mut Vec<Effect>) {
-        self.looked = true;
-        self.refused = look.refused;
+        self.engines.looked(&look.engine);
+        self.refused.retain(|refusal| refusal.service.engine() != look.engine);
+        self.refused.extend(look.refused);
         let found: BTreeSet<&ServiceName> = look.services.iter().map(|o| &o.service).collect();
-        let gone = self.services.iter().filter(|(name, s)| s.seen && !found.contains(name));
+        // What runs on other engines is none of this look's business.
+        let its = self.services.iter().filter(|(name, _)| name.engine() == look.engine);
+        let gone = its.filter(|(name, s)| s.seen && !found.contains(name));
         let gone: Vec<Observation> = gone
             .map(|(name, s)| Observation {
                 service: name.clone(),
@@ -342,12 +341,15 @@ impl Fleet {
             let name = seen.service.clone();
             self.with(now, &name, effects, |s, turn| s.observe(turn, seen, look.after_gap));
         }
-        self.let_go(now, effects);
+        self.let_go(now, &look.engine, effects);
     }
 
-    /// Lets go of services that are gone for good: what is remembered has a bound.
-    fn let_go(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        for service in self.services.values_mut().filter(|s| !s.seen) {
+    /// Lets go of services that are gone for good: what is remembered has a bound. Those of an engine that is not watched
+    /// any more count as gone, and those of one that has not been looked at do not.
+    fn let_go(&mut self, now: Timestamp, looked: &str, effects: &mut Vec<Effect>) {
+        let engines = &self.settings.engines;
+        let over = |of: &str| of == looked || (of != DEFAULT && !engines.iter().any(|engine| engine == of));
+        for service in self.services.values_mut().filter(|s| !s.seen && over(s.name.engine())) {
             // Known from an earlier process only.
             service.gone.get_or_insert(now);
         }
@@ -360,56 +362,49 @@ impl Fleet {
         }
     }
 
-    fn engine_is(&mut self, now: Timestamp, state: EngineState) {
-        match &state {
-            EngineState::Reachable { restarted } => {
-                let back = *restarted || matches!(self.engine, Some(EngineState::Unreachable { .. }));
-                if back && self.engine.is_some() {
-                    self.engine_back = Some(now);
-                    for service in self.services.values_mut() {
-                        // The engine's restart ended them all; that is nobody's fault.
-                        service.start_anew(now);
-                        service.evidence.down.clear();
-                        service.evidence.unhealthy.clear();
-                        service.exits.crashed.clear();
-                        if *restarted {
-                            let ran = service.replicas.iter().filter(|r| r.phase == Phase::Running);
-                            service.exits.requested.extend(ran.map(|r| r.id.clone()));
-                        }
-                    }
-                }
-            }
-            EngineState::Unreachable { .. } => {
-                self.engine_lost.get_or_insert((now, false));
+    fn engine_is(&mut self, now: Timestamp, name: &str, state: EngineState) {
+        let Some(restarted) = self.engines.is(now, name, state) else { return };
+        for service in self.services.values_mut().filter(|service| service.name.engine() == name) {
+            // The engine's restart ended them all; that is nobody's fault.
+            service.start_anew(now);
+            service.evidence.down.clear();
+            service.evidence.unhealthy.clear();
+            service.exits.crashed.clear();
+            if restarted {
+                let ran = service.replicas.iter().filter(|r| r.phase == Phase::Running);
+                service.exits.requested.extend(ran.map(|r| r.id.clone()));
             }
         }
-        self.engine = Some(state);
     }
 
-    /// Says that the engine is gone, once it has been for a while, and that it is back.
-    fn watch_engine(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        match (&self.engine, self.engine_lost) {
-            (Some(EngineState::Unreachable { why }), Some((since, false)))
-                if now.since(since) >= SILENCE_ANNOUNCED =>
-            {
-                let why = why.clone();
-                self.engine_lost = Some((since, true));
-                let mut a = self.announcement(now, "ENGINE DOES NOT ANSWER");
-                a.fields.push(("Reason".into(), why));
-                a.fields
-                    .push(("Meaning".into(), "nothing can be judged or rolled back until it is back".into()));
-                a.next = Some("systemctl status docker".into());
-                effects.push(Effect::Announce(a));
-            }
-            (Some(EngineState::Reachable { .. }), Some((since, announced))) => {
-                self.engine_lost = None;
-                if announced {
-                    let mut a = self.announcement(now, "ENGINE ANSWERS AGAIN");
-                    a.fields.push(("It was silent for".into(), human(now.since(since)).to_string()));
-                    effects.push(Effect::Announce(a));
+    /// Says that an engine is gone, once it has been for a while, and that it is back.
+    fn watch_engines(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let all_alone = self.engines.named.is_empty();
+        for (name, news) in self.engines.news(now) {
+            // "ENGINE east ...", and of an only engine simply "ENGINE ...".
+            let who = if name.is_empty() { "ENGINE".to_owned() } else { format!("ENGINE {name}") };
+            let a = match news {
+                News::Silent { why } => {
+                    let meaning = if all_alone {
+                        "nothing can be judged or rolled back until it is back"
+                    } else {
+                        "none of its services can be judged or rolled back until it is back; those of other engines can"
+                    };
+                    let mut a = self.announcement(now, &format!("{who} DOES NOT ANSWER"));
+                    a.fields.push(("Reason".into(), why));
+                    a.fields.push(("Meaning".into(), meaning.into()));
+                    a.next = Some(
+                        if name.is_empty() { "systemctl status docker" } else { "backstop status" }.into(),
+                    );
+                    a
                 }
-            }
-            _ => {}
+                News::Back { silent_for } => {
+                    let mut a = self.announcement(now, &format!("{who} ANSWERS AGAIN"));
+                    a.fields.push(("It was silent for".into(), human(silent_for).to_string()));
+                    a
+                }
+            };
+            effects.push(Effect::Announce(a));
         }
     }
 
@@ -449,7 +444,7 @@ impl Fleet {
         }
         let why = format!(
             "the breaker tripped: {} automatic rollbacks within {}",
-            self.surroundings().recent_rollbacks(now),
+            self.surroundings(&ServiceName::new("")).recent_rollbacks(now),
             human(self.settings.breaker_window)
         );
         self.flags.stuck = Some(why.clone());
@@ -461,8 +456,8 @@ impl Fleet {
         effects.push(Effect::Announce(a));
     }
 
-    fn surroundings(&self) -> Surroundings<'_> {
-        surroundings!(self)
+    fn surroundings(&self, name: &ServiceName) -> Surroundings<'_> {
+        surroundings!(self, name)
     }
 
     fn announcement(&self, now: Timestamp, title: &str) -> Announcement {
@@ -570,7 +565,7 @@ impl Fleet {
         by: &str,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
-        let around = self.surroundings();
+        let around = self.surroundings(name);
         let Some(service) = self.services.get(name).filter(|s| s.seen) else {
             return Err(unknown(name));
         };

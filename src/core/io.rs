@@ -23,11 +23,18 @@ pub enum Input {
     Tick,
     /// New settings of the fleet; a service's own settings come with its observation.
     Configured(FleetSettings),
-    /// The engine answers, or does not.
+    /// The default engine answers, or does not.
     Engine(EngineState),
+    /// An engine with a name (`[engines.NAME]`) answers, or does not.
+    EngineOf {
+        /// Its name.
+        engine: String,
+        /// Whether it answers.
+        state: EngineState,
+    },
     /// The store takes writes, or does not, with the reason.
     Store(Result<(), String>),
-    /// A full look: services that are not in it are gone.
+    /// A full look at one engine: services of that engine that are not in it are gone.
     Looked(Look),
     /// A look at one service. An empty list of replicas: nothing runs.
     Observed(Observation),

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod io;
 pub mod fleet;
 mod agenda;
+mod engines;
 pub mod state;
 mod service;
 mod sighting;

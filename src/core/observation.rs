@@ -15,6 +15,9 @@ pub struct Look {
     /// When it was begun: what is known from later is not overwritten by it.
     #[serde(default = "just_now")]
     pub asked: Timestamp,
+    /// The name of the engine that was looked at; empty for the default one. It says nothing of services of others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub engine: String,
     /// Every enrolled service that has at least one replica, running or not.
     pub services: Vec<Observation>,
     /// Those whose enrolment was refused, with the reason to show.

@@ -26,10 +26,12 @@ pub struct FleetSnapshot {
     pub at: Timestamp,
     /// Settings of the fleet.
     pub settings: FleetSettings,
-    /// The engine, as last heard of; none before the first answer.
+    /// The default engine, as last heard of; none before the first answer.
     pub engine: Option<EngineState>,
-    /// The first full look has been taken in: before it, nothing is known of the services.
+    /// The first full look at it has been taken in: before it, nothing is known of its services.
     pub looked: bool,
+    /// The other engines, by name.
+    pub engines: Vec<EngineSnapshot>,
     /// Why the store does not take writes, if it does not.
     pub store_error: Option<String>,
     /// Pause and breaker of the whole fleet.
@@ -38,6 +40,17 @@ pub struct FleetSnapshot {
     pub services: Vec<ServiceSnapshot>,
     /// Refused services, by name.
     pub refused: Vec<Refusal>,
+}
+
+/// An engine with a name at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSnapshot {
+    /// Its name.
+    pub name: String,
+    /// As last heard of; none before the first answer.
+    pub state: Option<EngineState>,
+    /// The first full look at it has been taken in.
+    pub looked: bool,
 }
 
 /// One service at one moment.

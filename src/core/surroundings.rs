@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Norm;
 use super::chance::binomial_tail;
+use super::engines::{Engine, Engines};
 use super::group::Companion;
 use super::io::{EngineState, HostState};
 use super::ledger::Flags;
@@ -40,8 +41,11 @@ const USUAL_EVERY: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) settings: &'a FleetSettings,
+    /// Every engine, for whoever asks how another service's is.
+    pub(crate) engines: &'a Engines,
+    /// The service's own engine; none before it was heard of.
     pub(crate) engine: Option<&'a EngineState>,
-    /// The engine came back at this time.
+    /// The service's own engine came back at this time.
     pub(crate) engine_back: Option<Timestamp>,
     pub(crate) store_error: Option<&'a str>,
     pub(crate) flags: &'a Flags,
@@ -54,6 +58,11 @@ pub(crate) struct Surroundings<'a> {
 impl Surroundings<'_> {
     pub(crate) fn engine_answers(&self) -> bool {
         matches!(self.engine, Some(EngineState::Reachable { .. }))
+    }
+
+    /// Whether a service's engine is away: then nothing is known of it that could be waited for.
+    pub(crate) fn is_out_of_sight(&self, service: &ServiceName) -> bool {
+        self.engines.of(service).is_some_and(Engine::is_away)
     }
 }
 
@@ -267,7 +276,10 @@ pub(crate) fn word_is_awaited(
     const AT_MOST: Duration = Duration::from_secs(30);
     let late =
         |heard: Option<Timestamp>| heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
-    let mut others = around.roster.iter().filter(|(name, n)| *name != service && n.present);
+    let mut others = around
+        .roster
+        .iter()
+        .filter(|(name, n)| *name != service && n.present && !around.is_out_of_sight(name));
     // A first failure is no word yet: it takes two to be down.
     let unclear = |r: &Reliance| late(r.heard) || (r.failures == 1 && late(r.failing));
     now.since(onset) < AT_MOST

@@ -102,6 +102,9 @@ pub enum Told {
         /// When it was begun.
         #[serde(default = "just_now")]
         asked: Timestamp,
+        /// The engine that was looked at; empty for the default one.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        engine: String,
         /// The services.
         services: Vec<Seen>,
         /// Those that were refused.

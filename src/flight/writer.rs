@@ -239,9 +239,9 @@ impl Segment {
             self.block_began = at;
         }
         let told = match input {
-            Input::Looked(Look { asked, services, refused, after_gap }) => {
+            Input::Looked(Look { asked, engine, services, refused, after_gap }) => {
                 let services = services.into_iter().map(|seen| self.seen(seen)).collect::<io::Result<_>>()?;
-                Told::Looked { asked, services, refused, after_gap }
+                Told::Looked { asked, engine, services, refused, after_gap }
             }
             Input::Observed(seen) => Told::Observed(self.seen(seen)?),
             other => Told::Input(other),

@@ -221,9 +221,9 @@ pub(super) fn told(told: Told, settings: &HashMap<u32, Arc<ServiceSettings>>) ->
         Some(Observation { service, settings: Arc::clone(settings.get(&id)?), asked, replicas })
     };
     Some(match told {
-        Told::Looked { asked, services, refused, after_gap } => {
+        Told::Looked { asked, engine, services, refused, after_gap } => {
             let services = services.into_iter().map(seen).collect::<Option<_>>()?;
-            Input::Looked(Look { asked, services, refused, after_gap })
+            Input::Looked(Look { asked, engine, services, refused, after_gap })
         }
         Told::Observed(one) => Input::Observed(seen(one)?),
         Told::Input(input) => input,

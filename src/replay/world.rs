@@ -228,7 +228,7 @@ impl<'a> World<'a> {
     fn look(&self) -> Input {
         let services =
             self.services.iter().map(|(name, outside)| outside.observation(name, self.now)).collect();
-        Input::Looked(Look { asked: self.now, services, refused: Vec::new(), after_gap: false })
+        Input::Looked(Look { asked: self.now, services, ..Look::default() })
     }
 
     /// One input, and what follows from it. What the core asks for is done at once, as far as a trace can.

@@ -49,6 +49,22 @@ impl Executor {
     /// # Errors
     /// If the store or the engine do not answer: call it again later. What was finished until then stays finished.
     pub async fn recover(&self) -> Result<Vec<Recovered>, String> {
+        self.recover_those(&|_| true).await
+    }
+
+    /// The same for the services of one engine, so that none waits for an engine that is away. What is not legible counts
+    /// as the default engine's.
+    ///
+    /// # Errors
+    /// As [`Self::recover`].
+    pub async fn recover_on(&self, engine: &str) -> Result<Vec<Recovered>, String> {
+        self.recover_those(&|service| service.map_or("", ServiceName::engine) == engine).await
+    }
+
+    async fn recover_those(
+        &self,
+        wanted: &(dyn Fn(Option<&ServiceName>) -> bool + Sync),
+    ) -> Result<Vec<Recovered>, String> {
         let mut journals = self.inner().store.unfinished().await?;
         // Newest first, so that the older ones of a service know that they are not the last word. Ids sort by time.
         journals.sort_by(|a, b| b.0.cmp(&a.0));
@@ -56,6 +72,10 @@ impl Executor {
         let mut recovered = Vec::new();
         let mut groups: Groups = BTreeMap::new();
         for (rollback, records) in journals {
+            let service = journal::read(&records).ok().map(|state| state.request.service);
+            if !wanted(service.as_ref()) {
+                continue;
+            }
             recovered.extend(self.recover_one(&rollback, &records, &mut seen, &mut groups).await?);
         }
         for (all, sagas) in groups {

@@ -9,6 +9,7 @@
 //! version included, at the next request.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::registry::{Credentials, Login};
+use super::ssh::{Bridge, Destination};
 use super::{ErrorClass, RuntimeError};
 
 /// Below this, engines lack what a faithful restore needs (Docker 20.10 speaks it).
@@ -39,6 +41,11 @@ const MESSAGE_MAX: usize = 600;
 /// A Docker Engine, connected lazily.
 pub struct Engine {
     host: Host,
+    /// The way there, if it is SSH.
+    bridge: Option<Bridge>,
+    tls: Option<TlsFiles>,
+    /// Who it says it is; none within if it does not say.
+    identity: OnceCell<Option<String>>,
     http: reqwest::Client,
     session: Mutex<Option<Session>>,
     credentials: Credentials,
@@ -49,8 +56,21 @@ pub struct Engine {
 pub(crate) enum Host {
     /// A socket on this machine.
     Unix(String),
-    /// Plain TCP: a socket proxy, usually.
+    /// TCP: a socket proxy, usually, or with TLS another machine.
     Tcp(String),
+    /// Through the ssh program.
+    Ssh(String, Destination),
+}
+
+/// Files for an engine that is reached by TLS: PEM, each an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA that vouches for the engine.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 #[derive(Clone)]
@@ -98,18 +118,38 @@ impl Engine {
     /// # Errors
     /// Permanent: `host` is neither.
     pub fn connect(host: &str) -> Result<Self, RuntimeError> {
+        Self::connect_by(host, None)
+    }
+
+    /// The same, by TLS if there is something to show; `ssh://[USER@]HOST[:PORT]` is understood too. Must be called on a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// Permanent: `host` makes no sense, or a file cannot be read or used.
+    pub fn connect_by(host: &str, tls: Option<TlsFiles>) -> Result<Self, RuntimeError> {
         // The first of all who need TLS installs its provider; a second one is refused, and that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let host = Host::parse(host)?;
         // No TLS is spoken here: without this, a machine without a CA bundle could not even build the client.
         let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
-        let builder = match &host {
-            Host::Unix(path) => builder.unix_socket(path.as_str()),
-            Host::Tcp(_) => builder,
+        let bridge = match &host {
+            Host::Ssh(_, to) => Some(Bridge::open(to.clone()).map_err(|e| {
+                permanent(format!(
+                    "the private socket for SSH cannot be made in the temporary directory: {e}"
+                ))
+            })?),
+            Host::Unix(_) | Host::Tcp(_) => None,
+        };
+        let builder = match (&host, &bridge, &tls) {
+            (Host::Unix(path), ..) => builder.unix_socket(path.as_str()),
+            (_, Some(bridge), _) => builder.unix_socket(bridge.socket()),
+            (_, None, Some(files)) => with_tls(builder, files)?,
+            (_, None, None) => builder,
         };
         let http =
             builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
-        Ok(Self { host, http, session: Mutex::new(None), credentials: Credentials::default() })
+        let (session, identity) = (Mutex::new(None), OnceCell::new());
+        Ok(Self { host, bridge, tls, identity, http, session, credentials: Credentials::default() })
     }
 
     /// The same, with what it is to show to registries.
@@ -128,7 +168,36 @@ impl Engine {
         match &self.host {
             Host::Unix(path) => format!("unix://{path}"),
             Host::Tcp(address) => format!("tcp://{address}"),
+            Host::Ssh(text, _) => text.clone(),
         }
+    }
+
+    /// Whether it is on another machine: its containers' addresses and its projects' files are not ours. Plain TCP leads to
+    /// a socket proxy beside us.
+    pub(crate) const fn is_remote(&self) -> bool {
+        matches!(self.host, Host::Ssh(..)) || self.tls.is_some()
+    }
+
+    /// Who the engine says it is: Docker's own ID. None from Podman, which makes a new one up each time.
+    pub(crate) async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        let asked = self.identity.get_or_try_init(async || {
+            if self.is_podman().await? {
+                return Ok(None);
+            }
+            let info = self.json("/info").await?;
+            Ok::<_, RuntimeError>(info["ID"].as_str().filter(|id| !id.is_empty()).map(str::to_owned))
+        });
+        asked.await.cloned()
+    }
+
+    /// Whether [`Self::identity`] was answered.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.identity.initialized()
+    }
+
+    /// The same, if it was asked before.
+    pub(crate) fn known_identity(&self) -> Option<String> {
+        self.identity.get().cloned().flatten()
     }
 
     /// What a running container uses.
@@ -154,7 +223,7 @@ impl Engine {
     /// The TCP name of the engine, if it is reached by one: a socket proxy must not be acted on.
     pub(crate) fn tcp_name(&self) -> Option<&str> {
         match &self.host {
-            Host::Unix(_) => None,
+            Host::Unix(_) | Host::Ssh(..) => None,
             Host::Tcp(address) => Some(address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name)),
         }
     }
@@ -398,9 +467,21 @@ impl Engine {
         };
         let version = sort("GET /version", status, &bytes)?;
         let minor = agree(&version)?;
-        let docker = match &self.host {
-            Host::Unix(path) => Docker::connect_with_unix(path, CALL.as_secs(), API_DEFAULT_VERSION),
-            Host::Tcp(address) => Docker::connect_with_http(address, CALL.as_secs(), API_DEFAULT_VERSION),
+        let socket = |path: &str| Docker::connect_with_unix(path, CALL.as_secs(), API_DEFAULT_VERSION);
+        let docker = match (&self.host, &self.bridge, &self.tls) {
+            (Host::Unix(path), ..) => socket(path),
+            (_, Some(bridge), _) => socket(&bridge.socket().to_string_lossy()),
+            (Host::Tcp(to) | Host::Ssh(to, _), None, Some(files)) => Docker::connect_with_ssl(
+                to,
+                &files.key,
+                &files.cert,
+                &files.ca,
+                CALL.as_secs(),
+                API_DEFAULT_VERSION,
+            ),
+            (Host::Tcp(to) | Host::Ssh(to, _), None, None) => {
+                Docker::connect_with_http(to, CALL.as_secs(), API_DEFAULT_VERSION)
+            }
         };
         let docker = docker.map_err(|e| typed(&self.host(), "connecting", &e))?;
         let arch = version["Arch"].as_str().unwrap_or_default().to_owned();
@@ -410,7 +491,8 @@ impl Engine {
 
     fn url(&self, path: &str) -> String {
         match &self.host {
-            Host::Unix(_) => format!("http://engine{path}"),
+            Host::Unix(_) | Host::Ssh(..) => format!("http://engine{path}"),
+            Host::Tcp(address) if self.tls.is_some() => format!("https://{address}{path}"),
             Host::Tcp(address) => format!("http://{address}{path}"),
         }
     }
@@ -420,8 +502,23 @@ impl Engine {
             Host::Unix(path) => {
                 format!("does it run? `systemctl status docker`; may we use it? `ls -l {path}`")
             }
-            Host::Tcp(address) => format!("does it answer? `curl http://{address}/_ping`"),
+            Host::Tcp(address) => match &self.tls {
+                None => format!("does it answer? `curl http://{address}/_ping`"),
+                Some(files) => format!(
+                    "does it answer? `curl --cacert {} --cert {} --key {} https://{address}/_ping`",
+                    files.ca.display(),
+                    files.cert.display(),
+                    files.key.display()
+                ),
+            },
+            Host::Ssh(to, _) => {
+                format!(
+                    "does it answer, without asking for anything? `docker -H {to} version`, as the user that Backstop runs as"
+                )
+            }
         };
+        let said = self.bridge.as_ref().map(Bridge::said).filter(|said| !said.is_empty());
+        let why = said.as_deref().unwrap_or(why);
         RuntimeError {
             class: ErrorClass::Transient,
             message: format!("the engine at {} does not answer: {why} ({next})", self.host()),
@@ -451,10 +548,33 @@ impl Host {
                 format!("{address}:2375")
             }));
         }
+        if let Some(to) = text.strip_prefix("ssh://").and_then(Destination::parse) {
+            return Ok(Self::Ssh(text.to_owned(), to));
+        }
         Err(permanent(format!(
             "`{text}` is no engine address: write unix:///var/run/docker.sock or tcp://HOST:2375"
         )))
     }
+}
+
+/// A client that shows our certificate, and believes only the engine's CA.
+fn with_tls(
+    builder: reqwest::ClientBuilder,
+    files: &TlsFiles,
+) -> Result<reqwest::ClientBuilder, RuntimeError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|e| permanent(format!("{} cannot be read: {e}", path.display())))
+    };
+    let unusable = |path: &PathBuf, e: &reqwest::Error| {
+        permanent(format!("{} cannot be used: {}", path.display(), causes(e)))
+    };
+    let cas =
+        reqwest::Certificate::from_pem_bundle(&read(&files.ca)?).map_err(|e| unusable(&files.ca, &e))?;
+    let mut both = read(&files.key)?;
+    both.push(b'\n');
+    both.extend(read(&files.cert)?);
+    let identity = reqwest::Identity::from_pem(&both).map_err(|e| unusable(&files.cert, &e))?;
+    Ok(builder.tls_certs_only(cas).identity(identity).https_only(true))
 }
 
 /// The version to speak: the engine's own, at most [`API_CEILING`].
@@ -626,7 +746,7 @@ mod tests {
         assert_eq!(Host::parse("unix:///run/d.sock").unwrap(), Host::Unix("/run/d.sock".into()));
         assert_eq!(Host::parse("tcp://proxy").unwrap(), Host::Tcp("proxy:2375".into()));
         assert_eq!(Host::parse("tcp://10.0.0.1:4000/").unwrap(), Host::Tcp("10.0.0.1:4000".into()));
-        for bad in ["", "/run/d.sock", "unix://d.sock", "ssh://me@host", "tcp://"] {
+        for bad in ["", "/run/d.sock", "unix://d.sock", "ssh://", "ssh://-me", "tcp://"] {
             assert!(Host::parse(bad).unwrap_err().message.contains("unix:///var/run/docker.sock"), "{bad}");
         }
     }

@@ -20,10 +20,12 @@ use crate::core::time::Timestamp;
 pub mod compose;
 pub mod container;
 pub mod engine;
+pub mod engines;
 pub mod exec;
 pub mod logs;
 pub mod registry;
 pub mod several;
+mod ssh;
 pub mod swarm;
 
 /// The one seam to whatever runs services.
@@ -35,6 +37,21 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
 
     /// A full look, now.
     async fn look(&self) -> Result<Look, RuntimeError>;
+
+    /// The names of its engines; the default one has an empty name.
+    fn engines(&self) -> Vec<String> {
+        vec![String::new()]
+    }
+
+    /// [`Self::watch`], of one of its engines.
+    async fn watch_at(&self, _engine: &str, inputs: mpsc::Sender<Input>) {
+        self.watch(inputs).await;
+    }
+
+    /// [`Self::look`], at one of its engines.
+    async fn look_at(&self, _engine: &str) -> Result<Look, RuntimeError> {
+        self.look().await
+    }
 
     /// What runs of one service now. Always asks the engine.
     async fn observe(&self, service: &ServiceName) -> Result<Observation, RuntimeError>;

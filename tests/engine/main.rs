@@ -20,6 +20,7 @@ mod checks;
 mod compose;
 mod crashes;
 mod demo;
+mod engines;
 mod fidelity;
 mod groups;
 mod podman;

@@ -853,13 +853,51 @@ fn the_engine_is_where_docker_host_says_if_no_setting_says_it() {
     assert_eq!(variable.good().engine.host, "unix:///b.sock");
     assert_eq!(docker("").set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
     assert_eq!(Case::new("").variable("DOCKER_HOST", "").good().engine.host, "unix:///var/run/docker.sock");
-    let ssh = || Case::new("").variable("DOCKER_HOST", "ssh://anna@web1");
-    let said = ssh().bad();
+    let odd = || Case::new("").variable("DOCKER_HOST", "npipe://web1");
+    let said = odd().bad();
     assert!(
-        said[0].starts_with("environment variable DOCKER_HOST: engine.host: \"ssh://anna@web1\""),
+        said[0].starts_with("environment variable DOCKER_HOST: engine.host: \"npipe://web1\""),
         "{said:?}"
     );
-    assert_eq!(ssh().set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
+    assert_eq!(odd().set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
+    let tls = docker("").variable("DOCKER_TLS_VERIFY", "1").variable("DOCKER_CERT_PATH", "/certs").good();
+    assert_eq!(tls.engine.tls.unwrap().key, Path::new("/certs/key.pem"));
+    assert_eq!(docker("").variable("DOCKER_CERT_PATH", "/certs").good().engine.tls, None);
+}
+
+#[test]
+fn engines_have_names_and_each_its_own_way_there() {
+    let text = "[engines.east]\nhost = \"ssh://ops@east:2222\"\n[engines.west]\nhost = \"tcp://west:2376\"\n\
+        tls_ca = \"/t/ca\"\ntls_cert = \"/t/cert\"\ntls_key = \"/t/key\"\n[engines.lab]\nhost = \"tcp://lab:2375\"\n\
+        insecure = true\n[services.\"east/web\"]\ntrial = \"2m\"\n";
+    let settings = Case::new(text).good();
+    let hosts: Vec<&str> = settings.engines.iter().map(|engine| engine.host.as_str()).collect();
+    assert_eq!(hosts, ["ssh://ops@east:2222", "tcp://lab:2375", "tcp://west:2376"]);
+    assert_eq!(settings.engines[2].tls.as_ref().unwrap().ca, Path::new("/t/ca"));
+    assert_eq!(settings.fleet.engines, ["east", "lab", "west"]);
+    assert_eq!(service(&settings, "east/web").trial, mins(2));
+    assert_ne!(service(&settings, "web").trial, mins(2));
+}
+
+#[test]
+fn what_is_wrong_with_engines_is_said_at_once() {
+    let text = "[engines.open]\nhost = \"tcp://open:2375\"\n[engines.half]\nhost = \"tcp://half:2376\"\n\
+        tls_ca = \"/t/ca\"\n[engines.none]\ninsecure = true\n[engines.odd]\nhost = \"ssh://odd\"\n\
+        cert_path = \"/t\"\n[engines.\"a/b\"]\nhost = \"ssh://ab\"\n[services.\"nowhere/web\"]\nmode = \"act\"\n\
+        [groups]\nshop = [\"web\", \"half/web\"]\n";
+    let said = Case::new(text).bad();
+    for (key, wrong) in [
+        ("engines.open.host", "is plain TCP"),
+        ("engines.half.tls_ca", "tls_cert is not"),
+        ("engines.none", "is missing"),
+        ("engines.odd.cert_path", "is for tcp:// only"),
+        ("engines.\"a/b\"", "cannot be the name of an engine"),
+        ("services.\"nowhere/web\"", "no engine is called nowhere"),
+        ("groups.shop", "several engines"),
+    ] {
+        assert!(said.iter().any(|line| line.contains(key) && line.contains(wrong)), "{key}: {said:#?}");
+    }
+    assert_eq!(said.len(), 7, "{said:#?}");
 }
 
 #[test]

@@ -293,6 +293,7 @@ pub(crate) fn fleet(at: Timestamp) -> FleetSnapshot {
         settings: FleetSettings::default(),
         engine: Some(EngineState::Reachable { restarted: false }),
         looked: true,
+        engines: Vec::new(),
         store_error: None,
         flags: Flags::default(),
         services: vec![billing, search, suspect(at), web],

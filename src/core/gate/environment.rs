@@ -67,6 +67,8 @@ fn neighbours<'a>(
         .iter()
         // Those that it is one release with are no witnesses: what ails them was deployed with it.
         .filter(move |(name, n)| *name != q.service && n.present && !around.goes_with(q.service, name, n))
+        // What ails those whose engine is away is explained by that.
+        .filter(move |(name, _)| !around.is_out_of_sight(name))
         .map(|(name, n)| (name.as_str(), n))
 }
 

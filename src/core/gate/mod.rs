@@ -226,7 +226,8 @@ fn one_at_a_time(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     }
     let wait = around.settings.one_at_a_time;
     for (name, n) in around.roster.iter().filter(|(name, _)| *name != q.service) {
-        if n.in_flight {
+        // A rollback whose engine is away goes on when that is back: nobody knows when.
+        if n.in_flight && !around.is_out_of_sight(name) {
             return Err(format!("a rollback of {name} is in flight; it may cure this one"));
         }
         if let Some(ago) = n.ended.map(|ended| q.now.since(ended)).filter(|ago| *ago < wait) {

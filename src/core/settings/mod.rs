@@ -35,6 +35,9 @@ pub struct FleetSettings {
     /// How often it is made sure that the images of known-good releases are still to be had.
     #[serde(default = "check_interval")]
     pub check_interval: Duration,
+    /// The names of the engines that are watched besides the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<String>,
 }
 
 /// As often as specifications and tags are renewed: images are pruned by nightly jobs and by deployments, and the latter
@@ -421,6 +424,7 @@ impl Default for FleetSettings {
             self_check: Vec::new(),
             groups: Vec::new(),
             check_interval: check_interval(),
+            engines: Vec::new(),
         }
     }
 }

@@ -166,7 +166,7 @@ impl ContainerRuntime {
                 None => {}
             }
         }
-        Ok(Look { asked, services, refused, after_gap: false })
+        Ok(Look { asked, services, refused, ..Look::default() })
     }
 
     /// The containers of one service that are listed now.
@@ -253,7 +253,9 @@ impl ContainerRuntime {
                 let of = self.digests(&image).await?;
                 digests.insert(image.clone(), of);
             }
-            let replica = observe::replica(&inspect, digests.get(&image).cloned().unwrap_or_default());
+            let mut replica = observe::replica(&inspect, digests.get(&image).cloned().unwrap_or_default());
+            // Its address means something else here, or nothing.
+            replica.address = replica.address.filter(|_| !self.engine.is_remote());
             found.push(Found { replica, labels: enrol::labels(&inspect["Config"]), inspect });
         }
         Ok(found)
@@ -379,7 +381,20 @@ impl Runtime for ContainerRuntime {
         for good in to {
             plan::fits(good, request)?;
         }
-        plan::plan(now, to, request)
+        if !self.engine.is_remote() || !now.settings.pin {
+            return plan::plan(now, to, request);
+        }
+        // The project's files are on the engine's machine; what has their names here is somebody else's.
+        let settings = Arc::new(ServiceSettings { pin: false, ..(*now.settings).clone() });
+        let mut plan = plan::plan(&Observation { settings, ..now.clone() }, to, request)?;
+        if to.first().is_some_and(|good| compose::project_of(&good.inspect["Config"]["Labels"]).is_some()) {
+            plan.notes.push(
+                "its Compose project is on another machine, so nothing is changed in the project's files: the next \
+                 `docker compose up` there brings the bad release back unless its tag is changed by hand"
+                    .to_owned(),
+            );
+        }
+        Ok(plan)
     }
 
     async fn apply(

@@ -148,7 +148,8 @@ impl SwarmRuntime {
         let mut replicas = observe::replicas(service, &tasks);
         for replica in &mut replicas {
             if let Some(task) = tasks.iter().find(|task| observe::id(task) == replica.id) {
-                replica.address = self.places.find(&self.engine, map, task).await?;
+                let address = self.places.find(&self.engine, map, task).await?;
+                replica.address = address.filter(|_| !self.engine.is_remote());
             }
         }
         self.note_busy(name, service);

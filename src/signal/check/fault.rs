@@ -13,7 +13,7 @@ const QUOTE_MAX: usize = 200;
 /// The replica's own address, or why it has none.
 pub(super) fn own_address(address: Option<IpAddr>, port: u16) -> Result<SocketAddr, String> {
     address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| {
-        "the container has no address of its own (network mode host or none, or a network that is gone): \
+        "the container has no address of its own (network mode host or none, a network that is gone, or an engine on another machine): \
          configure a URL instead of a port"
             .into()
     })

@@ -147,7 +147,7 @@ fn target(source: &MetricsSource, address: Option<IpAddr>) -> Result<(Fetch, Url
         Target::Url(url) => (url.clone(), false),
         Target::Replica { port, path } => {
             let address = address.ok_or(
-                "the container has no address of its own (network mode host or none, or a network that is gone): \
+                "the container has no address of its own (network mode host or none, a network that is gone, or an engine on another machine): \
                  configure a metrics URL instead of a port",
             )?;
             let scheme = if source.tls == Tls::default() { "http" } else { "https" };

@@ -94,6 +94,11 @@ impl Bed {
         run(Command::new(SCRIPT).args(["podman", &self.engine]).args(arguments))
     }
 
+    /// The path of its `docker` command.
+    pub(crate) fn client(&self) -> &str {
+        &self.client
+    }
+
     pub(crate) fn socket(&self) -> &str {
         &self.socket
     }

@@ -98,7 +98,7 @@ impl Daemon {
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<Value, String> {
-        self.api(&format!("/api/v1/services/{name}"))
+        self.api(&format!("/api/v1/services/{}", name.replace('/', "%2F")))
     }
 
     /// A row of the service's matrix.

@@ -153,6 +153,18 @@ impl World {
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
             ["container", service, state] => self.container(service, state),
             ["found", service, code] => self.found(service, code.parse().unwrap()),
+            // `engines east west`: these are watched besides the default one, and answer.
+            ["engines", names @ ..] => {
+                let engines: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+                self.input(Input::Configured(FleetSettings { engines, ..FleetSettings::default() }));
+                for name in names {
+                    self.engine_of(name, EngineState::Reachable { restarted: false });
+                }
+            }
+            ["engine", name, "lost"] => {
+                self.engine_of(name, EngineState::Unreachable { why: "no route to host".into() });
+            }
+            ["engine", name, "back"] => self.engine_of(name, EngineState::Reachable { restarted: false }),
             ["engine", "lost"] => {
                 self.input(Input::Engine(EngineState::Unreachable { why: "no such socket".into() }))
             }
@@ -164,6 +176,11 @@ impl World {
             ["operator", rest @ ..] => self.operator(rest),
             ["explain", service, rows @ ..] => self.explain(service, rows),
             ["look"] => self.look(),
+            // A look at everything on one engine alone.
+            ["look", "at", engine] => {
+                let look = self.look_of(engine);
+                self.input(Input::Looked(look));
+            }
             // What the engine is asked for now comes in later, when something else may run.
             ["look", "begins"] => self.slow_look = Some(self.looks()),
             ["look", "arrives"] => {
@@ -353,8 +370,17 @@ impl World {
     }
 
     fn looks(&self) -> Look {
-        let services = self.services.keys().map(|s| self.observation(s)).collect();
-        Look { asked: self.now, services, refused: Vec::new(), after_gap: true }
+        self.look_of("")
+    }
+
+    fn look_of(&self, engine: &str) -> Look {
+        let its = self.services.keys().filter(|s| ServiceName::new(s.as_str()).engine() == engine);
+        let services = its.map(|s| self.observation(s)).collect();
+        Look { asked: self.now, engine: engine.to_owned(), services, refused: Vec::new(), after_gap: true }
+    }
+
+    fn engine_of(&mut self, engine: &str, state: EngineState) {
+        self.input(Input::EngineOf { engine: engine.to_owned(), state });
     }
 
     fn input(&mut self, input: Input) {
