@@ -138,6 +138,24 @@ impl Reached {
     }
 }
 
+/// All engines that the settings name, the default one first.
+fn connect(settings: &Settings) -> anyhow::Result<Vec<Reached>> {
+    let registry = &settings.registry;
+    let credentials = Credentials::new(registry.docker_config.as_deref(), registry.usual.as_deref());
+    let connect = |host: &str, tls: Option<&EngineTls>, key: String| {
+        let tls = tls.cloned().map(|EngineTls { ca, cert, key }| TlsFiles { ca, cert, key });
+        let engine = Engine::connect_by(host, tls).context(key)?;
+        Ok::<_, anyhow::Error>(Arc::new(engine.with_credentials(credentials.clone())))
+    };
+    let default = connect(&settings.engine.host, settings.engine.tls.as_ref(), "`engine.host`".into())?;
+    let mut engines = vec![Reached::new("", default)];
+    for named in &settings.engines {
+        let key = format!("`engines.{}.host`", named.name);
+        engines.push(Reached::new(&named.name, connect(&named.host, named.tls.as_ref(), key)?));
+    }
+    Ok(engines)
+}
+
 impl Program {
     /// One life.
     async fn live(self: &Arc<Self>, stop: &CancellationToken) -> anyhow::Result<Ended> {
@@ -148,19 +166,7 @@ impl Program {
         let (inputs, inbox) = mpsc::channel(INBOX_MAX);
         let (orders_sent, orders) = mpsc::channel(ORDERS_MAX);
 
-        let credentials =
-            Credentials::new(settings.registry.docker_config.as_deref(), settings.registry.usual.as_deref());
-        let connect = |host: &str, tls: Option<&EngineTls>, key: String| {
-            let tls = tls.cloned().map(|EngineTls { ca, cert, key }| TlsFiles { ca, cert, key });
-            let engine = Engine::connect_by(host, tls).context(key)?;
-            Ok::<_, anyhow::Error>(Arc::new(engine.with_credentials(credentials.clone())))
-        };
-        let default = connect(&settings.engine.host, settings.engine.tls.as_ref(), "`engine.host`".into())?;
-        let mut engines = vec![Reached::new("", default)];
-        for named in &settings.engines {
-            let key = format!("`engines.{}.host`", named.name);
-            engines.push(Reached::new(&named.name, connect(&named.host, named.tls.as_ref(), key)?));
-        }
+        let engines = connect(&settings)?;
         let whereabouts = Arc::default();
         let runtime = self.runtime(&engines, &whereabouts, settings.engine.look_interval);
         let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
