@@ -20,7 +20,7 @@ use super::render::seconds;
 use super::views::{ReportRequestBody, ReportView};
 use super::{Intake, find, not_taken};
 use crate::core::release::ServiceName;
-use crate::core::sample::{Measurement, Signal};
+use crate::core::sample::{self, Measurement, Signal};
 use crate::core::settings::{Condition, Rule};
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot};
 use crate::core::time::human;
@@ -130,7 +130,7 @@ pub(super) async fn report(
 fn read(body: Result<Json<Value>, JsonRejection>) -> Result<(String, String), ApiError> {
     let body: ReportRequestBody = object(body)?;
     let reporter = text("reporter", Some(body.reporter), REPORTER_CHARS_MAX)?;
-    let reporter = reporter.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let reporter = sample::reporter(&reporter);
     if reporter.is_empty() {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "`reporter` is empty")
             .next("send who noticed it, as in `{\"reporter\": \"alice@example.com\", \"text\": \"checkout fails\"}`"));

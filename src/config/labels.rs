@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::file::{Check, Dependency, Service};
+use super::file::{Check, Service};
 use super::nearest::nearest;
 use super::problem::{Problem, Wrong};
 use super::schema::{Findings, Setting, Shape, walk};
@@ -88,18 +88,28 @@ pub(super) fn misdirected(labels: &Service, files: &[&Service]) -> Vec<(String, 
             ]
         };
     }
-    let mut secret = |ways: [(&str, bool); 3], kept: bool, section: &str, key: &str| {
+    // Whoever is meant to be asked at a url is not the container, which a port or a path would ask instead of it.
+    macro_rules! instead_of_url {
+        ($whom:expr, $theirs:expr) => {{
+            let lead = $theirs.rev().find(|it| it.url.is_some() || it.port.is_some() || it.path.is_some());
+            let elsewhere = lead.is_some_and(|it| it.url.is_some());
+            [("port", elsewhere && $whom.port.is_some()), ("path", elsewhere && $whom.path.is_some())]
+        }};
+    }
+    let mut secret = |ways: &[(&str, bool)], kept: bool, section: &str, key: &str| {
         for (way, _) in ways.iter().filter(|(_, chosen)| *chosen && kept) {
             found.push((format!("{PREFIX}{section}.{way}"), format!("{section}.{key}")));
         }
     };
     if let Some(metrics) = &labels.metrics {
-        let kept = files.iter().filter_map(|f| f.metrics.as_ref()).any(|m| m.token_file.is_some());
-        secret(ways!(metrics), kept, "metrics", "token_file");
+        let theirs = files.iter().filter_map(|f| f.metrics.as_ref());
+        let kept = theirs.clone().any(|m| m.token_file.is_some());
+        secret(&ways!(metrics), kept, "metrics", "token_file");
+        secret(&instead_of_url!(metrics, theirs), kept, "metrics", "token_file");
     }
     if let Some(prometheus) = &labels.prometheus {
         let kept = files.iter().filter_map(|f| f.prometheus.as_ref()).any(|p| p.token_file.is_some());
-        secret(ways!(prometheus), kept, "prometheus", "token_file");
+        secret(&ways!(prometheus), kept, "prometheus", "token_file");
     }
     let kept = |check: &Check| {
         check.headers.as_ref().is_some_and(|h| !h.is_empty())
@@ -109,17 +119,23 @@ pub(super) fn misdirected(labels: &Service, files: &[&Service]) -> Vec<(String, 
             || check.steps.is_some()
     };
     if let Some(health) = &labels.health {
-        let kept = files.iter().filter_map(|f| f.health.as_ref()).any(kept);
-        secret(ways!(health), kept, "health", "headers");
+        let theirs = files.iter().filter_map(|f| f.health.as_ref());
+        let kept = theirs.clone().any(kept);
+        secret(&ways!(health), kept, "health", "headers");
+        secret(&instead_of_url!(health, theirs), kept, "health", "headers");
     }
     for (name, check) in labels.checks.iter().flatten() {
         let theirs = files.iter().filter_map(|f| f.checks.as_ref()?.get(name));
-        secret(ways!(check), theirs.clone().any(kept), &format!("checks.{name}"), "headers");
+        let (kept, section) = (theirs.clone().any(kept), format!("checks.{name}"));
+        secret(&ways!(check), kept, &section, "headers");
+        secret(&instead_of_url!(check, theirs), kept, &section, "headers");
     }
     for (name, dependency) in labels.dependencies.iter().flatten() {
-        let theirs = files.iter().filter_map(|f| f.dependencies.as_ref()?.get(name));
-        let kept = theirs.map(Dependency::as_check).any(|check| kept(&check));
-        secret(ways!(dependency.as_check()), kept, &format!("dependencies.{name}"), "headers");
+        let theirs = files.iter().filter_map(|f| Some(f.dependencies.as_ref()?.get(name)?.as_check()));
+        let (kept, section) = (theirs.clone().any(|check| kept(&check)), format!("dependencies.{name}"));
+        let check = dependency.as_check();
+        secret(&ways!(check), kept, &section, "headers");
+        secret(&instead_of_url!(check, theirs), kept, &section, "headers");
     }
     found
 }

@@ -212,6 +212,33 @@ fn a_label_does_not_choose_where_a_secret_is_sent() {
 }
 
 #[test]
+fn a_label_does_not_move_a_secret_from_its_url_to_the_container() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "secret").unwrap();
+    let here = "url = \"https://gate.example/\"\nheaders = { X-Api-Key = \"secret\" }\n";
+    let settings = loaded(&format!(
+        "[defaults.metrics]\nurl = \"https://gate.example/metrics\"\ntoken_file = {token:?}\n[defaults.health]\n{here}\
+         [defaults.checks.deep]\n{here}[defaults.dependencies.stock]\n{here}\
+         [services.own.metrics]\nport = 9100\n"
+    ));
+    let with = |service: &str, section: &str, keys: &[(&str, &str)]| {
+        let label = |(key, value): &(&str, &str)| (format!("backstop.{section}.{key}"), (*value).to_owned());
+        settings.service(&ServiceName::new(service), &keys.iter().map(label).collect())
+    };
+    for section in ["metrics", "health", "checks.deep", "dependencies.stock"] {
+        let refused = with("web", section, &[("port", "8080"), ("path", "/steal")]).unwrap_err().join("\n");
+        for key in ["port", "path"] {
+            let label = format!("backstop.{section}.{key}");
+            assert!(refused.contains(&label) && refused.contains("[services.web]"), "{label}: {refused}");
+        }
+    }
+    // The operator wants this one's asked on the container itself, and a check without secrets may be asked anywhere.
+    with("own", "metrics", &[("path", "/internal/metrics")]).unwrap();
+    with("web", "checks.other", &[("port", "8080"), ("path", "/")]).unwrap();
+}
+
+#[test]
 fn what_was_in_force_holds_where_nothing_is_said_over_it() {
     let labels = [
         ("backstop.trial", "5m"),

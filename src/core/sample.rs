@@ -35,6 +35,11 @@ pub enum Signal {
     Dependencies,
 }
 
+/// A reporter's name, always written the same way: one person is one, whatever the case and the spaces.
+pub fn reporter(name: &str) -> String {
+    name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
 impl Signal {
     /// All signals, in the order in which they are shown.
     pub const ALL: [Self; 11] = [

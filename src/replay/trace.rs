@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::bare::{Bare, Buckets};
 use crate::core::release::ServiceName;
-use crate::core::sample::{Latencies, Requests};
+use crate::core::sample::{Latencies, Requests, reporter};
 
 /// A longer line is no line of a trace.
 const LINE_MAX: usize = 1 << 20;
@@ -98,7 +98,7 @@ pub enum What {
     },
     /// A user reported a problem.
     Report {
-        /// Who.
+        /// Who, always written the same way; empty if nobody says.
         reporter: String,
     },
     /// Something that it depends on was checked.
@@ -264,7 +264,7 @@ impl Reading {
             "requests" => self.requests(&service, t, &bare)?,
             "memory" => memory(&bare)?,
             "exit" => exit(&bare)?,
-            "report" => What::Report { reporter: bare.reporter.map_or_else(String::new, Into::into) },
+            "report" => What::Report { reporter: reporter(bare.reporter.as_deref().unwrap_or_default()) },
             "dependency" => dependency(&bare)?,
             unknown => return Err(format!("the kind {unknown:?} is unknown; right would be one of {KINDS}")),
         };

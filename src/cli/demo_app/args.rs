@@ -23,7 +23,8 @@ pub(crate) struct DemoAppArgs {
     #[arg(long, env = "DEMO_LISTEN", default_value = "0.0.0.0:8080")]
     pub(super) listen: SocketAddr,
 
-    /// How /healthz answers when it is bad: ok, error, hang, redirect-loop, endless, huge, drop
+    /// How /healthz answers when it is bad: ok, error, flapping (two good answers, two bad ones, and so on), hang,
+    /// redirect-loop, endless, huge, drop
     #[arg(long, env = "DEMO_HEALTH", value_name = "MODE")]
     pub(super) health: Option<Health>,
 
@@ -108,6 +109,10 @@ pub(crate) struct DemoAppArgs {
           default_value = "0s")]
     pub(super) memory_after: Duration,
 
+    /// Keep so much of one core busy: 0 to 1
+    #[arg(long, env = "DEMO_CPU", value_name = "SHARE", value_parser = share, default_value = "0")]
+    pub(super) cpu: f64,
+
     /// As PID 1, go on running when SIGTERM comes
     #[arg(long, env = "DEMO_IGNORE_SIGTERM", value_parser = FalseyValueParser::new())]
     pub(super) ignore_sigterm: bool,
@@ -156,6 +161,7 @@ impl DemoAppArgs {
             self_traffic: self.self_traffic,
             memory_mb: self.use_memory.map_or(0.0, |Size(bytes)| bytes as f64 / f64::from(1 << 20)),
             memory_percent: self.memory_percent,
+            cpu: self.cpu,
         }
     }
 }
@@ -171,6 +177,8 @@ fn amount(text: &str) -> Result<f64, String> {
 pub(super) enum Health {
     Ok,
     Error,
+    /// Two good answers, two bad ones, and so on.
+    Flapping,
     Hang,
     RedirectLoop,
     Endless,
@@ -186,12 +194,13 @@ impl FromStr for Health {
         Ok(match text {
             "ok" => Self::Ok,
             "error" => Self::Error,
+            "flapping" => Self::Flapping,
             "hang" => Self::Hang,
             "redirect-loop" => Self::RedirectLoop,
             "endless" => Self::Endless,
             "huge" => Self::Huge,
             "drop" => Self::Drop,
-            _ => bail!("`{text}` is none of ok, error, hang, redirect-loop, endless, huge, drop"),
+            _ => bail!("`{text}` is none of ok, error, flapping, hang, redirect-loop, endless, huge, drop"),
         })
     }
 }
@@ -300,7 +309,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_health_mode_has_a_word() {
-        for word in ["ok", "error", "hang", "redirect-loop", "endless", "huge", "drop"] {
+        for word in ["ok", "error", "flapping", "hang", "redirect-loop", "endless", "huge", "drop"] {
             word.parse::<Health>().unwrap();
         }
         assert!("good".parse::<Health>().is_err());

@@ -25,6 +25,8 @@ pub(super) struct Dials {
     pub(super) memory_mb: f64,
     /// Of the container's limit, with what the app needs; zero if there is no such aim.
     pub(super) memory_percent: f64,
+    /// Of one core, kept busy.
+    pub(super) cpu: f64,
 }
 
 impl Dials {
@@ -49,6 +51,7 @@ impl Dials {
             "self_traffic" => self.self_traffic = up_to(value, 10_000.0)?,
             "memory_mb" => self.memory_mb = up_to(value, 1_048_576.0)?,
             "memory_percent" => self.memory_percent = up_to(value, 100.0)?,
+            "cpu" => self.cpu = share(value)?,
             _ => return Err(format!("there is no dial `{dial}`")),
         }
         Ok(())
@@ -93,6 +96,7 @@ mod tests {
             ("self_traffic", "50"),
             ("memory_mb", "88"),
             ("memory_percent", "88"),
+            ("cpu", "0.5"),
         ] {
             let mut dials = before;
             dials.turn(dial, value).unwrap();

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +76,30 @@ fn spawn_life(app: &Arc<App>, args: &DemoAppArgs) {
     tokio::spawn(memory::keep(Arc::clone(app), args.memory_after, args.leak));
     tokio::spawn(traffic::make(Arc::clone(app)));
     tokio::spawn(traffic::complain(Arc::clone(app)));
+    tokio::spawn(keep_busy(Arc::clone(app)));
+}
+
+/// Keeps as much of a core busy as the dial says, for ever.
+async fn keep_busy(app: Arc<App>) {
+    const STEP: Duration = Duration::from_millis(100);
+    let mut steps = tokio::time::interval(STEP);
+    steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        steps.tick().await;
+        let busy = STEP.mul_f64(app.dials().cpu);
+        if busy.is_zero() {
+            continue;
+        }
+        let app = Arc::clone(&app);
+        // On a thread of its own: answers do not wait for it.
+        let work = tokio::task::spawn_blocking(move || {
+            let until = app.clock.now() + busy;
+            while app.clock.now() < until {
+                std::hint::spin_loop();
+            }
+        });
+        let _ = work.await;
+    }
 }
 
 async fn exit_after(after: Duration, code: i32) {
@@ -98,6 +123,8 @@ struct App {
     dials: Mutex<Dials>,
     fates: Fates,
     figures: Figures,
+    /// How often its health was asked for while it was flapping.
+    flapped: AtomicU64,
 }
 
 async fn serve(app: Arc<App>, args: &DemoAppArgs) -> anyhow::Result<()> {
@@ -150,6 +177,7 @@ impl App {
             dials: Mutex::new(args.dials()),
             fates: Fates::new(args.seed),
             figures: Figures::default(),
+            flapped: AtomicU64::new(0),
         }
     }
 
@@ -204,7 +232,10 @@ async fn version(State(app): State<Arc<App>>) -> String {
 async fn healthz(State(app): State<Arc<App>>) -> Response {
     match app.dials().health {
         Health::Ok => "ok\n".into_response(),
-        Health::Error => (StatusCode::INTERNAL_SERVER_ERROR, "this version is bad\n").into_response(),
+        Health::Flapping if app.flapped.fetch_add(1, Ordering::Relaxed) % 4 < 2 => "ok\n".into_response(),
+        Health::Error | Health::Flapping => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "this version is bad\n").into_response()
+        }
         Health::Hang => std::future::pending().await,
         Health::RedirectLoop => (StatusCode::FOUND, [(header::LOCATION, "/healthz")]).into_response(),
         Health::Endless => Body::from_stream(stream::unfold((), drip)).into_response(),

@@ -245,6 +245,17 @@ fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Option<Finding<'a>> {
     })
 }
 
+/// Why requests are counted and nobody knows how long they take: what is missing from their source.
+const fn without_latencies(scene: Scene<'_>) -> &'static str {
+    if scene.settings.metrics.is_some() {
+        "the metrics page has no histogram of latencies (a summary's quantiles cannot be added up)"
+    } else if scene.settings.prometheus.is_some() {
+        "prometheus.latency asks for nothing, or gets nothing"
+    } else {
+        "the log does not tell how long requests take, or not in which unit (logs.latency_unit)"
+    }
+}
+
 fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding<'a> {
     let traffic = &scene.evidence.traffic;
     let end = traffic.end().unwrap_or(scene.now);
@@ -256,10 +267,7 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
     };
     let value = scene.say(|| line.value(shown));
     if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && traffic.share(Bad::Failed, from, end).n > 0 {
-        return told(rule.finding(
-            RowAnswer::NoData,
-            "the source does not tell how long requests take, or not in which unit (logs.latency_unit)",
-        ));
+        return told(rule.finding(RowAnswer::NoData, without_latencies(scene)));
     }
     let least = u64::from(rule.min_samples);
     let met = tiers(rule, scene.settings.profile, traffic.usual)

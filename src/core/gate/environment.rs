@@ -11,6 +11,8 @@ use super::{Answer, Question, memory};
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
 /// Who has suffered for longer than this before the onset suffers from something else.
 const CHRONIC: Duration = Duration::from_secs(10 * 60);
+/// One failure of what is depended on is a blip; so many in a row are none (decision.md, 4.3).
+const FAILURES: u32 = 2;
 /// What is depended on fails at most so much later than those who depend on it: probes take their time.
 const LATER: Duration = Duration::from_secs(20);
 /// Errors this soon after the deployment, and ...
@@ -113,7 +115,8 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         if let Some(reliance) = q.reliances.get(name) {
             let borne = |began: Timestamp| began + BORNE < q.deployed;
             let soon = |began: Timestamp| began <= onset + LATER && !borne(began);
-            if reliance.failing_now(q.now).is_some_and(soon) {
+            let sure = reliance.failures >= FAILURES;
+            if sure && reliance.failing_now(q.now).is_some_and(soon) {
                 let times = reliance.failures;
                 return Err(format!(
                     "what it depends on is down: {name} failed {times} times: {}",

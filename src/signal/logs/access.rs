@@ -113,6 +113,8 @@ pub(super) struct AccessReader {
     elsewhere: u32,
     /// Whether any request was ever seen.
     any: bool,
+    /// Whether a latency had a fraction and nobody knows its unit: then nobody knows that of whole numbers either.
+    fractions: bool,
 }
 
 impl AccessReader {
@@ -123,7 +125,7 @@ impl AccessReader {
             AccessLog::Json => Some(Format::Json),
             AccessLog::Logfmt => Some(Format::Logfmt),
         };
-        Self { wanted, unit, chosen, seen: [0; 3], elsewhere: 0, any: false }
+        Self { wanted, unit, chosen, seen: [0; 3], elsewhere: 0, any: false, fractions: false }
     }
 
     /// The request that a line tells of, if it counts.
@@ -131,7 +133,7 @@ impl AccessReader {
         if self.wanted == AccessLog::Off {
             return None;
         }
-        let (format, request) = match fields {
+        let (format, mut request) = match fields {
             Some(fields) if line.trim_start().starts_with('{') => (Format::Json, fields.request(self.unit)?),
             Some(fields) => (Format::Logfmt, fields.request(self.unit)?),
             None => (Format::Common, common(line)?),
@@ -140,8 +142,22 @@ impl AccessReader {
             *seen += 1;
         }
         let chosen = *self.chosen.get_or_insert(format);
-        self.any |= chosen == format;
-        (chosen == format).then_some(request)
+        if chosen != format {
+            return None;
+        }
+        self.any = true;
+        if let Some(whole) = fields.and_then(|fields| fields.supposed(self.unit)) {
+            self.fractions |= !whole;
+            if self.fractions {
+                request.seconds = None;
+            }
+        }
+        Some(request)
+    }
+
+    /// Whether the units of latencies that were supposed until now turned out to be unknown.
+    pub(super) const fn saw_fractions(&self) -> bool {
+        self.fractions
     }
 
     /// A window ends. Says why there is nothing to tell if ever no request was seen.

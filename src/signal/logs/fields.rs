@@ -21,7 +21,8 @@
 //! 5. what the logger is known for, by its other fields: seconds for zap and Caddy (`ts` as a number); nanoseconds for Traefik; nanoseconds for whole numbers of slog
 //!    and logrus (`level` and `msg`, and `time` as text); milliseconds for zerolog (the same without `msg`), Serilog, and lograge;
 //! 6. else a whole number is in milliseconds (Envoy). One with a fraction may be in seconds (Python's) or milliseconds
-//!    (JavaScript's): nobody knows, and a guess that is wrong is wrong by a thousand times, so it is left out.
+//!    (JavaScript's): nobody knows, and a guess that is wrong is wrong by a thousand times, so it is left out. And a log
+//!    that has any such is not one of whole milliseconds: from then on its whole numbers are left out as well.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -206,7 +207,7 @@ impl<'a> Fields<'a> {
         let (_, raw) = self.latency?;
         let unit = match (raw.unit, Unit::told(told)) {
             (Said::Written(unit), _) | (_, Some(unit)) | (Said::Known(unit), None) => unit,
-            (Said::Nothing, None) => self.usual_unit(raw.whole)?,
+            (Said::Nothing, None) => self.loggers_unit().or_else(|| self.unit_of_whole(raw.whole))?,
         };
         let seconds = match unit {
             Unit::Seconds => raw.number,
@@ -217,18 +218,31 @@ impl<'a> Fields<'a> {
         (0.0..=SECONDS_MAX).contains(&seconds).then_some(seconds)
     }
 
-    /// Points 5 and 6 of the list above.
-    fn usual_unit(&self, whole: bool) -> Option<Unit> {
-        let Logger { msg, text_time, number_ts, traefik, serilog, rails, .. } = self.logger;
-        let go = text_time && matches!(self.level, Some(LevelField::Name(_)));
-        Some(match whole {
-            _ if traefik => Unit::Nanos,
-            _ if number_ts && msg => Unit::Seconds,
-            _ if serilog || rails || (go && !msg) => Unit::Millis,
-            true if go => Unit::Nanos,
-            true => Unit::Millis,
-            false => return None,
+    /// Whether its latency is a number whose unit is only supposed; and then, whether it is a whole one.
+    pub(super) fn supposed(&self, told: LatencyUnit) -> Option<bool> {
+        let (_, raw) = self.latency?;
+        let known = raw.unit != Said::Nothing || told != LatencyUnit::Auto || self.loggers_unit().is_some();
+        (!known).then_some(raw.whole)
+    }
+
+    /// Point 5 of the list above, where it holds for any number.
+    fn loggers_unit(&self) -> Option<Unit> {
+        let Logger { msg, number_ts, traefik, serilog, rails, .. } = self.logger;
+        Some(match () {
+            () if traefik => Unit::Nanos,
+            () if number_ts && msg => Unit::Seconds,
+            () if serilog || rails || (self.may_be_go() && !msg) => Unit::Millis,
+            () => return None,
         })
+    }
+
+    /// What is supposed of whole numbers, as long as the log has no others.
+    fn unit_of_whole(&self, whole: bool) -> Option<Unit> {
+        whole.then_some(if self.may_be_go() { Unit::Nanos } else { Unit::Millis })
+    }
+
+    const fn may_be_go(&self) -> bool {
+        self.logger.text_time && matches!(self.level, Some(LevelField::Name(_)))
     }
 }
 

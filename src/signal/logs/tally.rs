@@ -74,7 +74,11 @@ impl Reader {
         self.tally.lines += 1;
         let text = without_colours(line);
         let fields = Fields::of(&text, cut);
+        let certain = !self.access.saw_fractions();
         if let Some(request) = self.access.read(&text, fields.as_ref()) {
+            if certain && self.access.saw_fractions() {
+                self.tally.forget_latencies();
+            }
             self.tally.count(&request);
         }
         let level = fields.as_ref().and_then(Fields::level);
@@ -124,6 +128,14 @@ impl Drained {
             all.push((Signal::Requests, requests));
         }
         all
+    }
+
+    /// They were read with a unit that the log has just turned out not to have.
+    fn forget_latencies(&mut self) {
+        self.latency = Histogram::default();
+        for (_, latency) in self.routes.values_mut() {
+            *latency = Histogram::default();
+        }
     }
 
     fn count(&mut self, request: &Request<'_>) {
@@ -197,6 +209,39 @@ mod tests {
             Some((Signal::Requests, Measurement::Requests(requests))) => requests,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whole numbers are taken for milliseconds, but not in a log in which others are seconds, or milliseconds.
+    #[test]
+    fn a_fraction_anywhere_leaves_the_unit_of_the_whole_log_open() {
+        for line in
+            [r#"{"status":200,"path":"/","duration":DURATION}"#, "status=200 path=/ duration=DURATION"]
+        {
+            let mut reader = reader(AccessLog::Auto);
+            let mut window = |durations: &[&str]| {
+                for duration in durations {
+                    reader.read(&line.replace("DURATION", duration), false);
+                }
+                let found = requests(reader.drain());
+                let of_route = found.parts.first().map(|part| part.latency.is_empty());
+                assert_eq!(of_route, Some(found.latency.is_empty()));
+                (found.total, found.latency.counts.last().copied())
+            };
+            assert_eq!(window(&["12", "13"]), (2, Some(2)));
+            assert_eq!(window(&["12", "12.5", "13"]), (3, None), "what came before it is forgotten");
+            assert_eq!(window(&["12", "1"]), (2, None), "and what comes after it is not believed");
+            assert_eq!(window(&["12", "\"9ms\""]), (2, Some(1)), "what is written holds");
+        }
+        let mut told = Reader::new(&LogSource {
+            access: AccessLog::Auto,
+            latency_unit: LatencyUnit::Seconds,
+            ..LogSource::default()
+        })
+        .unwrap();
+        for duration in ["1", "0.5"] {
+            told.read(&format!("status=200 path=/ duration={duration}"), false);
+        }
+        assert_eq!(requests(told.drain()).latency.counts.last(), Some(&2));
     }
 
     #[test]

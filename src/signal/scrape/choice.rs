@@ -116,7 +116,7 @@ fn named(
         source,
         page,
         own.into_iter().chain(preset.into_iter().flat_map(|p| p.latency.iter().copied())),
-    );
+    )?;
     let unit = preset.and_then(|p| p.unit.filter(|_| source.latency.is_none()));
     let not = preset.map_or(&[][..], |p| p.not);
     Ok(Choice { requests, errors, latency, unit, not, layer: None })
@@ -146,9 +146,16 @@ fn fitting(source: &MetricsSource, page: &Page, preset: &'static Preset) -> Opti
             ))
         });
     };
-    let latency = latency(source, page, preset.latency.iter().copied());
     let unit = preset.unit.filter(|_| source.latency.is_none());
-    Some(Ok(Choice { requests: name.to_owned(), errors, latency, unit, not: preset.not, layer }))
+    let latency = latency(source, page, preset.latency.iter().copied());
+    Some(latency.map(|latency| Choice {
+        requests: name.to_owned(),
+        errors,
+        latency,
+        unit,
+        not: preset.not,
+        layer,
+    }))
 }
 
 fn layer(metric: &Metric, preset: &Preset) -> Option<(&'static str, &'static str)> {
@@ -169,16 +176,31 @@ fn errors(source: &MetricsSource, page: &Page, requests: &Metric, preset: Option
     Some(Errors::Metric((*name).to_owned()))
 }
 
+/// The histogram of latencies; the one that the operator named must be one.
 fn latency<'a>(
     source: &MetricsSource,
     page: &Page,
     mut names: impl Iterator<Item = &'a str>,
-) -> Option<String> {
+) -> Result<Option<String>, String> {
     let there = |name: &str| page.metric(name).is_some_and(|m| !m.buckets.is_empty());
-    match &source.latency {
-        Some(name) => Some(bare(name).to_owned()),
-        None => names.find(|name| there(name)).map(str::to_owned),
+    let Some(name) = &source.latency else {
+        return Ok(names.find(|name| there(name)).map(str::to_owned));
+    };
+    let kind = page.metric(bare(name)).and_then(|m| m.kind.as_deref());
+    // Its type may be announced before the first request makes a series of it.
+    if there(bare(name)) || kind == Some("histogram") {
+        return Ok(Some(bare(name).to_owned()));
     }
+    Err(match (kind, page.metric(bare(name)).is_some_and(Metric::has_series)) {
+        (Some("summary"), _) => format!(
+            "`{name}` is a summary, whose quantiles cannot be added up: metrics.latency needs a histogram; without it \
+             errors are judged, and latency is not"
+        ),
+        (_, true) => format!("`{name}` has no buckets: metrics.latency needs a histogram"),
+        (_, false) => format!(
+            "the page has no series of `{name}`: either no request was served yet, or metrics.latency is wrong"
+        ),
+    })
 }
 
 /// The label that holds the status: the first one of which any value is a status.

@@ -120,6 +120,8 @@ pub const PRESETS: &[Preset] = &[
             "http_request",
             "http_request_duration_seconds",
             "http_requests_duration_seconds",
+            "http_request_duration_milliseconds",
+            "http_request_duration_ms",
         ],
         errors: &[
             "http_request_errors",

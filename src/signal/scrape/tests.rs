@@ -126,6 +126,8 @@ const CASES: &[Case] = &[
     ("envoy", fixture!("envoy"), 66, 6, &[(0.025, 60), (0.25, 66)], &[]),
     ("haproxy", fixture!("haproxy"), 200, 9, &[], &[]),
     ("caddy", fixture!("caddy"), 50, 5, &[(0.1, 45), (0.5, 50)], &[("subroute", 50)]),
+    ("prometheus", fixture!("express-millis"), 42, 2, &[(0.05, 36), (0.5, 42)], &[("/checkout", 42)]),
+    ("nginx", fixture!("nginx-lua"), 63, 3, &[(0.005, 20), (0.05, 57), (0.5, 62), (INF, 63)], &[]),
     ("nginx-vts", fixture!("nginx-vts"), 80, 5, &[(0.005, 10), (0.05, 60), (1.0, 79), (INF, 80)], &[]),
 ];
 
@@ -158,7 +160,7 @@ fn every_preset_is_found_by_itself_and_by_its_name() {
             assert_eq!((still.total, still.errors, still.latency.is_empty()), (0, 0, true), "{preset}");
         }
     }
-    for preset in presets::PRESETS.iter().filter(|p| p.name != "nginx") {
+    for preset in presets::PRESETS {
         assert!(CASES.iter().any(|case| case.0 == preset.name), "{} has no page", preset.name);
     }
 }
@@ -170,6 +172,27 @@ fn requests_alone_are_no_verdict() {
         why.starts_with("`nginx_http_requests` (nginx) counts requests but does not tell which failed"),
         "{why}"
     );
+}
+
+#[test]
+fn a_latency_that_is_named_must_be_a_histogram() {
+    let named = |name: &str| MetricsSource { latency: Some(name.into()), ..source("auto") };
+    let of = |name: &str, page: &str| timeline(&named(name), &[BEFORE, page]);
+    let summary = fixture!("micrometer-summary");
+    let why = of("http_server_requests_seconds", summary).unwrap_err();
+    assert!(
+        why.starts_with("`http_server_requests_seconds` is a summary, whose quantiles cannot be"),
+        "{why}"
+    );
+    // Nobody named it: what it does tell is taken.
+    assert_eq!(auto(&[BEFORE, summary]), (24, 4));
+    let why = of("shop_duration_seconds", &page(5, 1)).unwrap_err();
+    assert!(why.ends_with("or metrics.latency is wrong"), "{why}");
+    let why = of("http_requests_total", &page(5, 1)).unwrap_err();
+    assert!(why.starts_with("`http_requests_total` has no buckets"), "{why}");
+    // A histogram that is announced and has no series yet.
+    let soon = format!("# TYPE shop_duration_seconds histogram\n{}", page(5, 1));
+    assert_eq!(of("shop_duration_seconds", &soon).unwrap().unwrap().total, 6);
 }
 
 #[test]

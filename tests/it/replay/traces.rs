@@ -134,7 +134,7 @@ fn every_kind_is_read_liberally() {
         "{\"t\":6,\"service\":\"api\",\"kind\":\"requests\",\"window_s\":5,\"total\":0,\"errors\":0,\"latency_buckets_ms\":null}\n",
         "{\"t\":6,\"service\":\"api\",\"kind\":\"memory\",\"used_bytes\":5e8,\"limit_bytes\":0}\n",
         "{\"t\":6,\"service\":\"api\",\"kind\":\"exit\",\"oom\":true}\n",
-        "{\"t\":6,\"service\":\"api\",\"kind\":\"report\",\"reporter\":\"alice\"}\n",
+        "{\"t\":6,\"service\":\"api\",\"kind\":\"report\",\"reporter\":\" Alice  B\"}\n",
         "{\"t\":7,\"service\":\"api\",\"kind\":\"dependency\",\"name\":\"db\",\"ok\":false}",
     ))
     .unwrap();
@@ -158,6 +158,7 @@ fn every_kind_is_read_liberally() {
     assert_eq!(latency(3), (5.0, 0, vec![], vec![]));
     assert_eq!(*what[4], What::Memory { used: 500_000_000, limit: None });
     assert_eq!(*what[5], What::Exit { code: 137, oom: true });
+    assert_eq!(*what[6], What::Report { reporter: "alice b".into() }, "as the API writes it");
     assert_eq!(*what[7], What::Dependency { name: "db".into(), ok: false });
 }
 

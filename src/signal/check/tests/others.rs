@@ -52,7 +52,7 @@ async fn where_nobody_can_be_knocked_at_is_not_the_services_fault() {
 
 /// What a gRPC server does with one request.
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+pub(super) enum Answer {
     /// This health status, with gRPC status 0.
     Status(u8),
     /// Headers only, with this gRPC status.
@@ -72,17 +72,23 @@ async fn grpc_server(answer: Answer) -> (u16, tokio::sync::mpsc::UnboundedReceiv
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
             let asked = asked.clone();
-            tokio::spawn(async move {
-                let mut connection =
-                    h2::server::Builder::new().handshake::<_, Bytes>(connection).await.unwrap();
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    let asked = asked.clone();
-                    tokio::spawn(async move { serve(answer, request, respond, asked).await });
-                }
-            });
+            tokio::spawn(speak_grpc(connection, answer, asked));
         }
     });
     (port, questions)
+}
+
+/// Answers everything that comes over one connection.
+pub(super) async fn speak_grpc(
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    answer: Answer,
+    asked: tokio::sync::mpsc::UnboundedSender<Vec<u8>>,
+) {
+    let mut connection = h2::server::Builder::new().handshake::<_, Bytes>(connection).await.unwrap();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let asked = asked.clone();
+        tokio::spawn(async move { serve(answer, request, respond, asked).await });
+    }
 }
 
 async fn serve(

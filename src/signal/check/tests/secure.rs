@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::TlsAcceptor;
 
+use super::others::{Answer, speak_grpc};
 use super::*;
 
 /// A CA, whose certificate is in a file.
@@ -28,17 +29,23 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    /// A server with a certificate for `name` that answers everything with 200.
-    async fn server(&self, name: &str) -> u16 {
+    /// What makes a connection secure with a certificate for `name`.
+    fn acceptor(&self, name: &str, protocols: &[&str]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder()
+        let mut config = rustls::ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A server with a certificate for `name` that answers everything with 200.
+    async fn server(&self, name: &str) -> u16 {
+        let acceptor = self.acceptor(name, &[]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -51,6 +58,46 @@ impl Authority {
         });
         port
     }
+
+    /// A gRPC server with a certificate for `name` that serves.
+    async fn grpc_server(&self, name: &str) -> u16 {
+        let acceptor = self.acceptor(name, &["h2"]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (asked, _questions) = tokio::sync::mpsc::unbounded_channel();
+            while let Ok((connection, _)) = listener.accept().await {
+                let Ok(secure) = acceptor.accept(connection).await else { continue };
+                tokio::spawn(speak_grpc(secure, Answer::Status(1), asked.clone()));
+            }
+        });
+        port
+    }
+}
+
+/// A gRPC check of the replica itself, or of an address with a name.
+fn grpc(target: Target, tls: Tls) -> CheckKind {
+    CheckKind::Grpc { target, service: "shop.Orders".into(), tls }
+}
+
+#[tokio::test]
+async fn grpc_is_asked_over_tls_like_anything_else() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (anyone, port) = (Tls { insecure: true, ca_file: None }, ours.grpc_server("localhost").await);
+    for scheme in ["https", "grpcs"] {
+        let named = |tls| grpc(Target::Url(format!("{scheme}://localhost:{port}")), tls);
+        passed(&make(named(trusting(&ours.file())), PATIENT, None).await, "SERVING after ");
+        failed(&make(named(trusting(&theirs.file())), PATIENT, None).await, "certificate");
+        failed(&make(named(Tls::default()), PATIENT, None).await, "certificate");
+        passed(&make(named(anyone.clone()), PATIENT, None).await, "SERVING after ");
+    }
+    // On a replica's own address the name does not matter; whether it speaks TLS follows from what is said about it.
+    let port = ours.grpc_server("orders.example.com").await;
+    let own = |tls| grpc(Target::Replica { port, path: String::new() }, tls);
+    passed(&make(own(trusting(&ours.file())), PATIENT, Some("127.0.0.1")).await, "SERVING after ");
+    failed(&make(own(trusting(&theirs.file())), PATIENT, Some("127.0.0.1")).await, "certificate");
+    passed(&make(own(anyone), PATIENT, Some("127.0.0.1")).await, "SERVING after ");
+    failed(&make(own(Tls::default()), PATIENT, Some("127.0.0.1")).await, "after ");
 }
 
 fn trusting(ca: &Path) -> Tls {
