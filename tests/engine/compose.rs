@@ -137,12 +137,45 @@ fn a_rollback_lasts_beyond_the_next_up() {
 
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
+fn a_literal_image_line_is_kept_by_an_override_file() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    bed.image("web:v3", &Image::demo("v3"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let project = Project::new(&bed, "web:v1", "");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+
+    let file = project.path("compose.yaml");
+    let bad = read(&file).replace("web:v1", "web:v2");
+    fs::write(&file, &bad).unwrap();
+    let runs = rolled_back(&project, &daemon);
+
+    let over = project.path("compose.override.yaml");
+    webhook.announced(seconds(10), &["pinned", &over.display().to_string(), "backstop unpin shop-web"]);
+    assert!(read(&over).contains("web:v1"), "{}", read(&over));
+    assert_eq!(read(&file), bad, "nobody's compose file is edited");
+    up_changes_nothing(&project, &runs);
+
+    let (code, said) = daemon.command(&["unpin", "shop-web"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!over.exists(), "{said}");
+    fs::write(&file, bad.replace("web:v2", "web:v3")).unwrap();
+    project.compose(&["up", "-d"]);
+    bed.serves(seconds(5), "shop-web-1", "v3");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
 fn what_cannot_be_pinned_is_rolled_back_and_said() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
     let project = Project::new(&bed, "web:v1", "");
+    let own = project.path("compose.override.yaml");
+    fs::write(&own, "services:\n  web:\n    environment: {A: b}\n").unwrap();
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
 
@@ -154,6 +187,7 @@ fn what_cannot_be_pinned_is_rolled_back_and_said() {
     let folder = file.display().to_string();
     webhook.announced(seconds(10), &["not pinned", "deploys what those files say", &folder, "to web:v1"]);
     assert_eq!(read(&file), bad, "nobody's compose file is edited");
+    assert!(!read(&own).contains("image"), "nor the override file of somebody else");
     assert_eq!(read(&project.path(".env")), "");
 }
 
