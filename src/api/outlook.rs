@@ -4,17 +4,31 @@
 use super::views::CommandView;
 use super::windows;
 use crate::core::decision::GateAnswer;
+use crate::core::plan::Pin;
 use crate::core::settings::{Action, Condition, Mode, Rule};
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State};
 use crate::core::time::human;
 
 /// What would happen next, were nothing to change.
 pub(super) fn outlook(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
-    let pinned = service.pin.as_ref().map(|pin| {
-        let was = pin.was.as_deref().map_or_else(String::new, |was| format!(", which was {was}"));
-        format!("The last rollback set {}={} in {}{was}.", pin.variable, pin.is, pin.file.display())
-    });
+    let pinned = service.pin.as_ref().map(|pin| pinned(service, pin));
     next(service, fleet).into_iter().chain(pinned).collect()
+}
+
+/// What the last rollback left in the project's files.
+fn pinned(service: &ServiceSnapshot, pin: &Pin) -> String {
+    match pin {
+        Pin::Variable { file, variable, was, is } => {
+            let was = was.as_deref().map_or_else(String::new, |was| format!(", which was {was}"));
+            format!("The last rollback set {variable}={is} in {}{was}.", file.display())
+        }
+        Pin::Override { file, image, .. } => format!(
+            "The last rollback wrote {}, which keeps {image} whatever the project's other files say: a fix is deployed \
+             only after `backstop unpin {}`.",
+            file.display(),
+            service.name
+        ),
+    }
 }
 
 fn next(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
@@ -55,7 +69,14 @@ pub(super) fn next_command(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> 
 pub(super) fn commands(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandView> {
     let unpin = service.pin.as_ref().map(|pin| CommandView {
         command: format!("backstop unpin {}", service.name),
-        does: format!("gives {} the value that it had before the rollback", pin.variable),
+        does: match pin {
+            Pin::Variable { variable, .. } => {
+                format!("gives {variable} the value that it had before the rollback")
+            }
+            Pin::Override { file, .. } => {
+                format!("takes it out of {}, so that a fix can be deployed", file.display())
+            }
+        },
     });
     for_state(service, fleet).into_iter().chain(unpin).collect()
 }

@@ -196,6 +196,9 @@ pub enum Step {
 /// Where the files of a Compose project are, as the labels of its containers tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComposeProject {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
     /// The service, as the files call it.
     pub service: String,
     /// The project's folder.
@@ -206,17 +209,30 @@ pub struct ComposeProject {
     pub environment: Vec<PathBuf>,
 }
 
-/// A variable in a project's file that was set so that a rollback lasts.
+/// What was changed in a project's files so that a rollback lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    /// The file.
-    pub file: PathBuf,
-    /// The variable.
-    pub variable: String,
-    /// Its value before; none if it was not set.
-    pub was: Option<String>,
-    /// Its value since.
-    pub is: String,
+#[serde(untagged)]
+pub enum Pin {
+    /// A variable was set.
+    Variable {
+        /// The file.
+        file: PathBuf,
+        /// The variable.
+        variable: String,
+        /// Its value before; none if it was not set.
+        was: Option<String>,
+        /// Its value since.
+        is: String,
+    },
+    /// An override file says the image: Compose reads it by itself, beside the file that it was started with.
+    Override {
+        /// The override file.
+        file: PathBuf,
+        /// The service, as the files call it.
+        service: String,
+        /// The image that it says.
+        image: String,
+    },
 }
 
 /// What a step yielded: recorded durably before the next step begins.

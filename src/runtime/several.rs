@@ -528,7 +528,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_replicas_has_the_service() {
         let both = several(vec![Ok(vec!["web"]), Ok(vec!["plain"])]);
-        let pin = Pin { file: "/x".into(), variable: "TAG".into(), was: None, is: "v1".into() };
+        let pin = Pin::Variable { file: "/x".into(), variable: "TAG".into(), was: None, is: "v1".into() };
         for name in ["web", "plain"] {
             assert_eq!(both.unpin(&ServiceName::new(name), &pin).await.unwrap(), name);
         }

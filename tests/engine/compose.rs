@@ -137,12 +137,78 @@ fn a_rollback_lasts_beyond_the_next_up() {
 
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
+fn a_literal_image_line_is_kept_by_an_override_file() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    bed.image("web:v3", &Image::demo("v3"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let project = Project::new(&bed, "web:v1", "");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+
+    let file = project.path("compose.yaml");
+    let bad = read(&file).replace("web:v1", "web:v2");
+    fs::write(&file, &bad).unwrap();
+    let runs = rolled_back(&project, &daemon);
+
+    let over = project.path("compose.override.yaml");
+    webhook.announced(seconds(10), &["pinned", &over.display().to_string(), "backstop unpin shop-web"]);
+    assert!(read(&over).contains("web:v1"), "{}", read(&over));
+    assert_eq!(read(&file), bad, "nobody's compose file is edited");
+    up_changes_nothing(&project, &runs);
+
+    let (code, said) = daemon.command(&["unpin", "shop-web"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!over.exists(), "{said}");
+    fs::write(&file, bad.replace("web:v2", "web:v3")).unwrap();
+    project.compose(&["up", "-d"]);
+    bed.serves(seconds(5), "shop-web-1", "v3");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn files_that_compose_copies_into_a_container_come_back_with_it() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\nKEY=hunter2\n");
+    let file = project.path("compose.yaml");
+    let more = "    profiles: [front]\n    configs: [{source: banner, target: /etc/shop/banner.txt}]\n    secrets: [key]\n\
+                configs: {banner: {content: hello}}\nsecrets: {key: {environment: KEY}}\n";
+    fs::write(&file, read(&file) + more).unwrap();
+    // The service is in a profile: without it, `up` would pass it over.
+    project.compose(&["--profile", "front", "up", "-d"]);
+    daemon.proved("shop-web");
+
+    project.environment("TAG=v2\nKEY=hunter2\n");
+    project.compose(&["--profile", "front", "up", "-d"]);
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+
+    let copied = |path: &str| {
+        let to = project.path("copied");
+        bed.docker(&["cp", &format!("shop-web-1:{path}"), &to.display().to_string()]);
+        read(&to)
+    };
+    assert_eq!(copied("/etc/shop/banner.txt"), "hello");
+    assert_eq!(copied("/run/secrets/key"), "hunter2");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\nKEY=hunter2\n");
+    let runs = project.container();
+    project.compose(&["--profile", "front", "up", "-d"]);
+    assert_eq!(project.container()["Id"], runs["Id"], "`up` replaced what runs");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
 fn what_cannot_be_pinned_is_rolled_back_and_said() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
     let project = Project::new(&bed, "web:v1", "");
+    let own = project.path("compose.override.yaml");
+    fs::write(&own, "services:\n  web:\n    environment: {A: b}\n").unwrap();
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
 
@@ -154,6 +220,7 @@ fn what_cannot_be_pinned_is_rolled_back_and_said() {
     let folder = file.display().to_string();
     webhook.announced(seconds(10), &["not pinned", "deploys what those files say", &folder, "to web:v1"]);
     assert_eq!(read(&file), bad, "nobody's compose file is edited");
+    assert!(!read(&own).contains("image"), "nor the override file of somebody else");
     assert_eq!(read(&project.path(".env")), "");
 }
 

@@ -34,9 +34,7 @@ pub(super) fn backup(path: &Path) -> Option<String> {
 
 /// Where that is kept.
 pub(super) fn backup_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(BACKUP);
-    PathBuf::from(name)
+    beside(path, BACKUP)
 }
 
 /// Replaces a file, at once: whoever reads it meanwhile sees all of the old one or all of the new one. A link stays a
@@ -46,14 +44,7 @@ pub(super) fn backup_of(path: &Path) -> PathBuf {
 /// Why not; nothing is changed then.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), String> {
     let path = target(path);
-    let said = |e: std::io::Error| match e.kind() {
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => format!(
-            "{} cannot be written by Backstop ({e}); in its systemd unit, ReadWritePaths={} allows it",
-            path.display(),
-            path.parent().unwrap_or(&path).display()
-        ),
-        _ => format!("{}: {e}", path.display()),
-    };
+    let said = |e: std::io::Error| unwritable(&path, &e);
     let old = match fs::metadata(&path) {
         Ok(metadata) if metadata.permissions().mode() & 0o222 == 0 => {
             return Err(format!("{} is read-only", path.display()));
@@ -69,11 +60,55 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), String> {
     write(&path, text.as_bytes(), old.as_ref()).map_err(said)
 }
 
+/// Makes a file that is not there yet, at once, with the owner and the mode of `like`.
+///
+/// # Errors
+/// Why not; nothing is changed then. One that somebody else made meanwhile is left alone.
+pub(super) fn create(path: &Path, text: &str, like: &Path) -> Result<(), String> {
+    let said = |e: std::io::Error| unwritable(path, &e);
+    let like = fs::metadata(like).map_err(said)?;
+    // A link, unlike a rename, never takes the place of a file.
+    let new = beside(path, ".backstop-made");
+    write(&new, text.as_bytes(), Some(&like)).map_err(said)?;
+    let made = fs::hard_link(&new, path).map_err(said);
+    let _ = fs::remove_file(&new);
+    made.and_then(|()| settle(path).map_err(said))
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// Why not.
+pub(super) fn remove(path: &Path) -> Result<(), String> {
+    fs::remove_file(path).and_then(|()| settle(path)).map_err(|e| unwritable(path, &e))
+}
+
+fn unwritable(path: &Path, e: &std::io::Error) -> String {
+    match e.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => format!(
+            "{} cannot be written by Backstop ({e}); in its systemd unit, ReadWritePaths={} allows it",
+            path.display(),
+            path.parent().unwrap_or(path).display()
+        ),
+        _ => format!("{}: {e}", path.display()),
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Makes what happened to the names in a folder durable.
+fn settle(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
 /// Beside it first, then in its place.
 fn write(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".backstop-new");
-    let beside = PathBuf::from(name);
+    let beside = beside(path, ".backstop-new");
     let done = (|| {
         match fs::remove_file(&beside) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -93,8 +128,7 @@ fn write(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> std::io::Res
         }
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        settle(path)
     })();
     if done.is_err() {
         let _ = fs::remove_file(&beside);
@@ -123,6 +157,22 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::metadata(backup_of(&file)).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_made_like_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (like, file) = (folder.path().join("compose.yaml"), folder.path().join("compose.override.yaml"));
+        fs::write(&like, "").unwrap();
+        fs::set_permissions(&like, fs::Permissions::from_mode(0o640)).unwrap();
+        create(&file, "a", &like).unwrap();
+        assert_eq!(read(&file).unwrap().as_deref(), Some("a"));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(create(&file, "b", &like).is_err(), "it is there");
+        assert_eq!(read(&file).unwrap().as_deref(), Some("a"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+        remove(&file).unwrap();
+        assert_eq!(read(&file).unwrap(), None);
     }
 
     #[test]

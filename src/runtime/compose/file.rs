@@ -45,14 +45,35 @@ impl ComposeFile {
         get(self.service(service)?, "image", 0)?.as_str()
     }
 
-    /// Whether a service gets something from another file, which is not looked into.
-    pub(super) fn extends(&self, service: &str) -> bool {
-        self.service(service).is_some_and(|service| get(service, "extends", 0).is_some())
+    /// What a service extends: the other file, as it is written there, none for this one; and the service in it.
+    pub(super) fn extends<'a>(&'a self, service: &'a str) -> Option<(Option<&'a str>, &'a str)> {
+        match get(self.service(service)?, "extends", 0)? {
+            Yaml::String(other) => Some((None, other)),
+            other => Some((other["file"].as_str(), other["service"].as_str().unwrap_or(service))),
+        }
     }
 
-    /// Whether the file takes others in, which are not looked into.
-    pub(super) fn includes(&self) -> bool {
-        !self.root["include"].is_badvalue()
+    /// The services that extend one of the file that is written as `file`.
+    pub(super) fn extending(&self, file: &str) -> Vec<String> {
+        let names = self.services().filter_map(Yaml::as_str);
+        names
+            .filter(|name| self.extends(name).is_some_and(|(of, _)| of == Some(file)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The files that it takes in, as they are written there, and their environment files.
+    pub(super) fn includes(&self) -> Vec<Include<'_>> {
+        let entries = self.root["include"].as_vec().into_iter().flatten();
+        let all = entries.map(|entry| match entry {
+            Yaml::String(file) => Include { files: vec![file], ..Include::default() },
+            other => Include {
+                files: texts(&other["path"]),
+                environment: texts(&other["env_file"]),
+                directory: other["project_directory"].as_str(),
+            },
+        });
+        all.collect()
     }
 
     /// Who else uses a variable: names of services, or what stands beside them (`networks`).
@@ -78,8 +99,57 @@ impl ComposeFile {
         found
     }
 
+    fn services(&self) -> impl Iterator<Item = &Yaml> {
+        self.root["services"].as_hash().into_iter().flat_map(Hash::keys)
+    }
+
     fn service(&self, name: &str) -> Option<&Hash> {
         self.root["services"][name].as_hash()
+    }
+}
+
+/// Files that another one takes in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Include<'a> {
+    /// As they are laid over each other.
+    pub(super) files: Vec<&'a str>,
+    /// Their own environment files.
+    pub(super) environment: Vec<&'a str>,
+    /// Their own folder.
+    pub(super) directory: Option<&'a str>,
+}
+
+/// Where configs and secrets are copied into the containers of a service: those whose content is no file on the host.
+pub(super) fn copied(files: &[&ComposeFile], service: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (kind, folder) in [("configs", "/"), ("secrets", "/run/secrets/")] {
+        let is_copied = |name: &str| {
+            let defined = files.iter().map(|file| &file.root[kind][name]);
+            defined.into_iter().any(|one| !one["content"].is_badvalue() || !one["environment"].is_badvalue())
+        };
+        let used = files.iter().filter_map(|file| get(file.service(service)?, kind, 0)?.as_vec()).flatten();
+        for one in used {
+            let (name, target) = match one {
+                Yaml::String(name) => (Some(name.as_str()), None),
+                long => (long["source"].as_str(), long["target"].as_str()),
+            };
+            let Some(name) = name.filter(|name| is_copied(name)) else { continue };
+            let target = target.unwrap_or(name);
+            let path = if target.starts_with('/') { target.to_owned() } else { format!("{folder}{target}") };
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// One text, or a list of them.
+fn texts(yaml: &Yaml) -> Vec<&str> {
+    match yaml {
+        Yaml::String(one) => vec![one],
+        Yaml::Array(all) => all.iter().filter_map(Yaml::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -178,8 +248,22 @@ networks:
         let image = "ghcr.io/acme/shop:${TAG:-latest}";
         let all = ["api", "jobs", "db", "cache", "none"].map(|service| file.image(service));
         assert_eq!(all, [Some(image), Some(image), Some("postgres:16"), None, None]);
-        assert!(file.extends("cache") && !file.extends("api"));
-        assert!(!file.includes() && ComposeFile::read("include: [a.yaml]").unwrap().includes());
+    }
+
+    #[test]
+    fn where_else_a_service_may_be_is_known() {
+        let file = ComposeFile::read(SHOP).unwrap();
+        assert_eq!(file.extends("cache"), Some((Some("other.yaml"), "cache")));
+        assert_eq!(file.extends("api"), None);
+        assert_eq!(file.extending("other.yaml"), ["cache"]);
+        assert_eq!(file.includes(), []);
+        let text = "include: [a.yaml, {path: [b.yaml, c.yaml], env_file: b.env, project_directory: b}]\n\
+                    services: {a: {extends: base}}";
+        let file = ComposeFile::read(text).unwrap();
+        assert_eq!(file.extends("a"), Some((None, "base")));
+        let second =
+            Include { files: vec!["b.yaml", "c.yaml"], environment: vec!["b.env"], directory: Some("b") };
+        assert_eq!(file.includes(), [Include { files: vec!["a.yaml"], ..Include::default() }, second]);
     }
 
     #[test]
@@ -189,6 +273,17 @@ networks:
         assert_eq!(file.others_with("PROXY_TAG", "proxy"), Vec::<String>::new());
         assert_eq!(file.others_with("TITLE", "api"), ["proxy"]);
         assert_eq!(file.others_with("NET", "api"), ["networks"]);
+    }
+
+    #[test]
+    fn what_compose_copies_is_told_from_what_it_mounts() {
+        let first = "{services: {api: {configs: [a, {source: b, target: /etc/b.conf}, f, x], secrets: [s, {source: e, target: key}]}, \
+                     db: {configs: [d]}}, configs: {a: {content: hello}, d: {content: x}, f: {file: ./f}, x: {external: true}}}";
+        let second = "{services: {api: {configs: [a]}}, configs: {b: {environment: B}}, secrets: {s: {file: ./s}, e: {environment: E}}}";
+        let files = [first, second].map(|text| ComposeFile::read(text).unwrap());
+        let all: Vec<&ComposeFile> = files.iter().collect();
+        assert_eq!(copied(&all, "api"), ["/a", "/etc/b.conf", "/run/secrets/key"]);
+        assert!(copied(&all, "none").is_empty());
     }
 
     #[test]

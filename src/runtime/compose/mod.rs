@@ -2,22 +2,27 @@
 //! is here makes that hold beyond the next `docker compose up`.
 //!
 //! In reading order: `project` finds a project's files by its labels, `file` and `interpolation` read them, `env_file`
-//! changes one, `pin` decides what to change, and this file does it on disk.
+//! changes one, `override_file` is one of ours, `pin` decides what to change, and this file does it on disk.
+
+use std::path::{Path, PathBuf};
 
 use crate::core::plan::{ComposeProject, Pin, StepOutput};
+use pin::Wanted;
 
 mod disk;
 mod env_file;
 mod file;
 mod interpolation;
+mod override_file;
 mod pin;
 mod project;
 
 pub use project::{SERVICE, project_of};
 
 /// Makes the files of a project say `good` where they say `bad`. Idempotent. Never an error: a rollback that cannot be
-/// pinned is still a rollback, and says so.
-pub fn pin(project: &ComposeProject, bad: &str, good: &str) -> StepOutput {
+/// pinned is still a rollback, and says so. `owner` is what Backstop calls the service.
+pub fn pin(project: &ComposeProject, owner: &str, bad: &str, good: &str) -> StepOutput {
+    let wanted = Wanted { service: &project.service, owner, bad, good };
     let service = format!("`docker compose up -d {}`", project.service);
     let unpinned = |why: String, change: Option<String>| {
         let change = change.map_or(String::new(), |change| format!("; before that, {change}"));
@@ -29,68 +34,138 @@ pub fn pin(project: &ComposeProject, bad: &str, good: &str) -> StepOutput {
         Ok(files) => files,
         Err(why) => return unpinned(why, Some(format!("make its image {good}"))),
     };
-    let change = match pin::change(&files, &project.service, bad, good) {
+    let change = match pin::change(&files, wanted) {
         Ok(change) => change,
         Err(no) => return unpinned(no.why, no.change),
     };
     match change {
-        pin::Change::Holds(why) => match already(files, &project.service, bad, good) {
-            Some(pin) => pinned(pin, &service, good),
+        pin::Change::Holds(why) => match already(files, wanted) {
+            Some(pin) => pinned(pin, &service, wanted),
             None => StepOutput::Pinned { pin: None, notes: vec![format!("nothing to pin: {why}")] },
         },
         pin::Change::Set { file, variable, was, is, text } => match disk::replace(&file, &text) {
-            Ok(()) => pinned(Pin { file, variable, was, is }, &service, good),
+            Ok(()) => pinned(Pin::Variable { file, variable, was, is }, &service, wanted),
             Err(why) => unpinned(why, Some(format!("set {variable}={is} in {}", file.display()))),
         },
+        pin::Change::Keep { place, text } => {
+            let written = if place.services.is_empty() {
+                disk::create(&place.file, &text, &place.main)
+            } else {
+                disk::replace(&place.file, &text)
+            };
+            match written {
+                Ok(()) => pinned(kept(place.file, wanted), &service, wanted),
+                Err(why) => {
+                    unpinned(why, Some(format!("change its image to {good} in {}", place.main.display())))
+                }
+            }
+        }
     }
 }
 
-fn pinned(pin: Pin, service: &str, good: &str) -> StepOutput {
-    let was = pin.was.as_deref().map_or("not set".to_owned(), |was| format!("{was} before"));
-    let backup = disk::backup_of(&pin.file);
-    let note = format!(
-        "pinned: {}={} in {} ({was}; the file as it was is {}), so that {service} keeps {good}",
-        pin.variable,
-        pin.is,
-        pin.file.display(),
-        backup.display()
-    );
+/// Where Compose copies files into the containers of a service, instead of mounting them; none if the project's files
+/// cannot be read.
+pub fn copied(project: &ComposeProject) -> Option<Vec<String>> {
+    let files = project::read(project).ok()?;
+    let all: Vec<&file::ComposeFile> = files.compose.iter().map(|(_, file)| file).collect();
+    Some(file::copied(&all, &project.service))
+}
+
+fn kept(file: PathBuf, wanted: Wanted<'_>) -> Pin {
+    Pin::Override { file, service: wanted.service.to_owned(), image: wanted.good.to_owned() }
+}
+
+fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>) -> StepOutput {
+    let Wanted { good, owner, .. } = wanted;
+    let note = match &pin {
+        Pin::Variable { file, variable, was, is } => {
+            let was = was.as_deref().map_or("not set".to_owned(), |was| format!("{was} before"));
+            format!(
+                "pinned: {variable}={is} in {} ({was}; the file as it was is {}), so that {service} keeps {good}",
+                file.display(),
+                disk::backup_of(file).display()
+            )
+        }
+        Pin::Override { file, .. } => format!(
+            "pinned: {} says {good}, so that {service} keeps it, without `-f`. It comes before the project's other files: \
+             `backstop unpin {owner}` takes it back, before a fix is deployed",
+            file.display()
+        ),
+    };
     StepOutput::Pinned { pin: Some(pin), notes: vec![note] }
 }
 
-/// The pin that this rollback set before a crash, if the files say what they say because of it: the backup tells.
-fn already(mut files: pin::Files, service: &str, bad: &str, good: &str) -> Option<Pin> {
+/// The pin that this rollback set before a crash, if the files say what they say because of it: the backup tells, or the
+/// override file.
+fn already(mut files: pin::Files, wanted: Wanted<'_>) -> Option<Pin> {
+    if let Ok(place) = &files.place
+        && place.services.get(wanted.service).is_some_and(|kept| kept.bad == wanted.bad)
+    {
+        return Some(kept(place.file.clone(), wanted));
+    }
     for (path, text) in &mut files.environment {
         if let Some(before) = disk::backup(path) {
             *text = before;
         }
     }
-    match pin::change(&files, service, bad, good).ok()? {
-        pin::Change::Set { file, variable, was, is, .. } => Some(Pin { file, variable, was, is }),
-        pin::Change::Holds(_) => None,
+    match pin::change(&files, wanted).ok()? {
+        pin::Change::Set { file, variable, was, is, .. } => Some(Pin::Variable { file, variable, was, is }),
+        pin::Change::Holds(_) | pin::Change::Keep { .. } => None,
     }
 }
 
-/// Takes a pin back: the variable gets the value that it had. Yields what was done, for people.
+/// Takes a pin back: the variable gets the value that it had, the override file goes. Yields what was done, for people.
 ///
 /// # Errors
 /// Why not, and what to do. A value that somebody else wrote since is left alone.
 pub fn unpin(pin: &Pin) -> Result<String, String> {
-    let file = pin.file.display();
-    let text = disk::read(&pin.file)?.ok_or_else(|| format!("{file} is gone"))?;
-    let now = env_file::values(&text).remove(&pin.variable).flatten();
-    if now != Some(pin.is.clone()) {
-        let now = now.map_or("not a plain value".to_owned(), |now| format!("`{now}`"));
-        return Ok(format!("{} in {file} is {now} by now: nothing to take back", pin.variable));
+    match pin {
+        Pin::Variable { file, variable, was, is } => unset(file, variable, was.as_deref(), is),
+        Pin::Override { file, service, image } => release(file, service, image),
     }
-    let before = match &pin.was {
-        Some(was) if was.is_empty() => {
-            return Err(format!("{} was empty: set it by hand in {file}", pin.variable));
-        }
-        Some(was) => env_file::with(&text, &pin.variable, was).map_err(|why| format!("{file}: {why}"))?,
-        None => env_file::without(&text, &pin.variable),
-    };
-    disk::replace(&pin.file, &before)?;
-    let was = pin.was.as_deref().map_or("not set any more".to_owned(), |was| format!("{was} again"));
-    Ok(format!("{} is {was} in {file}", pin.variable))
 }
+
+fn unset(path: &Path, variable: &str, was: Option<&str>, is: &str) -> Result<String, String> {
+    let file = path.display();
+    let text = disk::read(path)?.ok_or_else(|| format!("{file} is gone"))?;
+    let now = env_file::values(&text).remove(variable).flatten();
+    if now.as_deref() != Some(is) {
+        let now = now.map_or("not a plain value".to_owned(), |now| format!("`{now}`"));
+        return Ok(format!("{variable} in {file} is {now} by now: nothing to take back"));
+    }
+    let before = match was {
+        Some("") => return Err(format!("{variable} was empty: set it by hand in {file}")),
+        Some(was) => env_file::with(&text, variable, was).map_err(|why| format!("{file}: {why}"))?,
+        None => env_file::without(&text, variable),
+    };
+    disk::replace(path, &before)?;
+    let was = was.map_or("not set any more".to_owned(), |was| format!("{was} again"));
+    Ok(format!("{variable} is {was} in {file}"))
+}
+
+fn release(path: &Path, service: &str, image: &str) -> Result<String, String> {
+    let file = path.display();
+    let Some(text) = disk::read(path)? else {
+        return Ok(format!("{file} is gone by now: nothing to take back"));
+    };
+    let Some(mut services) = override_file::read(&text) else {
+        return Ok(format!("somebody changed {file}, so it is left as it is: delete it if it is in the way"));
+    };
+    if services.remove(service).is_none_or(|kept| kept.image != image) {
+        return Ok(format!("{file} does not say {image} for {service} any more: nothing to take back"));
+    }
+    if services.is_empty() {
+        disk::remove(path)?;
+        return Ok(format!(
+            "{file} is gone: the next `docker compose up -d {service}` deploys what the project's files say"
+        ));
+    }
+    let rest = override_file::render(&services).ok_or_else(|| format!("{file} cannot be written anew"))?;
+    disk::replace(path, &rest)?;
+    Ok(format!(
+        "{service} is not in {file} any more: the next `docker compose up -d {service}` deploys what the project's files say"
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! The pin: a Compose project's files are made to say the release that runs, so that the next `docker compose up`, by a
 //! person or by CI, does not bring back the one that was rolled back.
 //!
-//! One way only: the variable that the image line uses is set back in `.env` (or in the `--env-file` of the project). An
-//! override file would hold as well, and would go on holding when the fix ships: whoever deploys that would see nothing
-//! happen. What cannot be pinned is said, with the line to change.
+//! The variable that the image line uses is set back in `.env` (or in the `--env-file` of the project). Where there is none,
+//! or other services use it too, an override file says the image; that is the second choice, because it goes on holding
+//! when the fix ships: whoever deploys that without `backstop unpin` would see nothing happen. What cannot be pinned is
+//! said, with the line to change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,14 +12,63 @@ use std::path::PathBuf;
 use super::env_file;
 use super::file::ComposeFile;
 use super::interpolation::Template;
+use super::override_file::{self, Kept, Services};
 
 /// What a project's files say, with where each was read.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// In the order in which they are laid over each other.
+    /// In the order in which they are laid over each other, with those that they include.
     pub(super) compose: Vec<(PathBuf, ComposeFile)>,
+    /// The image lines of the service, in that order.
+    pub(super) lines: Vec<Line>,
+    /// Files that these refer to and that could not be read, and why.
+    pub(super) unread: Vec<String>,
     /// `.env`, or the files of `--env-file`, in that order; empty text for one that is not there.
     pub(super) environment: Vec<(PathBuf, String)>,
+    /// Environment files of included files: what those of the project do not set.
+    pub(super) beneath: Vec<String>,
+    /// Where an override file would be read; or why none would.
+    pub(super) place: Result<Place, String>,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        let place = Err("no override file would be read".to_owned());
+        let (compose, lines, unread) = (Vec::new(), Vec::new(), Vec::new());
+        Self { compose, lines, unread, environment: Vec::new(), beneath: Vec::new(), place }
+    }
+}
+
+/// An image line of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The file that it is in.
+    pub(super) path: PathBuf,
+    /// What it says, variables and all.
+    pub(super) image: String,
+    /// Other services that get theirs from that file too.
+    pub(super) sharing: Vec<String>,
+}
+
+/// Where Compose looks for an override file by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    /// The file that it goes with.
+    pub(super) main: PathBuf,
+    /// What we keep there already.
+    pub(super) services: Services,
+}
+
+/// Who is to say what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The service, as the files call it.
+    pub(super) service: &'a str,
+    /// What Backstop calls it.
+    pub(super) owner: &'a str,
+    pub(super) bad: &'a str,
+    pub(super) good: &'a str,
 }
 
 /// What there is to do.
@@ -28,6 +78,8 @@ pub(super) enum Change {
     Holds(String),
     /// Set a variable.
     Set { file: PathBuf, variable: String, was: Option<String>, is: String, text: String },
+    /// Write an override file: the one at this place, with this text.
+    Keep { place: Place, text: String },
 }
 
 /// Why it cannot be pinned, and what a person would change.
@@ -43,25 +95,19 @@ impl Unpinned {
     }
 }
 
-/// Finds out how to make the image line of `service` say `good` where it says `bad`.
-pub(super) fn change(files: &Files, service: &str, bad: &str, good: &str) -> Result<Change, Unpinned> {
+/// Finds out how to make the image line of a service say `good` where it says `bad`.
+pub(super) fn change(files: &Files, wanted: Wanted<'_>) -> Result<Change, Unpinned> {
+    let Wanted { service, bad, good, .. } = wanted;
     if bad == good {
         return Ok(Change::Holds(format!(
             "both releases are called {good}: the tag shows the good one here"
         )));
     }
-    let (path, line) = image_line(files, service, good)?;
-    let template = Template::read(line).map_err(|e| literal(&path, e.to_string(), good))?;
-    let values = known(files);
-    for name in template.variables() {
-        if values.get(name).is_some_and(Option::is_none) {
-            let why =
-                format!("{name}, which the image line uses, is not a plain value in the environment file");
-            return Err(Unpinned::new(why, format!("set it so that the image is {good}")));
-        }
+    if let Some(kept) = files.place.as_ref().ok().and_then(|place| place.services.get(service)) {
+        return kept_already(files, kept, good);
     }
-    let value = |name: &str| values.get(name).cloned().flatten();
-    let says = template.resolve(&value).map_err(|e| literal(&path, e.to_string(), good))?;
+    let line = image_line(files, good)?;
+    let says = says(files, line, good)?;
     if says == good {
         return Ok(Change::Holds(format!(
             "the project's files say {good}; if whoever deployed {bad} set a variable outside of them, that comes first"
@@ -71,21 +117,35 @@ pub(super) fn change(files: &Files, service: &str, bad: &str, good: &str) -> Res
         let why = format!("the project's files say {says} by now, which somebody else wrote");
         return Err(Unpinned { why, change: None });
     }
-    set(files, &template, (service, &path, good), &value)
+    set(files, line, wanted).or_else(|no| keep(files, wanted, no))
+}
+
+/// What an image line says now.
+fn says(files: &Files, line: &Line, good: &str) -> Result<String, Unpinned> {
+    let template = Template::read(&line.image).map_err(|e| literal(&line.path, e.to_string(), good))?;
+    let values = known(files);
+    for name in template.variables() {
+        if values.get(name).is_some_and(Option::is_none) {
+            let why =
+                format!("{name}, which the image line uses, is not a plain value in the environment file");
+            return Err(Unpinned::new(why, format!("set it so that the image is {good}")));
+        }
+    }
+    let value = |name: &str| values.get(name).cloned().flatten();
+    template.resolve(&value).map_err(|e| literal(&line.path, e.to_string(), good))
 }
 
 /// The variable that can be set, and nobody else uses.
-fn set(
-    files: &Files,
-    template: &Template,
-    (service, path, good): (&str, &PathBuf, &str),
-    value: &dyn Fn(&str) -> Option<String>,
-) -> Result<Change, Unpinned> {
+fn set(files: &Files, line: &Line, wanted: Wanted<'_>) -> Result<Change, Unpinned> {
+    let Wanted { service, good, .. } = wanted;
+    let template = Template::read(&line.image).map_err(|e| literal(&line.path, e.to_string(), good))?;
+    let values = known(files);
+    let value = |name: &str| values.get(name).cloned().flatten();
     let mut refused = None;
     for name in template.variables() {
-        let Some(is) = template.solve(name, good, value) else { continue };
-        let others: BTreeSet<String> =
-            files.compose.iter().flat_map(|(_, file)| file.others_with(name, service)).collect();
+        let Some(is) = template.solve(name, good, &value) else { continue };
+        let using = files.compose.iter().flat_map(|(_, file)| file.others_with(name, service));
+        let others: BTreeSet<String> = using.chain(line.sharing.iter().cloned()).collect();
         if others.is_empty() {
             return assign(files, name, is);
         }
@@ -94,8 +154,31 @@ fn set(
         refused
             .get_or_insert(Unpinned::new(why, format!("set {name}={is} if that is right for all of them")));
     }
-    let none = || literal(path, "no variable of its image line makes the difference".into(), good);
+    let none = || literal(&line.path, "no variable of its image line makes the difference".into(), good);
     Err(refused.unwrap_or_else(none))
+}
+
+/// The override file that says it instead; where none can, why neither.
+fn keep(files: &Files, wanted: Wanted<'_>, no: Unpinned) -> Result<Change, Unpinned> {
+    let neither = |why: &str| Unpinned { why: format!("{}, and {why}", no.why), change: no.change.clone() };
+    let place = files.place.as_ref().map_err(|why| neither(why))?;
+    let Wanted { service, owner, bad, good } = wanted;
+    let kept = Kept { image: good.to_owned(), bad: bad.to_owned(), owner: owner.to_owned() };
+    let mut services = place.services.clone();
+    services.insert(service.to_owned(), kept);
+    let text = override_file::render(&services)
+        .ok_or_else(|| neither("one of the names would have to be quoted"))?;
+    Ok(Change::Keep { place: place.clone(), text })
+}
+
+/// An override file of ours says something for it already: written before a crash, or left from an earlier rollback.
+fn kept_already(files: &Files, kept: &Kept, good: &str) -> Result<Change, Unpinned> {
+    let file = files.place.as_ref().map(|place| place.file.display().to_string()).unwrap_or_default();
+    if kept.image == good {
+        return Ok(Change::Holds(format!("{file} says {good}")));
+    }
+    let why = format!("{file} says {} since an earlier rollback", kept.image);
+    Err(Unpinned::new(why, format!("change it to {good} there")))
 }
 
 /// In the file that sets it last, else at the end of the last one.
@@ -111,17 +194,14 @@ fn assign(files: &Files, variable: &str, is: String) -> Result<Change, Unpinned>
     Ok(Change::Set { file: file.clone(), variable: variable.to_owned(), was, is, text })
 }
 
-fn image_line<'a>(files: &'a Files, service: &str, good: &str) -> Result<(PathBuf, &'a str), Unpinned> {
-    let mut lines =
-        files.compose.iter().filter_map(|(path, file)| Some((path.clone(), file.image(service)?)));
-    lines.next_back().ok_or_else(|| {
-        let elsewhere = files.compose.iter().any(|(_, file)| file.includes() || file.extends(service));
-        let why = if elsewhere {
-            "its image line is in a file that others include or extend"
-        } else {
-            "the project's files have no image line for it"
+/// The last one counts.
+fn image_line<'a>(files: &'a Files, good: &str) -> Result<&'a Line, Unpinned> {
+    files.lines.last().ok_or_else(|| {
+        let why = match files.unread.first() {
+            Some(why) => format!("its image line is in none of the files that can be read ({why})"),
+            None => "the project's files have no image line for it".to_owned(),
         };
-        Unpinned::new(why, format!("make its image {good}"))
+        Unpinned::new(why, format!("make its image {good} in the file that has it"))
     })
 }
 
@@ -131,7 +211,8 @@ fn literal(path: &std::path::Path, why: String, good: &str) -> Unpinned {
 
 /// What the environment files set; the later one comes first.
 fn known(files: &Files) -> BTreeMap<String, Option<String>> {
-    files.environment.iter().flat_map(|(_, text)| env_file::values(text)).collect()
+    let own = files.environment.iter().map(|(_, text)| text);
+    files.beneath.iter().chain(own).flat_map(|text| env_file::values(text)).collect()
 }
 
 #[cfg(test)]
@@ -141,23 +222,35 @@ mod tests {
     fn files(compose: &[&str], environment: &[&str]) -> Files {
         let path = |kind: &str, n: usize| PathBuf::from(format!("/shop/{kind}{n}"));
         let compose = compose.iter().enumerate();
+        let compose: Vec<_> =
+            compose.map(|(n, text)| (path("compose", n), ComposeFile::read(text).unwrap())).collect();
+        let line = |(path, file): &(PathBuf, ComposeFile)| {
+            let image = file.image("api")?.to_owned();
+            Some(Line { path: path.clone(), image, sharing: Vec::new() })
+        };
+        let lines = compose.iter().filter_map(line).collect();
         let environment = environment.iter().enumerate();
-        Files {
-            compose: compose
-                .map(|(n, text)| (path("compose", n), ComposeFile::read(text).unwrap()))
-                .collect(),
-            environment: environment.map(|(n, text)| (path("env", n), (*text).to_owned())).collect(),
-        }
+        let environment = environment.map(|(n, text)| (path("env", n), (*text).to_owned())).collect();
+        Files { compose, lines, environment, ..Files::default() }
     }
 
-    fn said(compose: &[&str], environment: &[&str], bad: &str, good: &str) -> String {
-        match change(&files(compose, environment), "api", bad, good) {
+    fn wanted<'a>(bad: &'a str, good: &'a str) -> Wanted<'a> {
+        Wanted { service: "api", owner: "shop-api", bad, good }
+    }
+
+    fn tell(said: Result<Change, Unpinned>) -> String {
+        match said {
             Ok(Change::Holds(why)) => format!("holds: {why}"),
             Ok(Change::Set { file, variable, was, is, text }) => {
                 format!("{}: {variable} {was:?} -> {is}: {text:?}", file.display())
             }
+            Ok(Change::Keep { place, text }) => format!("{}: {text}", place.file.display()),
             Err(Unpinned { why, change }) => format!("no: {why}; {}", change.unwrap_or_default()),
         }
+    }
+
+    fn said(compose: &[&str], environment: &[&str], bad: &str, good: &str) -> String {
+        tell(change(&files(compose, environment), wanted(bad, good)))
     }
 
     const API: &str = "services: {api: {image: 'shop:${TAG:-v2}'}}";
@@ -199,12 +292,66 @@ mod tests {
             "services: {api: {image: 'shop:$TAG'}, jobs: {image: 'jobs:$TAG'}, web: {image: 'web:$TAG'}}",
             "TAG=v2",
         );
-        assert!(shared.contains("TAG is used by jobs, web too; set TAG=v1 if"), "{shared}");
+        assert!(
+            shared.contains("TAG is used by jobs, web too, and no override file")
+                && shared.contains("set TAG=v1 if"),
+            "{shared}"
+        );
         let depends = no("services: {api: {image: 'shop:$TAG'}}", "TAG=${X}");
         assert!(depends.contains("not a plain value"), "{depends}");
-        let included = no("{include: [other.yaml], services: {}}", "");
-        assert!(included.contains("include or extend"), "{included}");
+        let mut included = files(&["{include: [other.yaml], services: {}}"], &[]);
+        included.unread.push("/shop/other.yaml is not there".into());
+        let included = tell(change(&included, wanted("shop:v2", "shop:v1")));
+        assert!(
+            included.contains("can be read (/shop/other.yaml is not there); make its image shop:v1"),
+            "{included}"
+        );
         assert!(no("services: {api: {build: .}}", "").contains("no image line"));
+    }
+
+    #[test]
+    fn where_no_variable_can_be_set_an_override_file_says_it() {
+        let place = |services: Services| {
+            let (file, main) = ("/shop/compose.override.yaml".into(), "/shop/compose0".into());
+            Ok(Place { file, main, services })
+        };
+        let kept = |image: &str| Kept { image: image.into(), bad: "x:v2".into(), owner: "x".into() };
+        let said = |compose: &str, services: Services, bad: &str| {
+            let files = Files { place: place(services), ..files(&[compose], &["TAG=v2"]) };
+            tell(change(&files, wanted(bad, "shop:v1")))
+        };
+        let literal = "services: {api: {image: 'shop:v2'}}";
+        let shared = "services: {api: {image: 'shop:$TAG'}, jobs: {image: 'jobs:$TAG'}}";
+        for compose in [literal, shared] {
+            let written = said(compose, Services::new(), "shop:v2");
+            assert!(written.starts_with("/shop/compose.override.yaml: # Written by Backstop"), "{written}");
+            assert!(written.contains("\"api\":\n    image: \"shop:v1\" # instead of shop:v2"), "{written}");
+        }
+        let jobs: Services = [("jobs".to_owned(), kept("jobs:v1"))].into();
+        let both = said(literal, jobs, "shop:v2");
+        assert!(both.contains("\"api\"") && both.contains("\"jobs\""), "{both}");
+        let api = |image: &str| -> Services { [("api".to_owned(), kept(image))].into() };
+        assert_eq!(
+            said(literal, api("shop:v1"), "shop:v2"),
+            "holds: /shop/compose.override.yaml says shop:v1"
+        );
+        assert!(
+            said(literal, api("shop:v0"), "shop:v2")
+                .contains("since an earlier rollback; change it to shop:v1")
+        );
+        assert!(
+            said(literal, Services::new(), "shop:v3").contains("by now"),
+            "what a person wrote comes first"
+        );
+        let nowhere = tell(change(&files(&[literal], &[]), wanted("shop:v2", "shop:v1")));
+        assert!(nowhere.contains("makes the difference, and no override file"), "{nowhere}");
+    }
+
+    #[test]
+    fn what_an_included_file_brings_along_is_overruled_in_the_projects_own() {
+        let files = Files { beneath: vec!["TAG=v2".into()], ..files(&[API], &["A=1\n"]) };
+        let said = tell(change(&files, wanted("shop:v2", "shop:v1")));
+        assert_eq!(said, r#"/shop/env0: TAG None -> v1: "A=1\nTAG=v1\n""#);
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl ContainerRuntime {
             Step::PointTag { reference, image } => self.point_tag(plan, reference, image).await,
             Step::PinProject { project, bad, good } => {
                 let (project, bad, good) = (project.clone(), bad.clone(), good.clone());
-                let pinned = tokio::task::spawn_blocking(move || compose::pin(&project, &bad, &good)).await;
+                let owner = plan.service.clone();
+                let pinning = move || compose::pin(&project, owner.as_str(), &bad, &good);
+                let pinned = tokio::task::spawn_blocking(pinning).await;
                 pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))
             }
             Step::RemoveOld { container, .. } => {

@@ -324,7 +324,7 @@ impl World {
             Step::PinProject { project, bad, good } => {
                 let file = project.directory.join(".env");
                 let (was, is) = (Some(bad.clone()), good.clone());
-                let pin = Some(Pin { file, variable: "TAG".into(), was, is });
+                let pin = Some(Pin::Variable { file, variable: "TAG".into(), was, is });
                 Ok(StepOutput::Pinned { pin, notes: vec!["pinned".into()] })
             }
             Step::RemoveOld { container, .. } => {
@@ -604,6 +604,7 @@ fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: b
     let pivot = steps.len();
     steps.push(Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() });
     let project = ComposeProject {
+        name: "shop".into(),
         service: "web".into(),
         directory: "/srv/web".into(),
         files: vec!["/srv/web/compose.yaml".into()],

@@ -461,7 +461,11 @@ impl World {
                 Err(said) => self.say(format!("refused: {said}")),
             },
             Effect::Unpin { request, service, pin } => {
-                let result = Ok(format!("{} is as it was", pin.variable));
+                let what = match pin {
+                    Pin::Variable { variable, .. } => variable,
+                    Pin::Override { image, .. } => image,
+                };
+                let result = Ok(format!("{what} is as it was"));
                 self.input(Input::Unpinned { request, service, result });
             }
             Effect::Look => self.look(),
@@ -488,7 +492,7 @@ impl World {
             Some(how) => match how.split_once(": ").unwrap_or((&how, "")) {
                 ("pins", variable) => {
                     let (was, is) = (Some("v2".into()), "v1".into());
-                    let pin = Pin { file: "/srv/.env".into(), variable: variable.into(), was, is };
+                    let pin = Pin::Variable { file: "/srv/.env".into(), variable: variable.into(), was, is };
                     applied(vec![format!("pinned: {variable}")], Some(pin))
                 }
                 ("unwinds", why) => Executed::Unwound { why: why.into() },

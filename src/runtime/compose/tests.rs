@@ -1,0 +1,97 @@
+//! Pinning on disk, and taking it back.
+
+use std::fs;
+
+use super::*;
+
+/// A folder with a Compose file whose service `api` has this image line.
+fn project(image: &str) -> (tempfile::TempDir, ComposeProject) {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_owned();
+    let file = directory.join("compose.yaml");
+    fs::write(&file, format!("services:\n  api:\n    image: {image}\n  jobs:\n    image: jobs:v2\n"))
+        .unwrap();
+    let (name, service) = ("shop".to_owned(), "api".to_owned());
+    (folder, ComposeProject { name, service, directory, files: vec![file], environment: Vec::new() })
+}
+
+fn pinned(project: &ComposeProject, bad: &str, good: &str) -> (Option<Pin>, String) {
+    match pin(project, "shop-api", bad, good) {
+        StepOutput::Pinned { pin, notes } => (pin, notes.join("; ")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_override_file_is_written_once_and_taken_back_once() {
+    let (folder, project) = project("shop:v2");
+    let file = folder.path().join("compose.override.yaml");
+    let (pin, note) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(note.contains("`backstop unpin shop-api` takes it back"), "{note}");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("image: \"shop:v1\" # instead of shop:v2"), "{text}");
+
+    // After a crash, the same again.
+    assert_eq!(pinned(&project, "shop:v2", "shop:v1"), (pin.clone(), note));
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+
+    let pin = pin.unwrap();
+    assert!(unpin(&pin).unwrap().contains("is gone: the next"));
+    assert!(!file.exists());
+    assert!(unpin(&pin).unwrap().contains("gone by now"));
+}
+
+#[test]
+fn services_of_one_project_share_an_override_file() {
+    let (folder, api) = project("shop:v2");
+    let jobs = ComposeProject { service: "jobs".into(), ..api.clone() };
+    let file = folder.path().join("compose.override.yaml");
+    let first = pinned(&api, "shop:v2", "shop:v1").0.unwrap();
+    let second = pinned(&jobs, "jobs:v2", "jobs:v1").0.unwrap();
+    assert!(unpin(&first).unwrap().contains("api is not in"));
+    let rest = fs::read_to_string(&file).unwrap();
+    assert!(rest.contains("jobs:v1") && !rest.contains("shop:v1"), "{rest}");
+    unpin(&second).unwrap();
+    assert!(!file.exists());
+}
+
+#[test]
+fn what_somebody_made_of_an_override_file_is_left_alone() {
+    let (folder, project) = project("shop:v2");
+    let file = folder.path().join("compose.override.yaml");
+    let pin = pinned(&project, "shop:v2", "shop:v1").0.unwrap();
+    let changed = fs::read_to_string(&file).unwrap() + "    ports: [\"80:80\"]\n";
+    fs::write(&file, &changed).unwrap();
+    assert!(unpin(&pin).unwrap().contains("somebody changed"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), changed);
+    let (none, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert_eq!(none, None);
+    assert!(why.contains("not Backstop's") && why.contains("to shop:v1"), "{why}");
+}
+
+#[test]
+fn files_that_moved_or_do_not_parse_are_said() {
+    let (_folder, project) = project("shop:v2");
+    fs::write(&project.files[0], "services: [").unwrap();
+    let (none, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(
+        none.is_none() && why.contains("compose.yaml: ") && why.contains("make its image shop:v1"),
+        "{why}"
+    );
+    fs::write(&project.files[0], "services: {jobs: {image: 'jobs:v2'}}").unwrap();
+    let (none, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(none.is_none() && why.contains("have no image line for it"), "{why}");
+    fs::remove_file(&project.files[0]).unwrap();
+    let (none, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(none.is_none() && why.contains("is not there, or not where Backstop runs"), "{why}");
+}
+
+#[test]
+fn a_pin_of_an_earlier_version_is_read() {
+    let old = r#"{"file":"/srv/.env","variable":"TAG","was":"v2","is":"v1"}"#;
+    let pin: Pin = serde_json::from_str(old).unwrap();
+    assert!(matches!(&pin, Pin::Variable { variable, .. } if variable == "TAG"));
+    assert_eq!(serde_json::to_string(&pin).unwrap(), old);
+    let kept = Pin::Override { file: "/srv/o.yaml".into(), service: "api".into(), image: "shop:v1".into() };
+    assert_eq!(serde_json::from_str::<Pin>(&serde_json::to_string(&kept).unwrap()).unwrap(), kept);
+}
