@@ -168,6 +168,39 @@ fn a_literal_image_line_is_kept_by_an_override_file() {
 
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
+fn files_that_compose_copies_into_a_container_come_back_with_it() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\nKEY=hunter2\n");
+    let file = project.path("compose.yaml");
+    let more = "    profiles: [front]\n    configs: [{source: banner, target: /etc/shop/banner.txt}]\n    secrets: [key]\n\
+                configs: {banner: {content: hello}}\nsecrets: {key: {environment: KEY}}\n";
+    fs::write(&file, read(&file) + more).unwrap();
+    // The service is in a profile: without it, `up` would pass it over.
+    project.compose(&["--profile", "front", "up", "-d"]);
+    daemon.proved("shop-web");
+
+    project.environment("TAG=v2\nKEY=hunter2\n");
+    project.compose(&["--profile", "front", "up", "-d"]);
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+
+    let copied = |path: &str| {
+        let to = project.path("copied");
+        bed.docker(&["cp", &format!("shop-web-1:{path}"), &to.display().to_string()]);
+        read(&to)
+    };
+    assert_eq!(copied("/etc/shop/banner.txt"), "hello");
+    assert_eq!(copied("/run/secrets/key"), "hunter2");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\nKEY=hunter2\n");
+    let runs = project.container();
+    project.compose(&["--profile", "front", "up", "-d"]);
+    assert_eq!(project.container()["Id"], runs["Id"], "`up` replaced what runs");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
 fn what_cannot_be_pinned_is_rolled_back_and_said() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));

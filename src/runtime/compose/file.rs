@@ -119,6 +119,31 @@ pub(super) struct Include<'a> {
     pub(super) directory: Option<&'a str>,
 }
 
+/// Where configs and secrets are copied into the containers of a service: those whose content is no file on the host.
+pub(super) fn copied(files: &[&ComposeFile], service: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (kind, folder) in [("configs", "/"), ("secrets", "/run/secrets/")] {
+        let is_copied = |name: &str| {
+            let defined = files.iter().map(|file| &file.root[kind][name]);
+            defined.into_iter().any(|one| !one["content"].is_badvalue() || !one["environment"].is_badvalue())
+        };
+        let used = files.iter().filter_map(|file| get(file.service(service)?, kind, 0)?.as_vec()).flatten();
+        for one in used {
+            let (name, target) = match one {
+                Yaml::String(name) => (Some(name.as_str()), None),
+                long => (long["source"].as_str(), long["target"].as_str()),
+            };
+            let Some(name) = name.filter(|name| is_copied(name)) else { continue };
+            let target = target.unwrap_or(name);
+            let path = if target.starts_with('/') { target.to_owned() } else { format!("{folder}{target}") };
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
 /// One text, or a list of them.
 fn texts(yaml: &Yaml) -> Vec<&str> {
     match yaml {
@@ -248,6 +273,17 @@ networks:
         assert_eq!(file.others_with("PROXY_TAG", "proxy"), Vec::<String>::new());
         assert_eq!(file.others_with("TITLE", "api"), ["proxy"]);
         assert_eq!(file.others_with("NET", "api"), ["networks"]);
+    }
+
+    #[test]
+    fn what_compose_copies_is_told_from_what_it_mounts() {
+        let first = "{services: {api: {configs: [a, {source: b, target: /etc/b.conf}, f, x], secrets: [s, {source: e, target: key}]}, \
+                     db: {configs: [d]}}, configs: {a: {content: hello}, d: {content: x}, f: {file: ./f}, x: {external: true}}}";
+        let second = "{services: {api: {configs: [a]}}, configs: {b: {environment: B}}, secrets: {s: {file: ./s}, e: {environment: E}}}";
+        let files = [first, second].map(|text| ComposeFile::read(text).unwrap());
+        let all: Vec<&ComposeFile> = files.iter().collect();
+        assert_eq!(copied(&all, "api"), ["/a", "/etc/b.conf", "/run/secrets/key"]);
+        assert!(copied(&all, "none").is_empty());
     }
 
     #[test]

@@ -63,6 +63,14 @@ pub fn pin(project: &ComposeProject, owner: &str, bad: &str, good: &str) -> Step
     }
 }
 
+/// Where Compose copies files into the containers of a service, instead of mounting them; none if the project's files
+/// cannot be read.
+pub fn copied(project: &ComposeProject) -> Option<Vec<String>> {
+    let files = project::read(project).ok()?;
+    let all: Vec<&file::ComposeFile> = files.compose.iter().map(|(_, file)| file).collect();
+    Some(file::copied(&all, &project.service))
+}
+
 fn kept(file: PathBuf, wanted: Wanted<'_>) -> Pin {
     Pin::Override { file, service: wanted.service.to_owned(), image: wanted.good.to_owned() }
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::replay::{self, Carried, Facts};
-use super::{ContainerRuntime, enrol, fingerprint, plan, verbs};
+use super::{ContainerRuntime, copied, enrol, fingerprint, plan, verbs};
 use crate::core::plan::{Plan, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
 use crate::runtime::engine::{Engine, permanent};
@@ -47,6 +47,7 @@ impl Creation<'_> {
         let request = replay::request(self.snapshot, &facts);
         if let Some(found) = verbs::inspect(engine, self.temp_name).await? {
             if self.differences(&found).is_empty() && self.connected(&found, &request) {
+                copied::put(engine, self.temp_name, &self.snapshot.context).await?;
                 return created(&found, request.notes);
             }
             // Somebody else's, or half of ours: only what was never started may be thrown away.
@@ -84,6 +85,7 @@ impl Creation<'_> {
             let body = serde_json::json!({"Container": id, "Force": true});
             engine.post(&format!("/networks/{network}/disconnect"), Some(&body)).await?;
         }
+        copied::put(engine, id, &self.snapshot.context).await?;
         let found =
             verbs::inspect(engine, id).await?.ok_or_else(|| permanent(format!("{id} vanished at once")))?;
         let differences = self.differences(&found);

@@ -2,7 +2,7 @@
 //!
 //! In reading order: who is watched ([`enrol`]), what a container is ([`fingerprint`], [`observe`]), noticing
 //! deployments ([`watch`]), recording ([`snapshot`]), and going back ([`plan`], [`apply`], [`create`], [`replay`],
-//! [`stop`]).
+//! [`copied`], [`stop`]).
 //!
 //! It must never act on anything that a plan does not name by its id, never remove a volume, and never take memory for
 //! the engine's word: every answer here was asked for.
@@ -30,6 +30,7 @@ use crate::core::time::Timestamp;
 use enrol::{Labels, Ourselves};
 
 mod apply;
+mod copied;
 mod create;
 pub(super) mod enrol;
 mod exclusive;

@@ -144,6 +144,7 @@ pub(super) fn request(snapshot: &Snapshot, facts: &Facts) -> Request {
     let mut config = snapshot.inspect["Config"].as_object().cloned().unwrap_or_default();
     let mut host = snapshot.inspect["HostConfig"].as_object().cloned().unwrap_or_default();
     let mut notes = super::podman::notes(&snapshot.context);
+    notes.extend(super::copied::notes(&snapshot.context));
     config.remove("OnBuild");
     host.remove("ContainerIDFile");
     hostname(snapshot, facts, &mut config);

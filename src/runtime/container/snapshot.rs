@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{fingerprint::is_id, observe, podman, replay, verbs};
+use super::{copied, fingerprint::is_id, observe, podman, replay, verbs};
 use crate::core::observation::Replica;
 use crate::runtime::engine::Engine;
 use crate::runtime::{ErrorClass, RuntimeError, Snapshot};
@@ -45,6 +45,9 @@ pub(super) async fn of(
         "containers": containers,
         "volumes": volumes,
     });
+    if let Some(files) = copied::take(engine, &inspect).await? {
+        context["copied"] = files;
+    }
     if let Some(podman) = podman {
         context["podman"] = podman;
     }
