@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::registry::{Credentials, Login};
 use super::ssh::{Bridge, Destination};
 use super::{ErrorClass, RuntimeError};
+mod archive;
 
 /// Below this, engines lack what a faithful restore needs (Docker 20.10 speaks it).
 const API_FLOOR: u32 = 41;
