@@ -9,7 +9,6 @@
 //! version included, at the next request.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +19,18 @@ use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::registry::{Credentials, Login};
-use super::ssh::{Bridge, Destination};
+use super::ssh::Bridge;
 use super::{ErrorClass, RuntimeError};
+
 mod archive;
+mod host;
+mod usage;
+
+pub(crate) use host::Host;
+pub use host::TlsFiles;
+use host::with_tls;
+use usage::memory_of;
+pub use usage::{MemoryUse, Usage};
 
 /// Below this, engines lack what a faithful restore needs (Docker 20.10 speaks it).
 const API_FLOOR: u32 = 41;
@@ -52,28 +60,6 @@ pub struct Engine {
     credentials: Credentials,
 }
 
-/// Where an engine listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
-    /// A socket on this machine.
-    Unix(String),
-    /// TCP: a socket proxy, usually, or with TLS another machine.
-    Tcp(String),
-    /// Through the ssh program.
-    Ssh(String, Destination),
-}
-
-/// Files for an engine that is reached by TLS: PEM, each an absolute path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The CA that vouches for the engine.
-    pub ca: PathBuf,
-    /// Our certificate.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
 #[derive(Clone)]
 struct Session {
     minor: u32,
@@ -84,27 +70,6 @@ struct Session {
     docker: Docker,
     /// The host's memory: asked for once, because /info takes the engine long.
     memory: Arc<OnceCell<u64>>,
-}
-
-/// Memory of one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Bytes in use that cannot be given to others for the asking: without the page cache.
-    pub used: u64,
-    /// The most it can use, in bytes.
-    pub limit: u64,
-    /// The limit is its own; else it is the host's memory.
-    pub limited: bool,
-}
-
-/// What one container uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Its memory.
-    pub memory: MemoryUse,
-    /// Since its start: periods under a CPU limit, and those in which it was throttled. None if the engine does not
-    /// tell.
-    pub periods: Option<(u64, u64)>,
 }
 
 impl fmt::Debug for Engine {
@@ -179,14 +144,19 @@ impl Engine {
         matches!(self.host, Host::Ssh(..)) || self.tls.is_some()
     }
 
-    /// Who the engine says it is: Docker's own ID. None from Podman, which makes a new one up each time.
+    /// Who the engine says it is: Docker's own ID, its machine and where it keeps its data, since two engines of one machine
+    /// may share the first, and machines made from one image too. None from Podman, which makes a new ID up each time.
     pub(crate) async fn identity(&self) -> Result<Option<String>, RuntimeError> {
         let asked = self.identity.get_or_try_init(async || {
             if self.is_podman().await? {
                 return Ok(None);
             }
             let info = self.json("/info").await?;
-            Ok::<_, RuntimeError>(info["ID"].as_str().filter(|id| !id.is_empty()).map(str::to_owned))
+            let said = |key: &str| info[key].as_str().filter(|text| !text.is_empty());
+            let (id, name, root) = (said("ID"), said("Name"), said("DockerRootDir"));
+            let whole =
+                |id: &str| [Some(id), name, root].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            Ok::<_, RuntimeError>(id.map(whole))
         });
         asked.await.cloned()
     }
@@ -449,47 +419,6 @@ impl Engine {
         }
     }
 
-    /// A file or folder of a container, as a tar archive of at most `most` bytes.
-    pub(crate) async fn archive(
-        &self,
-        container: &str,
-        path: &str,
-        most: usize,
-    ) -> Result<Vec<u8>, RuntimeError> {
-        let what = format!("reading {path} in {container}");
-        let session = self.session().await?;
-        let url = self.url(&format!("/v1.{}/containers/{container}/archive", session.minor));
-        let request = self.http.get(url).query(&[("path", path)]);
-        let read = async {
-            let response = request.send().await.map_err(|e| self.away(&format!("{what}: {}", causes(&e))))?;
-            let (status, mut bytes) = (response.status().as_u16(), Vec::new());
-            let mut stream = response.bytes_stream();
-            while let Some(part) = stream.next().await {
-                bytes.extend(part.map_err(|e| self.away(&format!("{what}: {}", causes(&e))))?);
-                if bytes.len() > most {
-                    return Err(permanent(format!("{what}: it is larger than {} KiB", most >> 10)));
-                }
-            }
-            if status < 400 { Ok(bytes) } else { Err(refused(&what, status, &bytes)) }
-        };
-        let late = |_| self.away(&format!("{what}: no answer within {} s", CALL.as_secs()));
-        tokio::time::timeout(CALL, read).await.unwrap_or_else(|e| Err(late(e)))
-    }
-
-    /// Unpacks a tar archive at the root of a container.
-    pub(crate) async fn unpack(&self, container: &str, tar: Vec<u8>) -> Result<(), RuntimeError> {
-        let what = format!("copying files into {container}");
-        let session = self.session().await?;
-        let url = self.url(&format!("/v1.{}/containers/{container}/archive", session.minor));
-        let request =
-            self.http.put(url).query(&[("path", "/")]).header("content-type", "application/x-tar").body(tar);
-        let answer = tokio::time::timeout(CALL, receive(request)).await;
-        let (status, bytes) = answer
-            .map_err(|_| self.away(&format!("{what}: no answer within {} s", CALL.as_secs())))?
-            .map_err(|why| self.away(&format!("{what}: {why}")))?;
-        sort(&what, status, &bytes).map(drop)
-    }
-
     async fn session(&self) -> Result<Session, RuntimeError> {
         let mut slot = self.session.lock().await;
         if let Some(session) = slot.as_ref() {
@@ -572,52 +501,6 @@ impl Engine {
 const LOG_MAX: usize = 1 << 20;
 /// One line of evidence.
 const LINE_MAX: usize = 4096;
-
-impl Host {
-    fn parse(text: &str) -> Result<Self, RuntimeError> {
-        if let Some(path) = text.strip_prefix("unix://")
-            && path.starts_with('/')
-        {
-            return Ok(Self::Unix(path.to_owned()));
-        }
-        if let Some(address) = text.strip_prefix("tcp://")
-            && !address.is_empty()
-        {
-            let address = address.trim_end_matches('/');
-            return Ok(Self::Tcp(if address.contains(':') {
-                address.to_owned()
-            } else {
-                format!("{address}:2375")
-            }));
-        }
-        if let Some(to) = text.strip_prefix("ssh://").and_then(Destination::parse) {
-            return Ok(Self::Ssh(text.to_owned(), to));
-        }
-        Err(permanent(format!(
-            "`{text}` is no engine address: write unix:///var/run/docker.sock or tcp://HOST:2375"
-        )))
-    }
-}
-
-/// A client that shows our certificate, and believes only the engine's CA.
-fn with_tls(
-    builder: reqwest::ClientBuilder,
-    files: &TlsFiles,
-) -> Result<reqwest::ClientBuilder, RuntimeError> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|e| permanent(format!("{} cannot be read: {e}", path.display())))
-    };
-    let unusable = |path: &PathBuf, e: &reqwest::Error| {
-        permanent(format!("{} cannot be used: {}", path.display(), causes(e)))
-    };
-    let cas =
-        reqwest::Certificate::from_pem_bundle(&read(&files.ca)?).map_err(|e| unusable(&files.ca, &e))?;
-    let mut both = read(&files.key)?;
-    both.push(b'\n');
-    both.extend(read(&files.cert)?);
-    let identity = reqwest::Identity::from_pem(&both).map_err(|e| unusable(&files.cert, &e))?;
-    Ok(builder.tls_certs_only(cas).identity(identity).https_only(true))
-}
 
 /// The version to speak: the engine's own, at most [`API_CEILING`].
 fn agree(version: &Value) -> Result<u32, RuntimeError> {
@@ -750,48 +633,10 @@ pub(crate) fn cut(text: &str, max: usize) -> String {
     format!("{}...", text.get(..end).unwrap_or_default())
 }
 
-/// What cannot be had back for the asking: usage without the page cache, of which the kernel takes what it needs before
-/// anybody is killed. `docker stats` leaves only the inactive half of it out, and so calls a service full that has read
-/// many files lately.
-///
-/// cgroup v2 names the parts plainly; v1 sums them up over sub-groups under names with `total_`, and has no word for
-/// reclaimable kernel memory. tmpfs and shared memory are counted as cache by both, but are on neither list of files,
-/// so they stay in. Counters lag behind usage: anonymous memory is the least that it can be.
-/// Whatever the engine does not tell is taken as in use, down to plain usage (Podman on v1).
-/// `limited` is what can be said without knowing the host's memory.
-fn memory_of(stats: &Value) -> Option<MemoryUse> {
-    let memory = &stats["memory_stats"];
-    let usage = memory["usage"].as_u64()?;
-    let part = |names: [&str; 2]| names.iter().find_map(|name| memory["stats"][*name].as_u64());
-    let inactive = part(["total_inactive_file", "inactive_file"]).filter(|cache| *cache < usage);
-    let used = match inactive {
-        None => usage,
-        Some(inactive) => {
-            let active = part(["total_active_file", "active_file"]).unwrap_or(0);
-            let kernel = memory["stats"]["slab_reclaimable"].as_u64().unwrap_or(0);
-            let anonymous = part(["total_rss", "anon"]).unwrap_or(0);
-            let at_most = usage - inactive;
-            at_most.saturating_sub(active.saturating_add(kernel)).max(anonymous.min(at_most))
-        }
-    };
-    let limit = memory["limit"].as_u64().unwrap_or(0);
-    Some(MemoryUse { used, limit, limited: false })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn hosts_are_read_or_refused_with_what_would_be_right() {
-        assert_eq!(Host::parse("unix:///run/d.sock").unwrap(), Host::Unix("/run/d.sock".into()));
-        assert_eq!(Host::parse("tcp://proxy").unwrap(), Host::Tcp("proxy:2375".into()));
-        assert_eq!(Host::parse("tcp://10.0.0.1:4000/").unwrap(), Host::Tcp("10.0.0.1:4000".into()));
-        for bad in ["", "/run/d.sock", "unix://d.sock", "ssh://", "ssh://-me", "tcp://"] {
-            assert!(Host::parse(bad).unwrap_err().message.contains("unix:///var/run/docker.sock"), "{bad}");
-        }
-    }
 
     #[test]
     fn the_version_is_the_engines_within_what_we_know() {
@@ -826,48 +671,6 @@ mod tests {
         assert_eq!(error.class, ErrorClass::Permanent);
         assert_eq!(error.message, "POST /containers/a/start: port is already allocated (500)");
         assert!(sort("POST", 304, b"").is_ok(), "it is so already");
-    }
-
-    fn used(usage: u64, stats: &Value) -> u64 {
-        let stats = json!({"memory_stats": {"usage": usage, "limit": 104_857_600u64, "stats": stats}});
-        let memory = memory_of(&stats).unwrap();
-        assert_eq!((memory.limit, memory.limited), (104_857_600, false));
-        memory.used
-    }
-
-    /// cgroup v1, as Docker 20.10 sends it (shortened).
-    #[test]
-    fn memory_on_cgroup_v1_leaves_the_page_cache_out() {
-        let mut stats = json!({"cache": 40_000_000u64, "total_inactive_file": 11_303_168u64, "inactive_file": 1u64,
-            "total_rss": 30_000_000u64});
-        assert_eq!(used(71_303_168, &stats), 60_000_000);
-        stats["total_active_file"] = json!(25_000_000u64);
-        stats["active_file"] = json!(1u64);
-        // tmpfs, mapped in both `cache` and `total_active_anon`, stays in.
-        assert_eq!(used(71_303_168, &stats), 35_000_000);
-    }
-
-    /// cgroup v2, as Docker 28 sends it (shortened).
-    #[test]
-    fn memory_on_cgroup_v2_leaves_the_page_cache_out() {
-        let mut stats = json!({"anon": 20_000_000u64, "file": 29_000_000u64, "inactive_file": 10_000_000u64});
-        assert_eq!(used(50_000_000, &stats), 40_000_000);
-        stats["active_file"] = json!(14_000_000u64);
-        stats["slab_reclaimable"] = json!(1_000_000u64);
-        assert_eq!(used(50_000_000, &stats), 25_000_000, "what no part names counts as in use");
-        stats["active_file"] = json!(39_000_000u64);
-        assert_eq!(used(50_000_000, &stats), 20_000_000, "parts that lag behind: at least what is anonymous");
-        stats["anon"] = json!(90_000_000u64);
-        assert_eq!(used(50_000_000, &stats), 40_000_000, "at most what `docker stats` shows");
-    }
-
-    #[test]
-    fn memory_without_details_is_the_usage_and_without_usage_is_nothing() {
-        let stats = json!({"memory_stats": {"usage": 5, "limit": 10}});
-        assert_eq!(memory_of(&stats).map(|m| m.used), Some(5));
-        let odd = json!({"memory_stats": {"usage": 5, "limit": 10, "stats": {"inactive_file": 7}}});
-        assert_eq!(memory_of(&odd).map(|m| m.used), Some(5));
-        assert_eq!(memory_of(&json!({"memory_stats": {}})), None);
     }
 
     #[tokio::test]

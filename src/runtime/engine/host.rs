@@ -1,0 +1,89 @@
+//! Where an engine is, and how to reach it safely.
+
+use std::path::PathBuf;
+
+use super::{RuntimeError, causes, permanent};
+use crate::runtime::ssh::Destination;
+
+/// Where an engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// A socket on this machine.
+    Unix(String),
+    /// TCP: a socket proxy, usually, or with TLS another machine.
+    Tcp(String),
+    /// Through the ssh program.
+    Ssh(String, Destination),
+}
+
+/// Files for an engine that is reached by TLS: PEM, each an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA that vouches for the engine.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Host {
+    pub(super) fn parse(text: &str) -> Result<Self, RuntimeError> {
+        if let Some(path) = text.strip_prefix("unix://")
+            && path.starts_with('/')
+        {
+            return Ok(Self::Unix(path.to_owned()));
+        }
+        if let Some(address) = text.strip_prefix("tcp://")
+            && !address.is_empty()
+        {
+            let address = address.trim_end_matches('/');
+            return Ok(Self::Tcp(if address.contains(':') {
+                address.to_owned()
+            } else {
+                format!("{address}:2375")
+            }));
+        }
+        if let Some(to) = text.strip_prefix("ssh://").and_then(Destination::parse) {
+            return Ok(Self::Ssh(text.to_owned(), to));
+        }
+        Err(permanent(format!(
+            "`{text}` is no engine address: write unix:///var/run/docker.sock or tcp://HOST:2375"
+        )))
+    }
+}
+
+/// A client that shows our certificate, and believes only the engine's CA.
+pub(super) fn with_tls(
+    builder: reqwest::ClientBuilder,
+    files: &TlsFiles,
+) -> Result<reqwest::ClientBuilder, RuntimeError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|e| permanent(format!("{} cannot be read: {e}", path.display())))
+    };
+    let unusable = |path: &PathBuf, e: &reqwest::Error| {
+        permanent(format!("{} cannot be used: {}", path.display(), causes(e)))
+    };
+    let cas =
+        reqwest::Certificate::from_pem_bundle(&read(&files.ca)?).map_err(|e| unusable(&files.ca, &e))?;
+    let mut both = read(&files.key)?;
+    both.push(b'\n');
+    both.extend(read(&files.cert)?);
+    let identity = reqwest::Identity::from_pem(&both).map_err(|e| unusable(&files.cert, &e))?;
+    Ok(builder.tls_certs_only(cas).identity(identity).https_only(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_or_refused_with_what_would_be_right() {
+        assert_eq!(Host::parse("unix:///run/d.sock").unwrap(), Host::Unix("/run/d.sock".into()));
+        assert_eq!(Host::parse("tcp://proxy").unwrap(), Host::Tcp("proxy:2375".into()));
+        assert_eq!(Host::parse("tcp://10.0.0.1:4000/").unwrap(), Host::Tcp("10.0.0.1:4000".into()));
+        for bad in ["", "/run/d.sock", "unix://d.sock", "ssh://", "ssh://-me", "tcp://"] {
+            assert!(Host::parse(bad).unwrap_err().message.contains("unix:///var/run/docker.sock"), "{bad}");
+        }
+    }
+}
