@@ -140,7 +140,8 @@ engine_restart() {
         if [ "$kill" = yes ]; then kill -KILL "$pid"; else kill -TERM "$pid"; fi
         wait_end 60 "$pid" || die "engine $name (pid $pid) does not end"
     fi
-    start "$name"
+    # An engine that was killed may wait in vain for its containerd on a busy machine and give up; systemd starts it again.
+    (start "$name") || start "$name"
     printf 'DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$name"
 }
 
