@@ -9,7 +9,7 @@ use super::locate::Places;
 use super::problem::{Problem, Wrong};
 use super::schema::{Findings, Named, Setting, Shape};
 use super::tree::{Node, Value, dotted};
-use super::values::{quoted, shown, shown_bare};
+use super::values::{listed, quoted};
 use crate::core::release::ServiceName;
 use crate::core::settings::Group;
 
@@ -36,17 +36,7 @@ impl Named for Members {
 fn read(node: &Node) -> Result<Value, Wrong> {
     const RIGHT: &str =
         "two or more services in the order in which they go back would be right, as in [\"api\", \"jobs\"]";
-    let names: Vec<String> = match &node.value {
-        Value::Loose(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
-        Value::List(items) => items.iter().map(shown_bare).collect(),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Float(_)
-        | Value::Bool(_)
-        | Value::Date(_)
-        | Value::Null
-        | Value::Table(_) => return Err(Wrong::new(format!("{} is not a list", shown(node)), RIGHT)),
-    };
+    let names = listed(node, RIGHT)?;
     if !(2..=MEMBERS_MAX).contains(&names.len()) {
         return Err(Wrong::new(format!("has {} services", names.len()), RIGHT));
     }

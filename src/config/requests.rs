@@ -6,7 +6,7 @@ use super::nearest::nearest;
 use super::problem::Wrong;
 use super::schema::{Named, Setting, Shape};
 use super::tree::{Node, Value};
-use super::values::{Parse, is_http_url, quoted, read_text, shown, shown_bare, text_settings};
+use super::values::{Parse, is_http_url, listed, quoted, read_text, shown, shown_bare, text_settings};
 use crate::signal::check::json_path;
 
 text_settings! {
@@ -369,17 +369,10 @@ impl Setting for Addresses {
 fn read_addresses(node: &Node) -> Result<Value, Wrong> {
     const RIGHT: &str =
         "at most 8 addresses would be right, as in [\"tcp://1.1.1.1:53\", \"https://example.com/\"]";
-    let texts: Vec<String> = match &node.value {
+    let texts = match &node.value {
+        // Of the environment: none.
         Value::Loose(text) if text.trim().is_empty() => Vec::new(),
-        Value::Loose(text) => text.split(',').map(|text| text.trim().to_owned()).collect(),
-        Value::List(items) => items.iter().map(shown_bare).collect(),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Float(_)
-        | Value::Bool(_)
-        | Value::Date(_)
-        | Value::Null
-        | Value::Table(_) => return Err(Wrong::new(format!("{} is not a list", shown(node)), RIGHT)),
+        _ => listed(node, RIGHT)?,
     };
     if texts.len() > 8 {
         return Err(Wrong::new(format!("has {} addresses", texts.len()), RIGHT));

@@ -365,7 +365,23 @@ pub(super) fn shown(node: &Node) -> String {
     }
 }
 
-/// The same without quotes around texts.
+/// The texts of a list: as a file has it, or with commas between them, as the environment and labels have it. `right` says
+/// what would be right.
+pub(super) fn listed(node: &Node, right: &'static str) -> Result<Vec<String>, Wrong> {
+    match &node.value {
+        Value::Loose(text) => Ok(text.split(',').map(|text| text.trim().to_owned()).collect()),
+        Value::List(items) => Ok(items.iter().map(shown_bare).collect()),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Bool(_)
+        | Value::Date(_)
+        | Value::Null
+        | Value::Table(_) => Err(Wrong::new(format!("{} is not a list", shown(node)), right)),
+    }
+}
+
+/// A value as it was typed, as [`shown`] has it, without quotes around texts.
 pub(super) fn shown_bare(node: &Node) -> String {
     match &node.value {
         Value::Text(text) | Value::Loose(text) => text.clone(),
