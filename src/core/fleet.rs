@@ -127,6 +127,10 @@ impl Fleet {
             About::Whoever { due: true } => self.agenda.until(now + TOGETHER),
             About::Whoever { due: false } => self.services.keys().cloned().collect(),
         };
+        // Everybody says how it is before anybody is judged: who comes first by name must make no difference.
+        for name in &names {
+            self.take_stock(now, name);
+        }
         for name in &names {
             self.turn(now, name, &mut effects);
         }
@@ -251,13 +255,20 @@ impl Fleet {
         }
     }
 
+    fn take_stock(&mut self, now: Timestamp, name: &ServiceName) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.seen && self.engines.of(name).is_some_and(|engine| engine.state.is_some()) {
+            service.take_stock(now);
+        }
+        self.tell_others(name);
+    }
+
     fn turn(&mut self, now: Timestamp, name: &ServiceName, effects: &mut Vec<Effect>) {
         let around = surroundings!(self, name);
         let Some(service) = self.services.get_mut(name) else { return };
         service.last_turn = now;
         // Not before the engine has answered for the first time: what runs now comes from it, not from memory.
         if service.seen && around.engine.is_some() {
-            service.take_stock(now);
             let mut turn = Turn { now, fleet: &self.settings, effects, sequence: &mut self.sequence };
             if service.state == State::Verifying {
                 service.verify(&mut turn, around);
@@ -272,10 +283,15 @@ impl Fleet {
         }
     }
 
-    /// What the others should know of a service, and when it is to be looked at again.
+    /// When a service is to be looked at again, and what the others should know of it.
     fn taken_turn(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         self.agenda.set(name, service.poll_timeout());
+        self.tell_others(name);
+    }
+
+    fn tell_others(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
         let neighbour = service.neighbour();
         match self.roster.get_mut(name) {
             Some(known) => *known = neighbour,

@@ -500,7 +500,7 @@ impl Service {
         traffic.share(Bad::Failed, end.before(Duration::from_secs(60).max(traffic.usual)), end).rate()
     }
 
-    /// Takes stock of what the others should know of it. After each turn.
+    /// Takes stock of what the others should know of it. Before each turn.
     pub(crate) fn take_stock(&mut self, now: Timestamp) {
         let gone = self.replicas.is_empty() && self.evidence.down.is_empty();
         let judged = !gone && self.state != State::RollingBack;

@@ -151,8 +151,14 @@ fn run_from(world: &mut World, mut at: u64, events: &[(u64, String)]) {
     }
 }
 
+/// So many random timelines, or as many as `PROPTEST_CASES` says: `PROPTEST_CASES=5000 cargo test --test it properties`.
+fn cases(usual: u32) -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok().and_then(|said| said.parse().ok());
+    ProptestConfig { cases: said.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn no_promise_is_broken(events in timeline()) {
@@ -193,7 +199,7 @@ proptest! {
 
 // Each of these runs every timeline twice.
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(16))]
 
     #[test]
     fn the_same_inputs_give_the_same_effects(events in timeline()) {
@@ -224,15 +230,31 @@ proptest! {
     #[test]
     fn the_order_of_services_does_not_matter(events in timeline()) {
         // Whoever comes before it in every list might as well come after it, whatever happens to both.
-        let outcome = |other: &str| {
-            let mut world = World::terse();
-            world.event("set attempts=5 trial=20s depends=db");
-            world.at(0, &format!("deploy {other} {other}:v1 age=1h"));
-            world.at(0, "deploy web web:v1 age=1h");
-            let events: Vec<_> = events.iter().map(|(at, what)| (*at, what.replace("api", other))).collect();
-            run(&mut world, &events);
-            about_web(&world, other)
-        };
-        prop_assert_eq!(outcome("kiwi"), outcome("zulu"));
+        prop_assert_eq!(beside("kiwi", &events), beside("zulu", &events));
     }
+}
+
+/// What is done and said about `web` while `events` happen to it and to the `other`, which they call `api`.
+fn beside(other: &str, events: &[(u64, String)]) -> Vec<String> {
+    let mut world = World::terse();
+    world.event("set attempts=5 trial=20s depends=db");
+    world.at(0, &format!("deploy {other} {other}:v1 age=1h"));
+    world.at(0, "deploy web web:v1 age=1h");
+    let events: Vec<_> = events.iter().map(|(at, what)| (*at, what.replace("api", other))).collect();
+    run(&mut world, &events);
+    about_web(&world, other)
+}
+
+/// Both have their turn at the same moment, and one falls silent then: the other must hear of it there and then, whoever
+/// comes first by name.
+#[test]
+fn who_is_due_together_hears_of_each_other() {
+    let events = [
+        (0, "host short of memory"),
+        (0, "exit web 1 x3 every 1s"),
+        (0, "requests api 100 x8"),
+        (32, "health api ok x3 every 2s"),
+    ];
+    let events = events.map(|(at, what)| (at, what.to_owned()));
+    assert_eq!(beside("kiwi", &events), beside("zulu", &events));
 }
