@@ -289,6 +289,8 @@ impl Saga {
                 | StepOutput::Stopped { .. }
                 | StepOutput::Evidence { .. }
                 | StepOutput::Service { .. }
+                | StepOutput::Compose { .. }
+                | StepOutput::Told { .. }
                 | StepOutput::Pinned { .. } => {}
             }
         }
@@ -425,8 +427,11 @@ impl Saga {
             | Step::PointTag { .. }
             | Step::PinProject { .. }
             | Step::RemoveOld { .. }
+            | Step::CheckCompose { .. }
+            | Step::RestartDependants { .. }
             | Step::CheckService { .. }
-            // Whoever takes it back looks first whether it is still ours.
+            // Whoever takes these back looks first whether they are still ours.
+            | Step::UpProject { .. }
             | Step::UpdateService { .. }
             | Step::AwaitConverged { .. } => false,
         }
@@ -462,7 +467,7 @@ impl Saga {
         if !rest.is_empty() {
             text += &format!("; not taken back, because something runs: {}", rest.join(", "));
         }
-        let look = if self.state.plan.is_orchestrated() {
+        let look = if self.state.plan.is_of_swarm() {
             format!("docker service ps {service}")
         } else {
             format!("docker ps -a --filter name={service}")
@@ -528,7 +533,7 @@ async fn append(store: &dyn SagaStore, state: &SagaState, event: &JournalEvent) 
 
 const fn deadline(step: &Step) -> Duration {
     match step {
-        Step::EnsureImage { .. } | Step::StopOld { .. } => LONG_STEP,
+        Step::EnsureImage { .. } | Step::StopOld { .. } | Step::UpProject { .. } => LONG_STEP,
         // It ends by itself then, and says how far it came.
         Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
         Step::ProbeOld { .. }
@@ -542,6 +547,8 @@ const fn deadline(step: &Step) -> Duration {
         | Step::PointTag { .. }
         | Step::PinProject { .. }
         | Step::RemoveOld { .. }
+        | Step::CheckCompose { .. }
+        | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. } => SHORT_STEP,
     }
@@ -570,6 +577,9 @@ fn olds(plan: &Plan) -> Vec<&ReplicaId> {
         | Step::AwaitRunning { .. }
         | Step::PointTag { .. }
         | Step::PinProject { .. }
+        | Step::CheckCompose { .. }
+        | Step::UpProject { .. }
+        | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. }
         | Step::AwaitConverged { .. } => None,
