@@ -19,6 +19,8 @@ struct Project<'a> {
     compose: (&'static str, &'static str),
 }
 
+/// More events than the journal of a rollback by Compose has.
+const EVENTS_MAX: u32 = 60;
 const COMPOSE: (&str, &str) = ("docker-compose", "shop-web-1");
 /// The one that is written in Python.
 const COMPOSE_V1: (&str, &str) = ("docker-compose-v1", "shop_web_1");
@@ -407,4 +409,57 @@ fn what_depends_on_says_counts_as_a_dependency() {
     });
     bed.serves(seconds(5), "shop-web-1", "v2");
     assert!(newest_rollback(&daemon, "shop-web").is_err(), "nothing was rolled back");
+}
+
+/// Killed after every event of the journal in turn: Compose may be at work just then, and goes on without us.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn killed_at_every_journal_step_of_a_rollback_by_compose() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let mut daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+    for event in 1..EVENTS_MAX {
+        if !survives_a_crash_after(&project, &mut daemon, event) {
+            assert!(event > 8, "only {event} journal events: is BACKSTOP_CRASH_AT heeded?");
+            return;
+        }
+    }
+    panic!("the journal has more than {EVENTS_MAX} events");
+}
+
+/// False if the rollback was over before `event`, so that there was no crash.
+#[track_caller]
+fn survives_a_crash_after(project: &Project<'_>, daemon: &mut Daemon, event: u32) -> bool {
+    daemon.terminate();
+    daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
+    daemon.again();
+    daemon.ready(seconds(20));
+    let before = newest_rollback(daemon, "shop-web").map_or(Value::Null, |record| record["id"].clone());
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
+    let crashed = eventually(seconds(90), &format!("a crash after event {event}, or the end"), || {
+        if daemon.has_ended() {
+            return Ok(true);
+        }
+        let newest = newest_rollback(daemon, "shop-web")?;
+        if newest["over"] == true && newest["id"] != before { Ok(false) } else { Err(newest.to_string()) }
+    });
+    daemon.set("BACKSTOP_CRASH_AT", "");
+    if crashed {
+        daemon.again();
+        daemon.ready(seconds(20));
+    }
+    eventually(seconds(90), &format!("the good release after a crash at event {event}"), || {
+        let newest = newest_rollback(daemon, "shop-web")?;
+        let verified = newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
+        let state = daemon.service("shop-web")?["state"].clone();
+        if verified && state != "verifying" { Ok(()) } else { Err(format!("{state}: {newest}")) }
+    });
+    project.bed.serves(seconds(5), "shop-web-1", "v1");
+    nothing_is_left_of(project.bed, "shop-web-1");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\n", "event {event}");
+    crashed
 }
