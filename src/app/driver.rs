@@ -297,6 +297,7 @@ impl Driver {
             | AnnouncementKind::Hold
             | AnnouncementKind::NoRollbackTarget
             | AnnouncementKind::Target
+            | AnnouncementKind::Unpinned
             | AnnouncementKind::QuarantinedAgain
             | AnnouncementKind::Blind
             | AnnouncementKind::Daemon => warn!("{text}"),
@@ -377,7 +378,7 @@ impl Driver {
         let (runtime, inputs) = (Arc::clone(&self.runtime), self.inputs.clone());
         self.tasks.spawn(async move {
             let result = runtime.unpin(&service, &pin).await.map_err(|e| e.message);
-            let _ = inputs.send(Input::Unpinned { request, service, result }).await;
+            let _ = inputs.send(Input::Unpinned { request: Some(request), service, result }).await;
         });
     }
 

@@ -50,6 +50,8 @@ pub enum AnnouncementKind {
     NoRollbackTarget,
     /// A release to go back to cannot be had any more, or can be again.
     Target,
+    /// A project's files are not kept at an earlier release any more.
+    Unpinned,
     /// A quarantined release was deployed again.
     QuarantinedAgain,
     /// A person is needed.
@@ -74,6 +76,7 @@ impl AnnouncementKind {
             Self::Hold => "hold",
             Self::NoRollbackTarget => "no_rollback_target",
             Self::Target => "target",
+            Self::Unpinned => "unpinned",
             Self::QuarantinedAgain => "quarantined_again",
             Self::Stuck => "stuck",
             Self::BreakerTripped => "breaker_tripped",

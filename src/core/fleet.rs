@@ -218,10 +218,11 @@ impl Fleet {
                 effects.extend(answer.map(|answer| Effect::Reply { request, answer }));
             }
             Input::Unpinned { request, service, result } => {
-                if result.is_ok() {
-                    self.with(now, &service, effects, Service::unpinned);
+                if let Ok(done) = &result {
+                    let asked = request.is_some();
+                    self.with(now, &service, effects, |s, turn| s.unpinned(turn, done, asked));
                 }
-                effects.push(Effect::Reply { request, answer: result });
+                effects.extend(request.map(|request| Effect::Reply { request, answer: result }));
                 return About::Service(service);
             }
         }

@@ -103,10 +103,11 @@ pub enum Input {
         /// How.
         result: Executed,
     },
-    /// An [`Effect::Unpin`] ended.
+    /// What a rollback changed in a project's files was taken back.
     Unpinned {
-        /// Number of the request.
-        request: u64,
+        /// Number of the request of an [`Effect::Unpin`]; none if nobody asked for it, because a person wrote another
+        /// release into the files.
+        request: Option<u64>,
         /// Whose project.
         service: ServiceName,
         /// What was done, or why not.

@@ -413,8 +413,16 @@ impl Service {
         self.pinned.as_ref().and_then(|record| record.pin.as_ref())
     }
 
-    /// It was taken back.
-    pub(crate) fn unpinned(&mut self, turn: &mut Turn<'_>) {
+    /// It was taken back. Whoever did not ask for it is told: the files hold a release that was not deployed yet.
+    pub(crate) fn unpinned(&mut self, turn: &mut Turn<'_>, done: &str, asked: bool) {
+        if !asked {
+            let mut a = self.announcement(turn, AnnouncementKind::Unpinned, "PIN TAKEN BACK");
+            a.fields.push(("What".into(), done.to_owned()));
+            a.next = Some(
+                "docker compose up -d, once more: until now it kept the release that was put back".into(),
+            );
+            turn.effect(Effect::Announce(a));
+        }
         if let Some(mut record) = self.pinned.take() {
             record.pin = None;
             turn.remember(LedgerChange::RollbackUpdated(record));

@@ -89,8 +89,8 @@ fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>) -> StepOutput {
             )
         }
         Pin::Override { file, .. } => format!(
-            "pinned: {} says {good}, so that {service} keeps it, without `-f`. It comes before the project's other files: \
-             `backstop unpin {owner}` takes it back, before a fix is deployed",
+            "pinned: {} says {good}, so that {service} keeps it, without `-f`. It comes before the project's other files; once \
+             those say another release, it is taken back within half a minute (at once: `backstop unpin {owner}`)",
             file.display()
         ),
     };
@@ -130,6 +130,22 @@ pub fn unpin(pin: &Pin) -> Result<String, String> {
         Pin::Variable { file, variable, was, is } => unset(file, variable, was.as_deref(), is),
         Pin::Override { file, service, image } => release(file, service, image),
     }
+}
+
+/// Takes an override file of ours back, as far as it keeps a service, if somebody wrote another release into the project's
+/// files since: it would hold against that too. None if there is nothing to take back.
+pub fn withdraw(project: &ComposeProject) -> Option<Result<String, String>> {
+    if !override_file::NAMES.iter().any(|name| project.directory.join(name).exists()) {
+        return None;
+    }
+    let files = project::read(project).ok()?;
+    let place = files.place.as_ref().ok()?;
+    let kept = place.services.get(&project.service)?;
+    let says = pin::said_beneath(&files, &place.file)?;
+    (says != kept.bad).then(|| {
+        let taken = release(&place.file, &project.service, &kept.image)?;
+        Ok(format!("the project's files say {says} for {} by now; {taken}", project.service))
+    })
 }
 
 fn unset(path: &Path, variable: &str, was: Option<&str>, is: &str) -> Result<String, String> {

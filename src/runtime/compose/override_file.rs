@@ -15,8 +15,8 @@ const DEFAULTS: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml"
 
 const HEAD: &str = "\
 # Written by Backstop: what is named here was rolled back, and `docker compose up` keeps the release that works.
-# It comes before the other files of this project, so a fix is deployed only once it is gone: take it back with the command
-# behind each image, or delete this file.
+# It comes before the other files of this project. Once they say another release, Backstop takes this back by itself within
+# half a minute, and says so: then run `docker compose up` again. Or take it back with the command behind each image.
 services:
 ";
 

@@ -7,7 +7,7 @@
 //! said, with the line to change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::env_file;
 use super::file::ComposeFile;
@@ -135,6 +135,12 @@ fn says(files: &Files, line: &Line, good: &str) -> Result<String, Unpinned> {
     template.resolve(&value).map_err(|e| literal(&line.path, e.to_string(), good))
 }
 
+/// What the files say beneath an override file; none if that cannot be told.
+pub(super) fn said_beneath(files: &Files, over: &Path) -> Option<String> {
+    let line = files.lines.iter().rfind(|line| line.path != over)?;
+    says(files, line, "").ok()
+}
+
 /// The variable that can be set, and nobody else uses.
 fn set(files: &Files, line: &Line, wanted: Wanted<'_>) -> Result<Change, Unpinned> {
     let Wanted { service, good, .. } = wanted;
@@ -205,7 +211,7 @@ fn image_line<'a>(files: &'a Files, good: &str) -> Result<&'a Line, Unpinned> {
     })
 }
 
-fn literal(path: &std::path::Path, why: String, good: &str) -> Unpinned {
+fn literal(path: &Path, why: String, good: &str) -> Unpinned {
     Unpinned::new(why, format!("change its `image:` in {} to {good}", path.display()))
 }
 

@@ -27,7 +27,7 @@ fn an_override_file_is_written_once_and_taken_back_once() {
     let (folder, project) = project("shop:v2");
     let file = folder.path().join("compose.override.yaml");
     let (pin, note) = pinned(&project, "shop:v2", "shop:v1");
-    assert!(note.contains("`backstop unpin shop-api` takes it back"), "{note}");
+    assert!(note.contains("taken back within half a minute (at once: `backstop unpin shop-api`)"), "{note}");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("image: \"shop:v1\" # instead of shop:v2"), "{text}");
 
@@ -39,6 +39,26 @@ fn an_override_file_is_written_once_and_taken_back_once() {
     assert!(unpin(&pin).unwrap().contains("is gone: the next"));
     assert!(!file.exists());
     assert!(unpin(&pin).unwrap().contains("gone by now"));
+}
+
+#[test]
+fn an_override_file_does_not_hold_against_what_a_person_writes() {
+    let (folder, project) = project("shop:v2");
+    let (file, main) = (folder.path().join("compose.override.yaml"), &project.files[0]);
+    assert_eq!(withdraw(&project), None, "there is none");
+    pinned(&project, "shop:v2", "shop:v1");
+    // By now Compose has told the containers of it.
+    let mut known = project.clone();
+    known.files.push(file.clone());
+    for project in [&project, &known] {
+        assert_eq!(withdraw(project), None, "the bad one is what it is there for");
+    }
+    let text = fs::read_to_string(main).unwrap();
+    fs::write(main, text.replace("shop:v2", "shop:v3")).unwrap();
+    let said = withdraw(&known).unwrap().unwrap();
+    assert!(said.starts_with("the project's files say shop:v3 for api by now; "), "{said}");
+    assert!(!file.exists());
+    assert_eq!(withdraw(&known), None, "once");
 }
 
 #[test]

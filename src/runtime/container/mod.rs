@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
-use crate::core::plan::{Pin, Plan, Step, StepOutput};
+use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
 use crate::core::settings::{Dependency, ServiceSettings};
 use crate::core::time::Timestamp;
@@ -81,6 +81,8 @@ struct Known {
     containers: HashMap<String, Seen>,
     settings: HashMap<ServiceName, Arc<ServiceSettings>>,
     projects: Arc<Projects>,
+    /// Where the files of services are that Compose made, and that may be pinned.
+    composed: BTreeMap<ServiceName, ComposeProject>,
 }
 
 #[derive(Debug, Clone)]
@@ -292,6 +294,11 @@ impl ContainerRuntime {
             *known = Known { projects: Arc::clone(&known.projects), ..Known::default() };
         }
         known.settings.insert(service.clone(), Arc::clone(settings));
+        let labels = found.last().map(|f| &f.inspect["Config"]["Labels"]);
+        match labels.and_then(compose::project_of).filter(|_| settings.pin && !self.engine.is_remote()) {
+            Some(project) => _ = known.composed.insert(service.clone(), project),
+            None => _ = known.composed.remove(service),
+        }
         for f in found {
             let config = &f.inspect["Config"];
             let seen = Seen {

@@ -19,7 +19,7 @@ use super::{ContainerRuntime, KNOWN_MAX, Seen, observe, podman, verbs};
 use crate::core::io::{EngineState, Input};
 use crate::core::release::{ReplicaId, ServiceName};
 use crate::runtime::engine::permanent;
-use crate::runtime::{ErrorClass, KILLED, RuntimeError};
+use crate::runtime::{ErrorClass, KILLED, RuntimeError, compose};
 
 /// A deployment is a burst of events: what is observed in the middle of it is old at once.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -167,10 +167,29 @@ impl Watcher<'_> {
                 _ = looks.tick() => {
                     let look = self.runtime.survey(None).await?;
                     self.send(Input::Looked(look)).await?;
+                    self.withdraw().await?;
                 }
                 () = self.inputs.closed() => return Err(Broken::Listener),
             }
         }
+    }
+
+    /// Whoever wrote a fix into a project's files is not to be kept from it by an override file of ours.
+    async fn withdraw(&self) -> Result<(), Gone> {
+        let composed = self.runtime.known().composed.clone();
+        let look = move || {
+            let taken = composed.into_iter().map(|(service, project)| (service, compose::withdraw(&project)));
+            taken.filter_map(|(service, taken)| Some((service, taken?))).collect::<Vec<_>>()
+        };
+        for (service, result) in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
+            match result {
+                Ok(_) => self.send(Input::Unpinned { request: None, service, result }).await?,
+                Err(why) => {
+                    tracing::warn!(%service, %why, "an override file holds against what its project says")
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes in one event; returns the service to observe.

@@ -141,6 +141,11 @@ impl World {
         match words.as_slice() {
             ["set", pairs @ ..] => self.set(pairs),
             ["deploy", service, reference, how @ ..] => self.deploy(service, reference, how),
+            // A person wrote another release into the files of its project.
+            ["withdrawn", service] => {
+                let (service, result) = (ServiceName::new(*service), Ok("the pin is gone".to_owned()));
+                self.input(Input::Unpinned { request: None, service, result });
+            }
             ["mixed", service, reference] => self.mixed(service, reference),
             // `group shop api jobs`: these are one release, and go back in this order.
             ["group", name, services @ ..] => {
@@ -466,7 +471,7 @@ impl World {
                     Pin::Override { image, .. } => image,
                 };
                 let result = Ok(format!("{what} is as it was"));
-                self.input(Input::Unpinned { request, service, result });
+                self.input(Input::Unpinned { request: Some(request), service, result });
             }
             Effect::Look => self.look(),
             Effect::Observe { service } => self.observed(service.as_str()),
