@@ -406,7 +406,7 @@ impl Tier {
 /// only in part: as far as its share is below that of the one after it, it began later within it. What others suffer
 /// from is compared with this to seconds.
 fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
-    const STEPS: u32 = 120;
+    const STEPS: usize = 120;
     /// Steps without a request that are passed over.
     const GAPS: u32 = 2;
     /// It may have stopped just now: a long window is still full of it.
@@ -421,14 +421,12 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     let step = step.max(traffic.usual);
     let mut steps: Vec<(Timestamp, f64)> = Vec::new();
     let mut gaps = 0;
-    for i in 0..STEPS {
-        let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
-        let share = traffic.share(line.bad, from, to);
+    for (from, share) in traffic.steps_back(line.bad, step).take(STEPS) {
         let is_well = share.n > 0 && share.rate() <= line.allowed;
         if is_well && steps.is_empty() && from >= end.before(JUST_NOW) {
             continue;
         }
-        if to <= scene.deployed || gaps > GAPS || is_well {
+        if from + step <= scene.deployed || gaps > GAPS || is_well {
             break;
         }
         if share.n == 0 {
