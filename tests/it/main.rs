@@ -9,7 +9,7 @@ mod saga;
 mod config;
 mod sources;
 mod store;
-mod set_back;
+mod restart;
 mod notify;
 mod api;
 mod hooks;

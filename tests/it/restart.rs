@@ -1,4 +1,5 @@
-//! A daemon that is started with a clock behind what it remembers: it judges, acts and tells as ever.
+//! A daemon that is started again knows what was normal; with a clock behind what it remembers it judges, acts and tells
+//! as ever.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What a store would remember of all that.
 fn remembered(world: &World) -> Remembered {
     let mut ledgers: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
-    let mut rollbacks = BTreeMap::new();
+    let (mut rollbacks, mut norms) = (BTreeMap::new(), BTreeMap::new());
     for effect in world.tape.iter().flat_map(|(.., effects)| effects) {
         match effect {
             Effect::Remember(LedgerChange::Entry { service, entry }) => {
@@ -29,11 +30,43 @@ fn remembered(world: &World) -> Remembered {
             ) => {
                 rollbacks.insert(record.id.clone(), (**record).clone());
             }
+            Effect::Remember(LedgerChange::Norms { service, norms: kept }) => {
+                norms.insert(service.clone(), (**kept).clone());
+            }
             _ => {}
         }
     }
     let (ledgers, rollbacks) = (ledgers.into_iter().collect(), rollbacks.into_values().collect());
-    Remembered { ledgers, rollbacks, ..Remembered::default() }
+    Remembered { ledgers, rollbacks, norms: norms.into_iter().collect(), ..Remembered::default() }
+}
+
+#[tokio::test]
+async fn a_release_that_comes_after_a_restart_is_compared_with_the_one_before_it() {
+    const SETTINGS: &str = "0s set health=none shipped access_log=auto\n";
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).await.unwrap();
+    let mut before = World::terse();
+    before.run(&format!(
+        "{SETTINGS}0s deploy api api:v1 age=1h
+         10s requests api 200 errors=6 p99=100ms window=10s x240 every 10s"
+    ));
+    let changes = before.tape.iter().flat_map(|(.., effects)| effects).filter_map(|effect| match effect {
+        Effect::Remember(change) => Some(change.clone()),
+        _ => None,
+    });
+    store.remember(changes.collect()).await.unwrap();
+
+    let mut after = World::remembering(store.load(START + HOUR).await.unwrap());
+    after.run(&format!(
+        "{SETTINGS}0s deploy api api:v1 age=2h
+         1s deploy api api:v2
+         20s requests api 200 errors=6 p99=110ms window=10s x12 every 10s
+         130s explain api error_rate
+         130s explain api latency_p99"
+    ));
+    let told = after.log.join("\n");
+    assert!(told.contains("before: 3.0 % over 30m"), "{told}");
+    assert!(told.contains("before: p99 100ms over 30m"), "{told}");
 }
 
 /// A good release, a bad one that was rolled back, and a good one: most of it hours after the time at which worlds begin.
