@@ -289,7 +289,7 @@ impl Remembered {
                 if back.put(&mut entry.deployed, latest) {
                     latest = entry.deployed.before(Duration::from_millis(1));
                 }
-                back.put(&mut entry.first_seen, entry.deployed.min(now));
+                back.put(&mut entry.first_seen, now);
                 if let Standing::KnownGood { since } | Standing::Quarantined { since, .. } =
                     &mut entry.standing
                 {
