@@ -146,6 +146,19 @@ fn parse(body: Result<Bytes, BytesRejection>) -> Result<Notification, ApiError> 
     Ok(notification)
 }
 
+/// What is kept of the alerts of a notification, for fuzzing: the name and the words of each.
+///
+/// # Errors
+/// As its sender would be told.
+pub fn examine(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
+    let notification = parse(Ok(Bytes::copy_from_slice(body)))?;
+    let kept = notification.alerts.iter().take(ALERTS_MAX).map(|alert| {
+        let _ = alert.starts_at.as_ref().and_then(began);
+        (name(&alert.labels, &[LABEL.to_owned()]), summary(alert.annotations.as_ref()))
+    });
+    Ok(kept.collect())
+}
+
 /// The services that an alert is about, each with the labels that said so.
 fn matching<'a>(
     fleet: &'a FleetSnapshot,

@@ -50,6 +50,7 @@ use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input, Timestamp};
 use crate::metrics::Metrics;
 
+pub use self::alerts::examine as examine_notification;
 pub use self::auth::Tokens;
 use self::auth::{Door, Guard};
 use self::error::ApiError;

@@ -80,6 +80,7 @@ impl From<&Decision> for DecisionView {
             at: time(decision.at),
             service: decision.service.to_string(),
             verdict: decision.verdict.name().to_owned(),
+            rule: decision.rule.clone(),
             reason: decision.reason.kind().to_owned(),
             text: decision.reason.to_string(),
             severity: decision.severity.to_string(),

@@ -338,6 +338,9 @@ pub struct DecisionView {
     pub service: String,
     /// `rollback`, `evaluate` or `hold`.
     pub verdict: String,
+    /// The row of the matrix that was breached; `null` if no row was, but a person asked, say.
+    #[serde(default)]
+    pub rule: Option<String>,
     /// What kind of reason: `health_failing`, `crash_loop`, ...
     pub reason: String,
     /// The reason as a sentence with its numbers.

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
 use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
 use crate::core::release::ServiceName;
+use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
 use crate::flight::{self, Recorder};
 use crate::metrics::Metrics;
@@ -294,7 +295,7 @@ impl Program {
         settings: &Settings,
     ) -> anyhow::Result<(Option<Store>, Remembered, Option<String>)> {
         let opened = match Store::open(&settings.state_dir).await {
-            Ok(store) => store.load(self.clock.now()).await.map(|remembered| (store, remembered)),
+            Ok(store) => self.recall(&store).await.map(|remembered| (store, remembered)),
             Err(e) => Err(e),
         };
         match opened {
@@ -307,6 +308,21 @@ impl Program {
                 Ok((None, Remembered::default(), Some(e.to_string())))
             }
         }
+    }
+
+    /// What the store remembers, put right if the clock of an earlier run was ahead.
+    async fn recall(&self, store: &Store) -> Result<Remembered, StoreError> {
+        let now = self.clock.now();
+        let mut remembered = store.load(now).await?;
+        if let Some((ahead, changes)) = remembered.put_back(now) {
+            let ahead = human(ahead);
+            warn!(
+                "the clock is behind what the store remembers, by {ahead} at most; that is taken for now; next: check that \
+                 this machine's clock is right"
+            );
+            store.remember(changes).await?;
+        }
+        Ok(remembered)
     }
 
     /// The flight record. The daemon's work does not depend on it.

@@ -112,7 +112,15 @@ fn shown(tested: &Tested) -> Value {
     let rows: Vec<Value> = tested
         .rows
         .iter()
-        .map(|row| json!({"row": row.rule, "worst": row.worst, "threshold": row.threshold, "after_s": row.after}))
+        .map(|row| {
+            json!({
+                "row": row.rule,
+                "worst": row.worst,
+                "threshold": row.threshold,
+                "after_s": row.after,
+                "held": row.held,
+            })
+        })
         .collect();
     json!({
         "t": tested.deployment.unix(),
@@ -186,7 +194,8 @@ fn nearness(row: &Near) -> String {
     let after = human(Duration::try_from_secs_f64(row.after).unwrap_or_default());
     let worst = value(row.worst, row.unit);
     if row.worst > row.threshold {
-        format!("crossed, worst {after} after; only a limit above {worst} would not have been")
+        let held = row.held.as_ref().map_or(String::new(), |held| format!(" and held ({held})"));
+        format!("crossed, worst {after} after{held}; only a limit above {worst} would not have been")
     } else if is_near(row) {
         format!("near, worst {after} after; a limit below {worst} would have been crossed")
     } else {

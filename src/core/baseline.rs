@@ -320,6 +320,11 @@ mod tests {
         assert_eq!(history.hours.len(), HOURS_MAX);
         let norm = history.same_hour(Timestamp::from_secs((9 * 24 + 13) * 3600 + 100)).unwrap();
         assert_eq!(norm.total, 600);
+        // The clock was set back by four days: what is remembered of days that are yet to come is still of other days.
+        let earlier = Timestamp::from_secs((5 * 24 + 13) * 3600 + 100);
+        assert_eq!(history.same_hour(earlier).unwrap().total, 600);
+        history.add(earlier, &usual());
+        assert_eq!((history.hours.len(), history.same_hour(earlier).unwrap().total), (HOURS_MAX, 600));
         assert_eq!(History::default().same_hour(at(0)), None);
     }
 }

@@ -41,6 +41,11 @@ struct Breach {
 }
 
 impl Breach {
+    /// What the gates are asked about; none for what no row judged.
+    fn symptom(&self) -> Option<(Condition, Option<Timestamp>)> {
+        self.condition.map(|condition| (condition, self.onset))
+    }
+
     /// Memory is the container's own: nobody else is at fault.
     fn is_its_own(&self) -> bool {
         matches!(self.condition.map(Condition::signal), Some(Signal::Memory | Signal::OomKills))
@@ -111,11 +116,37 @@ impl Service {
         if told {
             breaches.extend(self.complained_of(around));
         }
-        // What one row is held for may say nothing about another: memory is not the database's fault.
-        let acts = breaches.iter().position(|breach| self.would_act(turn, around, breach)).unwrap_or(0);
-        if let Some(breach) = breaches.into_iter().nth(acts) {
-            self.decide(turn, around, breach);
+        if let Some((breach, gates)) = self.foremost(turn.now, around, breaches) {
+            self.decide(turn, around, breach, gates);
         }
+    }
+
+    /// The first breach that a rollback would follow from now, or else the first, with every gate's answer. What one row
+    /// is held for may say nothing about another: memory is not the database's fault. What waits for the word of others
+    /// is nothing to decide about yet.
+    fn foremost(
+        &self,
+        now: Timestamp,
+        around: Surroundings<'_>,
+        breaches: Vec<Breach>,
+    ) -> Option<(Breach, Vec<GateAnswer>)> {
+        let mut first = None;
+        for (i, breach) in breaches.into_iter().enumerate() {
+            if self.awaits_word(now, around, &breach) {
+                continue;
+            }
+            let gates = self.ask(now, breach.symptom(), around);
+            let acts = breach.action == Action::Rollback
+                && (breach.is_its_own() || !self.held_by_surroundings)
+                && gates.iter().all(|answer| answer.allow);
+            if acts {
+                return Some((breach, gates));
+            }
+            if i == 0 {
+                first = Some((breach, gates));
+            }
+        }
+        first
     }
 
     /// Whether what the service is judged by cannot be measured. Not knowing is neither failing nor succeeding.
@@ -355,17 +386,6 @@ impl Service {
         told.collect()
     }
 
-    /// Whether a rollback would follow from this breach now.
-    fn would_act(&self, turn: &Turn<'_>, around: Surroundings<'_>, breach: &Breach) -> bool {
-        breach.action == Action::Rollback
-            && !self.awaits_word(turn.now, around, breach)
-            && (breach.is_its_own() || !self.held_by_surroundings)
-            && self
-                .ask(turn.now, breach.condition.map(|condition| (condition, breach.onset)), around)
-                .iter()
-                .all(|answer| answer.allow)
-    }
-
     /// Whether others have yet to say how they are.
     fn awaits_word(&self, now: Timestamp, around: Surroundings<'_>, breach: &Breach) -> bool {
         breach.action == Action::Rollback
@@ -376,12 +396,14 @@ impl Service {
                 .is_some_and(|onset| word_is_awaited(now, onset, &self.name, &self.reliances, around))
     }
 
-    /// A row is breached: asks the gates, and acts, asks a person, or holds.
-    fn decide(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, breach: Breach) {
-        if self.awaits_word(turn.now, around, &breach) {
-            return;
-        }
-        let all = self.ask(turn.now, breach.condition.map(|condition| (condition, breach.onset)), around);
+    /// A row is breached, and the gates have answered: acts, asks a person, or holds.
+    fn decide(
+        &mut self,
+        turn: &mut Turn<'_>,
+        around: Surroundings<'_>,
+        breach: Breach,
+        all: Vec<GateAnswer>,
+    ) {
         let denied = all.iter().position(|a| !a.allow);
         let gates = all.into_iter().take(denied.map_or(usize::MAX, |i| i + 1)).collect::<Vec<_>>();
         let denial = gates.last().filter(|a| !a.allow).cloned();

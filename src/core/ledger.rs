@@ -2,7 +2,9 @@
 //!
 //! This file holds what is persisted; the rules are in `service.rs`.
 
+use std::cmp::Reverse;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -269,4 +271,69 @@ pub struct Remembered {
     pub norms: Vec<(ServiceName, Norms)>,
     /// Rollbacks of the last 30 days, oldest first: attempts, cooldowns, and those still open.
     pub rollbacks: Vec<RollbackRecord>,
+}
+
+impl Remembered {
+    /// Puts back to `now` what is later: the clock of an earlier process was ahead of ours, or ours is behind. Else a
+    /// release would not be judged, and a cooldown not end, before our clock has caught up. What follows one another goes on
+    /// doing so. Gives how far ahead it was, and what has to be kept so that it is so at the next start as well; the log of
+    /// rollbacks stays as it was written.
+    pub fn put_back(&mut self, now: Timestamp) -> Option<(Duration, Vec<LedgerChange>)> {
+        let mut back = Back { now, ahead: Duration::ZERO };
+        let mut changes = Vec::new();
+        for (service, entries) in &mut self.ledgers {
+            entries.sort_by_key(|entry| Reverse(entry.deployed));
+            let mut latest = now;
+            for entry in entries {
+                let was = entry.clone();
+                if back.put(&mut entry.deployed, latest) {
+                    latest = entry.deployed.before(Duration::from_millis(1));
+                }
+                back.put(&mut entry.first_seen, now);
+                if let Standing::KnownGood { since } | Standing::Quarantined { since, .. } =
+                    &mut entry.standing
+                {
+                    back.put(since, now);
+                }
+                if let Some(gone) = &mut entry.gone {
+                    back.put(&mut gone.since, now);
+                }
+                if *entry != was {
+                    changes.push(LedgerChange::Entry { service: service.clone(), entry: entry.clone() });
+                }
+            }
+        }
+        for (service, flags) in &mut self.flags {
+            let Some(pause) = &mut flags.paused else { continue };
+            let long = pause.until.map(|until| until.since(pause.since));
+            if back.put(&mut pause.since, now) {
+                pause.until = long.map(|long| pause.since + long);
+                changes.push(LedgerChange::Flags { service: service.clone(), flags: flags.clone() });
+            }
+        }
+        for record in &mut self.rollbacks {
+            back.put(&mut record.started, now);
+            back.put(&mut record.decision.at, now);
+            for time in [&mut record.onset, &mut record.applied, &mut record.ended].into_iter().flatten() {
+                back.put(time, now);
+            }
+        }
+        (!back.ahead.is_zero()).then_some((back.ahead, changes))
+    }
+}
+
+struct Back {
+    now: Timestamp,
+    /// The most that something was ahead.
+    ahead: Duration,
+}
+
+impl Back {
+    /// Says whether it was later than `latest`.
+    fn put(&mut self, time: &mut Timestamp, latest: Timestamp) -> bool {
+        self.ahead = self.ahead.max(time.since(self.now));
+        let later = *time > latest;
+        *time = (*time).min(latest);
+        later
+    }
 }

@@ -233,7 +233,7 @@ fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> 
     const LATELY: Duration = Duration::from_secs(30);
     const LEAST: u64 = 3;
     const STEP: Duration = Duration::from_secs(15);
-    const STEPS: u32 = 40;
+    const STEPS: usize = 40;
     let traffic = &evidence.traffic;
     let end = traffic.end()?;
     let lately = LATELY.max(traffic.usual);
@@ -250,14 +250,10 @@ fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> 
         return None;
     }
     let step = STEP.max(traffic.usual);
-    let mut since = end.before(step);
-    for i in 1..STEPS {
-        let share = traffic.share(bad, end.before(step * (i + 1)), end.before(step * i));
-        if share.n == 0 || share.rate() <= allowed {
-            break;
-        }
-        since = end.before(step * (i + 1));
-    }
+    // The newest step is ill, for half a minute is.
+    let earlier = traffic.steps_back(bad, step).take(STEPS).skip(1);
+    let ill = earlier.take_while(|(_, share)| share.n > 0 && share.rate() > allowed);
+    let since = ill.last().map_or(end.before(step), |(from, _)| from);
     Some((since.max(deployed), now.rate()))
 }
 

@@ -230,6 +230,15 @@ impl Traffic {
         self.minutes.range(range(&self.minutes)).chain(self.bins.range(range(&self.bins)))
     }
 
+    /// Back from the end, step by step: when each began, and its bad requests.
+    pub(crate) fn steps_back(&self, bad: Bad, step: Duration) -> impl Iterator<Item = (Timestamp, Share)> {
+        let end = self.end().unwrap_or_default();
+        (0..).map(move |i| {
+            let from = end.before(step * (i + 1));
+            (from, self.share(bad, from, end.before(step * i)))
+        })
+    }
+
     /// When the oldest measurement began, not before `from`.
     pub(crate) fn begins(&self, from: Timestamp) -> Option<Timestamp> {
         self.within(from, Timestamp::from_millis(u64::MAX)).next().map(|bin| bin.from.max(from))

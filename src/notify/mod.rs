@@ -215,6 +215,8 @@ impl Notifier {
     pub async fn run(mut self, mut target: watch::Receiver<Option<WebhookTarget>>, stop: CancellationToken) {
         let mut current = target.borrow_and_update().clone();
         let mut webhook = Webhook::new(current.as_ref());
+        // Whatever an earlier process waited for is over, and its clock may have been ahead of ours.
+        self.hasten().await;
         loop {
             self.rounds.send_modify(|r| r.begun += 1);
             let round = stop.run_until_cancelled(self.round(webhook.as_ref(), &target)).await;
@@ -439,7 +441,7 @@ impl Notifier {
         self.outbox_fails = true;
     }
 
-    /// The target changed: nothing waits for what was wrong with the old one.
+    /// Everything is due: nothing waits for what was wrong with an old target.
     async fn hasten(&mut self) {
         let now = self.clock.now();
         for message in self.shared.memory().iter_mut() {

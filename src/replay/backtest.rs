@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::history::{self, Answers, DEPLOYMENTS_MAX, Deployment};
 use super::near_miss::{Near, near_misses};
-use super::{Line, run_trace};
-use crate::core::Timestamp;
+use super::{Line, watch_trace};
+use crate::core::decision::Verdict;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, PromqlSource, ServiceSettings};
+use crate::core::snapshot::RowAnswer;
+use crate::core::{Fleet, Timestamp};
 use crate::signal::promql::{PrometheusClient, Series};
 
 /// How often deployments are looked for.
@@ -131,15 +133,30 @@ impl Backtest {
             window: self.window(),
         };
         let trace = history::trace(&self.service, &answers, group);
-        let lines = run_trace(&trace, &|_| self.settings.clone(), self.fleet.clone());
         let ends = group.iter().skip(1).map(|d| d.unix()).chain([f64::INFINITY]);
-        let tested = group.iter().zip(ends).map(|(deployment, end)| {
-            let at = deployment.unix();
-            let lines = lines.iter().filter(|line| line.t >= at && line.t < end).cloned().collect();
-            let rows = near_misses(&trace, &self.service, &self.settings, at, end);
-            Tested { deployment: deployment.clone(), lines, rows }
-        });
-        Ok(tested.collect())
+        let mut tested: Vec<Tested> = group
+            .iter()
+            .zip(ends)
+            .map(|(deployment, end)| {
+                let rows = near_misses(&trace, &self.service, &self.settings, deployment.unix(), end);
+                Tested { deployment: deployment.clone(), lines: Vec::new(), rows }
+            })
+            .collect();
+        let lines =
+            watch_trace(&trace, &|_| self.settings.clone(), self.fleet.clone(), &mut |t, fleet, now| {
+                for one in &mut tested {
+                    one.look(t, &self.service, fleet, now);
+                }
+            });
+        let mut of = tested.iter_mut().rev().peekable();
+        for line in lines.into_iter().rev() {
+            while of.next_if(|one| one.deployment.unix() > line.t).is_some() {}
+            if let Some(one) = of.peek_mut() {
+                one.lines.insert(0, line);
+            }
+        }
+        tested.iter_mut().for_each(Tested::settle);
+        Ok(tested)
     }
 
     /// Twice the step, of which half is new: what lies between two windows would be seen by nobody.
@@ -150,5 +167,40 @@ impl Backtest {
     async fn ask(&self, query: &str, from: Timestamp, until: Timestamp) -> Result<Vec<Series>, String> {
         let query = query.replace("$window", &format!("{}s", self.window().as_secs().max(1)));
         self.client.query_range(&query, from, until, self.step).await
+    }
+}
+
+impl Tested {
+    /// What the core says of the rows that are at their worst now, and would be crossed.
+    fn look(&mut self, t: f64, service: &ServiceName, fleet: &Fleet, now: Timestamp) {
+        let at = self.deployment.unix();
+        let due = |row: &&mut Near| row.worst > row.threshold && (at + row.after - t).abs() < 1e-3;
+        let mut due = self.rows.iter_mut().filter(due).peekable();
+        if due.peek().is_none() {
+            return;
+        }
+        let snapshot = fleet.snapshot(now);
+        let judged = snapshot.services.iter().find(|one| one.name == *service).map(|one| &one.rows);
+        for near in due {
+            let row = judged.and_then(|rows| rows.iter().find(|row| row.rule == near.rule));
+            near.held = row.map(|row| match row.answer {
+                RowAnswer::Ok => row.value.clone(),
+                RowAnswer::Pending | RowAnswer::Breached => String::new(),
+                other => format!("{}: {}", other.name(), row.value),
+            });
+        }
+    }
+
+    /// What came of a row, in the end, has the word: nothing held what led to a decision, and what a gate held was not
+    /// held by the row.
+    fn settle(&mut self) {
+        for near in &mut self.rows {
+            let Some(line) = self.lines.iter().find(|line| line.signal == near.rule) else { continue };
+            near.held = (line.decision == Verdict::Hold.name()).then(|| line.reason.clone());
+        }
+        // Breached, and another row was the one that was decided by.
+        for near in &mut self.rows {
+            near.held.take_if(|held| held.is_empty());
+        }
     }
 }

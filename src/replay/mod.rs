@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::core::decision::{Decision, Verdict};
 
 pub use trace::{Trace, Wrong};
-pub use world::run_trace;
+pub use world::{run_trace, watch_trace};
 
 /// One decision, as it is printed.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -39,6 +39,8 @@ pub struct Near {
     pub after: f64,
     /// What the threshold is measured in.
     pub unit: Unit,
+    /// It was crossed and nothing came of it: what the core said of the row then, with the guard that held it.
+    pub held: Option<String>,
 }
 
 /// What a threshold is measured in.
@@ -111,7 +113,7 @@ pub fn near_misses(
             }
         }
         let (worst, after) = worst?;
-        Some(Near { rule: rule.name.clone(), worst, threshold: rule.threshold, after, unit })
+        Some(Near { rule: rule.name.clone(), worst, threshold: rule.threshold, after, unit, held: None })
     };
     settings.rules.iter().filter(judged).filter_map(row).collect()
 }

@@ -43,11 +43,22 @@ pub fn run_trace(
     settings: &dyn Fn(&ServiceName) -> ServiceSettings,
     fleet: FleetSettings,
 ) -> Vec<Line> {
+    watch_trace(trace, settings, fleet, &mut |_, _, _| {})
+}
+
+/// The same, and shows the fleet, with its own time, after all that has one time in the trace.
+pub fn watch_trace(
+    trace: &Trace,
+    settings: &dyn Fn(&ServiceName) -> ServiceSettings,
+    fleet: FleetSettings,
+    look: &mut dyn FnMut(f64, &Fleet, Timestamp),
+) -> Vec<Line> {
     let (Some(first), Some(last)) = (trace.events.first(), trace.events.last()) else { return Vec::new() };
     let end = last.t;
     let mut world = World::new(trace, settings, fleet, first.t);
     for moment in trace.events.chunk_by(|a, b| a.t == b.t) {
         world.moment(moment);
+        look(moment.first().map_or(end, |e| e.t), &world.fleet, world.now);
     }
     world.wait_until(at(end));
     world.input(Input::Tick);

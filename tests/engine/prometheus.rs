@@ -1,7 +1,12 @@
 //! With a real Prometheus and a real Alertmanager: they read us, and we read them.
 
+use backstop::clock::Clock;
+use serde_json::Value;
+
 use crate::support::monitoring::{Alertmanager, Job, Prometheus, free_address};
-use crate::support::story::{WATCHED, decision, good_service, images, newest_rollback, service_is_back};
+use crate::support::story::{
+    WATCHED, decision, good_service, images, newest_rollback, service_is_back, was_due_to,
+};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
 #[test]
@@ -64,16 +69,13 @@ fn a_release_is_judged_by_queries_and_by_alerts() {
     assert!(newest_rollback(&asking, "asked").is_err(), "nothing was rolled back");
 
     bed.deploy("asked", "web:v2", &arguments(&asked));
+    let deployed = Clock::start().now().as_millis() / 1000;
     let noisy = bed.deploy("alerted", "web:v2", &arguments(&alerted));
 
     // A person is told, and the release stays.
     let told = decision(seconds(60), &watched, "alerted", "evaluate");
-    assert_eq!(told["reason"], "alert_firing", "{told:#}");
-    let text = told["text"].as_str().unwrap();
-    assert!(
-        text.contains("TooManyErrors") && text.contains("more than a tenth of the requests fail"),
-        "{text}"
-    );
+    let words = ["TooManyErrors", "more than a tenth of the requests fail"];
+    was_due_to("alerts", &told, "alert_firing", &words);
     assert_eq!(bed.inspect("alerted")["Id"], noisy.as_str());
     // When it is over, Alertmanager says so too.
     bed.turn("alerted", "error_rate", "0");
@@ -86,6 +88,41 @@ fn a_release_is_judged_by_queries_and_by_alerts() {
     assert_eq!(record["reason"], "error_rate", "{record:#}");
     let text = record["text"].as_str().unwrap();
     assert!(text.contains("requests failed (20 %)") || text.contains("requests failed (19 %)"), "{text}");
+    the_server_remembers(&asking, deployed);
+}
+
+/// What was done is what would have been done by what the server has kept of it.
+fn the_server_remembers(daemon: &Daemon, deployed: u64) {
+    let (config, listed) = (daemon.configuration(), daemon.state().join("deployments"));
+    std::fs::write(&listed, format!("{deployed} v2\n")).unwrap();
+    let (config, listed) = (config.to_str().unwrap(), listed.to_str().unwrap());
+    let (code, told) = daemon.command(&[
+        "--json",
+        "backtest",
+        "--config",
+        config,
+        "--service",
+        "asked",
+        "--since",
+        "1h",
+        "--step",
+        "2s",
+        "--deploys",
+        listed,
+    ]);
+    assert_eq!(code, Some(0), "{told}");
+    let told: Value = serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"));
+    let one = &told["deployments"][0];
+    assert_eq!(one["version"], "v2", "{told:#}");
+    let decided = &one["decisions"][0];
+    assert_eq!(
+        (&decided["decision"], &decided["signal"]),
+        (&"rollback".into(), &"error_rate".into()),
+        "{told:#}"
+    );
+    assert!(decided["reason"].as_str().is_some_and(|why| why.contains("requests failed")), "{told:#}");
+    assert_eq!(one["rows"][0]["row"], "error_rate", "{told:#}");
+    assert!(one["rows"][0]["worst"].as_f64().is_some_and(|worst| worst > 0.05), "{told:#}");
 }
 
 /// As somebody else's monitoring has it.

@@ -18,7 +18,7 @@ async fn up() -> Surface {
 }
 
 /// The program in an environment of its own, reading nothing.
-fn backstop(args: &[&str]) -> Command {
+pub(crate) fn backstop(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backstop"));
     command
         .env_clear()
@@ -55,11 +55,11 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn succeeded(output: &Output) -> String {
+pub(crate) fn succeeded(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}{}", out(output), err(output));
     out(output)
 }

@@ -9,6 +9,7 @@ mod saga;
 mod config;
 mod sources;
 mod store;
+mod restart;
 mod notify;
 mod api;
 mod hooks;

@@ -369,6 +369,17 @@ async fn what_waited_is_delivered_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_said_by_a_clock_that_was_ahead_does_not_wait_for_ours() {
+    let mut server = Server::start(&[Answer::Status(200)]).await;
+    let bench = Bench::start(None).await;
+    let mut tomorrow = announcement("a", None);
+    tomorrow.at = Clock::start().now() + Duration::from_secs(24 * 3600);
+    bench.store.as_ref().unwrap().enqueue(&tomorrow).await.unwrap();
+    let _bench = bench.restart(server.target()).await;
+    assert_eq!(server.keys(1).await, ["a"]);
+}
+
+#[tokio::test]
 async fn without_a_webhook_it_is_done_when_it_is_logged() {
     let mut bench = Bench::start(None).await;
     bench.say("a", None).await;

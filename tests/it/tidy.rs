@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use backstop::core::settings::Rule;
+
 /// A word that may stand only in some places, and why.
 struct Wall {
     word: &'static str,
@@ -58,7 +60,13 @@ const NOT_IN_CORE: &[&str] = &[
 const LINES_MAX: usize = 720;
 
 fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found = sources_in("src");
+    assert!(found.len() > 30, "the sources were not found");
+    found
+}
+
+fn sources_in(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -72,7 +80,6 @@ fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    assert!(found.len() > 30, "the sources were not found");
     found
 }
 
@@ -133,4 +140,16 @@ fn the_diagram_in_the_architecture_is_the_table_in_the_code() {
         return;
     }
     assert_eq!(drawn, table, "run UPDATE_EXPECT=1 cargo test --test it tidy to draw it again");
+}
+
+/// A row that nobody ever saw act on a real engine may never do so.
+#[test]
+fn every_row_that_is_shipped_is_seen_to_act_on_a_real_engine() {
+    let mut text: String = sources_in("tests/engine").into_iter().map(|(_, text)| text).collect();
+    text.retain(|c| !c.is_whitespace());
+    let due_to = ["Rollback", "Evaluate", "Shown", "was_due_to"];
+    for Rule { name, .. } in Rule::matrix() {
+        let seen = due_to.iter().any(|call| text.contains(&format!("{call}(\"{name}\",")));
+        assert!(seen, "no test in tests/engine has an outcome that is due to the row `{name}`");
+    }
 }

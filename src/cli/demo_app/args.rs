@@ -23,8 +23,8 @@ pub(crate) struct DemoAppArgs {
     #[arg(long, env = "DEMO_LISTEN", default_value = "0.0.0.0:8080")]
     pub(super) listen: SocketAddr,
 
-    /// How /healthz answers when it is bad: ok, error, flapping (two good answers, two bad ones, and so on), hang,
-    /// redirect-loop, endless, huge, drop
+    /// How /healthz answers when it is bad: ok, error, flapping (two good answers, two bad ones, and so on), hiccup
+    /// (three good ones, a bad one), hang, redirect-loop, endless, huge, drop
     #[arg(long, env = "DEMO_HEALTH", value_name = "MODE")]
     pub(super) health: Option<Health>,
 
@@ -179,6 +179,8 @@ pub(super) enum Health {
     Error,
     /// Two good answers, two bad ones, and so on.
     Flapping,
+    /// Three good answers, a bad one, and so on.
+    Hiccup,
     Hang,
     RedirectLoop,
     Endless,
@@ -195,12 +197,15 @@ impl FromStr for Health {
             "ok" => Self::Ok,
             "error" => Self::Error,
             "flapping" => Self::Flapping,
+            "hiccup" => Self::Hiccup,
             "hang" => Self::Hang,
             "redirect-loop" => Self::RedirectLoop,
             "endless" => Self::Endless,
             "huge" => Self::Huge,
             "drop" => Self::Drop,
-            _ => bail!("`{text}` is none of ok, error, flapping, hang, redirect-loop, endless, huge, drop"),
+            _ => bail!(
+                "`{text}` is none of ok, error, flapping, hiccup, hang, redirect-loop, endless, huge, drop"
+            ),
         })
     }
 }
@@ -309,7 +314,8 @@ pub(super) mod tests {
 
     #[test]
     fn every_health_mode_has_a_word() {
-        for word in ["ok", "error", "flapping", "hang", "redirect-loop", "endless", "huge", "drop"] {
+        for word in ["ok", "error", "flapping", "hiccup", "hang", "redirect-loop", "endless", "huge", "drop"]
+        {
             word.parse::<Health>().unwrap();
         }
         assert!("good".parse::<Health>().is_err());

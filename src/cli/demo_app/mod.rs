@@ -123,8 +123,8 @@ struct App {
     dials: Mutex<Dials>,
     fates: Fates,
     figures: Figures,
-    /// How often its health was asked for while it was flapping.
-    flapped: AtomicU64,
+    /// How often its health was asked for while it was good and bad by turns.
+    asked: AtomicU64,
 }
 
 async fn serve(app: Arc<App>, args: &DemoAppArgs) -> anyhow::Result<()> {
@@ -177,7 +177,7 @@ impl App {
             dials: Mutex::new(args.dials()),
             fates: Fates::new(args.seed),
             figures: Figures::default(),
-            flapped: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -232,8 +232,9 @@ async fn version(State(app): State<Arc<App>>) -> String {
 async fn healthz(State(app): State<Arc<App>>) -> Response {
     match app.dials().health {
         Health::Ok => "ok\n".into_response(),
-        Health::Flapping if app.flapped.fetch_add(1, Ordering::Relaxed) % 4 < 2 => "ok\n".into_response(),
-        Health::Error | Health::Flapping => {
+        Health::Flapping if app.asked.fetch_add(1, Ordering::Relaxed) % 4 < 2 => "ok\n".into_response(),
+        Health::Hiccup if app.asked.fetch_add(1, Ordering::Relaxed) % 4 < 3 => "ok\n".into_response(),
+        Health::Error | Health::Flapping | Health::Hiccup => {
             (StatusCode::INTERNAL_SERVER_ERROR, "this version is bad\n").into_response()
         }
         Health::Hang => std::future::pending().await,

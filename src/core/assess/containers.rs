@@ -177,8 +177,9 @@ pub(super) fn throttling<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if samples < rule.min_samples || mean <= rule.threshold {
         return rule.finding(RowAnswer::Ok, value).samples(samples);
     }
-    let reason = Reason::CpuThrottled { share: mean, threshold: rule.threshold, over: rule.sustained };
-    rule.crossed(true, value, from, reason).samples(samples)
+    let over = scene.now.since(from);
+    let reason = Reason::CpuThrottled { share: mean, threshold: rule.threshold, over };
+    rule.crossed(over >= rule.sustained, value, from, reason).samples(samples)
 }
 
 /// The replica whose memory is fullest now: its use and its limit.

@@ -5,6 +5,7 @@
 //! window is breached if there are too many bad ones in all of it, in each of its quarters and at its end, and more
 //! than chance would bring (decision.md, 4.1).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::baseline::Norm;
@@ -46,6 +47,21 @@ struct Tier {
     parts: u32,
     /// The shortest window: each part must be above the line itself, and twice as many bad ones are needed.
     harder: bool,
+}
+
+/// What kept a window from being breached; the later one is the nearer to a breach.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Guard {
+    /// The share is not above the window's limit.
+    Below(f64),
+    /// The window is not filled since the deployment, or since the evidence was void.
+    TooNew,
+    /// Fewer bad ones than this.
+    TooFew(u64),
+    /// So many come by chance with this probability.
+    Chance(f64),
+    /// It was not bad in every part of it, from its beginning to its end.
+    NotThroughout,
 }
 
 /// What the row counts, and how many of them are allowed.
@@ -270,9 +286,9 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
         return told(rule.finding(RowAnswer::NoData, without_latencies(scene)));
     }
     let least = u64::from(rule.min_samples);
-    let met = tiers(rule, scene.settings.profile, traffic.usual)
-        .into_iter()
-        .find_map(|tier| tier.breached(scene, line, from, end, least).map(|share| (tier, share)));
+    let tiers = tiers(rule, scene.settings.profile, traffic.usual);
+    let judged = |tier: &Tier| tier.breached(scene, line, from, end, least);
+    let met = tiers.iter().find_map(|tier| Some((tier, judged(tier).ok()?)));
     if let Some((tier, share)) = met {
         let since = onset(scene, line, end);
         if let Some(highest) = share.beyond {
@@ -280,12 +296,12 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
             let why = format!("{value}; its highest bucket ends at {}, below the limit", seconds(highest));
             return told(rule.finding(RowAnswer::CannotMeasure, why).since(since));
         }
-        let reason = line.reason(&tier, share, since.since(scene.deployed));
+        let reason = line.reason(tier, share, since.since(scene.deployed));
         return told(rule.crossed(true, value, since, reason));
     }
     let pending = Tier { window: PENDING.window.min(end.since(from)).max(SHORTEST), ..PENDING };
     if rule.action == Action::Rollback
-        && let Some(share) = pending.breached(scene, line, from, end, least).filter(|s| s.beyond.is_none())
+        && let Some(share) = judged(&pending).ok().filter(|share| share.beyond.is_none())
     {
         let since = onset(scene, line, end);
         let reason = line.reason(&pending, share, since.since(scene.deployed));
@@ -295,16 +311,15 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
     let (answer, value) = match (shown.n, warming) {
         (0, _) => (RowAnswer::NoData, "no requests".into()),
         (_, true) => (RowAnswer::NoData, scene.say(|| format!("warming up: {value}"))),
-        (_, false) if shown.rate() > line.allowed => {
-            (RowAnswer::Ok, scene.say(|| format!("{value}: too few, or not for long enough")))
+        (_, false) => {
+            (RowAnswer::Ok, scene.say(|| line.held(value, shown, tiers.iter().map(|t| (t, judged(t))))))
         }
-        (_, false) => (RowAnswer::Ok, value),
     };
     told(rule.finding(answer, value))
 }
 
 impl Tier {
-    /// The window that ends at `end`, if it is breached.
+    /// The window that ends at `end`, if it is breached; else what is missing to that.
     fn breached(
         &self,
         scene: Scene<'_>,
@@ -312,20 +327,24 @@ impl Tier {
         from: Timestamp,
         end: Timestamp,
         least: u64,
-    ) -> Option<Share> {
+    ) -> Result<Share, Guard> {
         let traffic = &scene.evidence.traffic;
         let start = end.before(self.window);
         if start < from {
-            return None;
+            return Err(Guard::TooNew);
         }
         let whole = traffic.share(line.bad, start, end);
         let limit = self.limit(line.allowed);
         let enough = if self.harder { 2 * least } else { least };
-        if whole.bad() < enough || whole.rate() <= limit {
-            return None;
+        if whole.rate() <= limit {
+            return Err(Guard::Below(limit));
         }
-        if binomial_tail(whole.bad(), whole.n, line.allowed) >= self.alpha {
-            return None;
+        if whole.bad() < enough {
+            return Err(Guard::TooFew(enough));
+        }
+        let by_chance = binomial_tail(whole.bad(), whole.n, line.allowed);
+        if by_chance >= self.alpha {
+            return Err(Guard::Chance(by_chance));
         }
         let parts: Vec<Share> = (0..self.parts)
             .map(|i| {
@@ -348,7 +367,8 @@ impl Tier {
         // Where it is over, a few failures by chance may be left; half as many as in all of it is no chance.
         let goes_on = tail.n == 0 || tail.rate() > line.allowed.max(whole.rate() / 2.0);
         let throughout = goes_on && (head.n < MANY || head.rate() > line.allowed);
-        (spread && throughout && self.is_filled(traffic, line, (start, end), whole)).then_some(whole)
+        let filled = spread && throughout && self.is_filled(traffic, line, (start, end), whole);
+        filled.then_some(whole).ok_or(Guard::NotThroughout)
     }
 
     /// Whether it was about as bad at both ends of the window as within, where measurements are long against it: what
@@ -386,7 +406,7 @@ impl Tier {
 /// only in part: as far as its share is below that of the one after it, it began later within it. What others suffer
 /// from is compared with this to seconds.
 fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
-    const STEPS: u32 = 120;
+    const STEPS: usize = 120;
     /// Steps without a request that are passed over.
     const GAPS: u32 = 2;
     /// It may have stopped just now: a long window is still full of it.
@@ -401,14 +421,12 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     let step = step.max(traffic.usual);
     let mut steps: Vec<(Timestamp, f64)> = Vec::new();
     let mut gaps = 0;
-    for i in 0..STEPS {
-        let (to, from) = (end.before(step * i), end.before(step * (i + 1)));
-        let share = traffic.share(line.bad, from, to);
+    for (from, share) in traffic.steps_back(line.bad, step).take(STEPS) {
         let is_well = share.n > 0 && share.rate() <= line.allowed;
         if is_well && steps.is_empty() && from >= end.before(JUST_NOW) {
             continue;
         }
-        if to <= scene.deployed || gaps > GAPS || is_well {
+        if from + step <= scene.deployed || gaps > GAPS || is_well {
             break;
         }
         if share.n == 0 {
@@ -439,6 +457,35 @@ impl Line {
                 format!("{} of {} requests above {}", percent(share.rate()), share.n, seconds(limit))
             }
         }
+    }
+
+    /// The value now, and, if it is above the line, why that is no breach: what kept the nearest window from one.
+    fn held<'t>(
+        &self,
+        value: Cow<'static, str>,
+        shown: Share,
+        tiers: impl Iterator<Item = (&'t Tier, Result<Share, Guard>)>,
+    ) -> String {
+        let typed = match self.compared {
+            Compared::Errors { threshold, .. } => threshold,
+            Compared::Latency { .. } => TAIL,
+        };
+        let guards = tiers.filter_map(|(tier, judged)| Some((judged.err()?, tier.window)));
+        let nearest = guards.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        let Some((guard, window)) = nearest else { return value.into_owned() };
+        let within = human(window);
+        let why = match guard {
+            Guard::Below(_) | Guard::TooNew if shown.rate() <= typed => return value.into_owned(),
+            Guard::Below(_) | Guard::TooNew if shown.rate() <= self.allowed => {
+                format!("up to {} may be, by what was usual before", percent(self.allowed))
+            }
+            Guard::Below(limit) => format!("not above {} in {within}", percent(limit)),
+            Guard::TooNew => format!("not for {within} yet"),
+            Guard::TooFew(enough) => format!("fewer than {enough} in {within}"),
+            Guard::Chance(p) => format!("as many in {within} may be chance (p = {p:.1e})"),
+            Guard::NotThroughout => format!("not all through {within}"),
+        };
+        format!("{value}: {why}")
     }
 
     fn reason(&self, tier: &Tier, share: Share, after: Duration) -> Reason {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use http_body_util::BodyExt;
 use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 
 use super::answer::status_line;
 use super::fault::{own_address, quoted, resolve, unanswered};
@@ -119,6 +119,18 @@ fn question(service: &str) -> Vec<u8> {
     }
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0][..], &length.to_be_bytes(), &message].concat()
+}
+
+/// What is read in an answer, for fuzzing: its message, and the status and the words at its end.
+///
+/// # Errors
+/// What is wrong with it, as it would be told.
+pub fn examine(message: &[u8], status: &[u8], said: &[u8]) -> Result<&'static str, String> {
+    let ended = [("grpc-status", status), ("grpc-message", said)];
+    let ended = ended.into_iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_static(name), HeaderValue::from_bytes(value).ok()?))
+    });
+    verdict(message, &ended.collect())
 }
 
 /// What the server says of itself: `Ok` if it serves.

@@ -25,7 +25,7 @@ mod template;
 mod answer;
 mod http;
 pub mod tcp;
-mod grpc;
+pub mod grpc;
 mod command;
 
 pub use command::{CommandRunner, Ran};

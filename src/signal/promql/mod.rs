@@ -13,7 +13,7 @@
 mod client;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ use super::scrape::presets::{is_housekeeping, route_of, seconds_per_unit};
 use crate::clock::Clock;
 use crate::core::Timestamp;
 use crate::core::sample::{Latencies, Measurement, Part, Requests, Signal};
-use crate::core::settings::PromqlSource;
+use crate::core::settings::{PromqlSource, Tls};
 use crate::core::time::human;
 
 /// After a gap longer than this, only the last interval is asked about: what is older has no bearing on now, and
@@ -35,6 +35,9 @@ const GAP_MAX: Duration = Duration::from_secs(300);
 
 /// Series of one result that are looked at: `sum by (le)` gives a few dozen.
 const SERIES_MAX: usize = 10_000;
+
+/// A count above this is none: floats are no longer whole numbers there.
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Asks a Prometheus server for one service's requests, errors and latency.
 #[derive(Debug)]
@@ -125,6 +128,26 @@ impl Probe for PromqlProbe {
     }
 }
 
+/// Everything that happens to what a server answers, for fuzzing: `answers` come in threes, to the queries for requests,
+/// errors and latency.
+pub fn examine(answers: &[&[u8]]) -> Vec<Result<Requests, String>> {
+    static CLIENT: LazyLock<Result<PrometheusClient, String>> = LazyLock::new(|| {
+        PrometheusClient::new("http://localhost:9090", &Tls::default(), None, Duration::from_secs(1))
+    });
+    let mut state = State::default();
+    let rounds = answers.chunks(3).map(|round| {
+        let client = CLIENT.as_ref().map_err(Clone::clone)?;
+        let read = |place: usize, what: &str| {
+            let found = round.get(place).map_or(Ok(Vec::new()), |answer| client.examine(answer, what))?;
+            vector(found, what, what)
+        };
+        let (requests, errors, latency) = (read(0, "requests")?, read(1, "errors")?, read(2, "latency")?);
+        let latency = buckets(&latency, "latency")?;
+        Ok(state.count(&requests, &errors, &latency, 0.5, Duration::from_secs(15)))
+    });
+    rounds.collect()
+}
+
 /// The time that is new, and the whole seconds that are asked about.
 fn windows(state: &State, now: Timestamp, interval: Duration) -> (Duration, Duration) {
     let interval = interval.max(Duration::from_secs(1));
@@ -149,7 +172,7 @@ fn vector(found: Vec<Series>, query: &str, what: &str) -> Result<Vec<Series>, St
             ));
         }
         let value = series.points.first().map_or(f64::NAN, |(_, v)| *v);
-        if !value.is_finite() || value < 0.0 {
+        if !(0.0..=COUNT_MAX).contains(&value) {
             return Err(format!("the query for {what} `{query}` gives {value}, which is no count"));
         }
     }
@@ -294,6 +317,7 @@ mod tests {
         assert_eq!(refused(f64::NAN), "the query for errors `q` gives NaN, which is no count");
         assert!(refused(-1.0).contains("gives -1"));
         assert!(refused(f64::INFINITY).contains("gives inf"));
+        assert!(refused(1e300).contains("which is no count"), "two of them would be infinite");
         let mut range = series(&[], 1.0);
         range.points.push((Timestamp::from_secs(2), 2.0));
         assert!(vector(vec![range], "q", "errors").unwrap_err().contains("put increase(...) around it"));

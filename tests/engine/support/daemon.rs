@@ -197,6 +197,11 @@ impl Daemon {
         self.process.try_wait().unwrap().is_some()
     }
 
+    /// What it was configured by.
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.home.path().join("backstop.toml")
+    }
+
     /// Its state directory.
     pub(crate) fn state(&self) -> PathBuf {
         self.home.path().join("state")

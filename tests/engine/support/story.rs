@@ -100,6 +100,23 @@ pub(crate) fn decision(deadline: Duration, daemon: &Daemon, name: &str, verdict:
     })
 }
 
+/// This row of the matrix, and no other, led to it, for this reason and in a sentence with these words.
+#[track_caller]
+pub(crate) fn was_due_to(row: &str, decision: &Value, reason: &str, words: &[&str]) {
+    assert_eq!(decision["rule"], row, "{decision:#}");
+    assert_eq!(decision["reason"], reason, "{decision:#}");
+    let text = decision["text"].as_str().unwrap_or_default();
+    for word in words {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+}
+
+/// The decision to roll `web` back.
+#[track_caller]
+pub(crate) fn rollback_of(daemon: &Daemon) -> Value {
+    decision(seconds(5), daemon, "web", "rollback")
+}
+
 pub(crate) fn newest_rollback(daemon: &Daemon, name: &str) -> Result<Value, String> {
     let all = daemon.api("/api/v1/rollbacks")?;
     let rollbacks = all["rollbacks"].as_array().cloned().unwrap_or_default();

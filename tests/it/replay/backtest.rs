@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::cli::{backstop, err, succeeded};
+
 const DEPLOYED: f64 = 1_700_000_000.0;
 const STEP: Duration = Duration::from_secs(15);
 
@@ -129,6 +131,72 @@ async fn a_month_is_asked_for_around_its_deployments_and_told_with_what_each_lim
     let latency = row("latency_p99");
     // Counted as a share of slower requests, an exponential tail shows a little less than its factor.
     assert!((1.45..1.75).contains(&latency.worst) && latency.threshold == 2.0, "{latency:?}");
+}
+
+/// Forty requests a minute, of which from the deployment on a few more than one in twenty fail: as many may be chance.
+fn sparse(query: &str, t: f64) -> Vec<(Value, f64)> {
+    match query {
+        "requests[30s]" => vec![(json!({}), 20.0)],
+        "errors[30s]" => {
+            vec![(json!({}), if t > DEPLOYED && (t / 15.0).rem_euclid(8.0) < 1.0 { 10.0 } else { 0.0 })]
+        }
+        other => history(other, t),
+    }
+}
+
+#[tokio::test]
+async fn a_near_miss_names_the_guard_that_held_it() {
+    let mut backtest = backtest(&server(sparse).await);
+    backtest.source.latency = None;
+    let known = vec![Deployment { at: at(DEPLOYED), version: None }];
+    let tested = backtest.test(&known, at(DEPLOYED + 86_400.0)).await.unwrap();
+    let [one] = tested.as_slice() else { panic!("{tested:?}") };
+    assert!(one.lines.is_empty(), "{:?}", one.lines);
+    let [errors] = one.rows.as_slice() else { panic!("{:?}", one.rows) };
+    assert!(errors.worst > 0.05, "{errors:?}");
+    let held = errors.held.as_deref().unwrap_or_default();
+    assert!(held.contains("may be chance (p = "), "{errors:?}");
+}
+
+/// The program itself: as many rows, once for people and once for programs.
+#[tokio::test]
+async fn the_command_tells_what_would_have_been_done() {
+    let home = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let queries =
+        "requests = 'requests[$window]'\nerrors = 'errors[$window]'\nlatency = 'latency[$window]'\n";
+    let config =
+        file("backstop.toml", &format!("[services.api.prometheus]\nurl = \"http://127.0.0.1:1\"\n{queries}"));
+    let deploys = file("deploys", "2023-11-14T22:13:20Z v2\n");
+    let url = server(history).await;
+    let args =
+        ["backtest", "--config", &config, "--service", "api", "--since", "9000d", "--deploys", &deploys];
+    let on_the_server = [&args[..], &["--prometheus", &url]].concat();
+
+    let text = succeeded(&backstop(&on_the_server).output().await.unwrap());
+    assert!(text.starts_with("1 deployments of api in "), "{text}");
+    assert!(text.contains("0 would have been rolled back, "), "{text}");
+    let row = text.lines().find(|line| line.contains("error_rate")).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains("v2") && row.contains("3.8 %") && row.contains("5.0 %"), "{row}");
+    assert!(row.contains("near, worst") && row.contains("would have been crossed"), "{row}");
+
+    let json = succeeded(&backstop(&[&["--json"], &on_the_server[..]].concat()).output().await.unwrap());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let one = &json["deployments"][0];
+    assert_eq!((&one["t"], &one["version"]), (&json!(DEPLOYED), &json!("v2")));
+    assert_eq!(one["rows"][0]["row"], "error_rate", "{one:#}");
+    assert_eq!(one["rows"][0]["held"], Value::Null, "the line itself held it: {one:#}");
+
+    let nobody = backstop(&args).output().await.unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(err(&nobody).contains("http://127.0.0.1:1"), "{}", err(&nobody));
+    let other = backstop(&["backtest", "--config", &config, "--service", "web"]).output().await.unwrap();
+    assert_eq!(other.status.code(), Some(64));
+    assert!(err(&other).contains("no queries are configured for web"), "{}", err(&other));
 }
 
 #[tokio::test]

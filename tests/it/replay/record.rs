@@ -99,6 +99,20 @@ proptest! {
     }
 }
 
+/// The daemon was started again, and its clock had been set back meanwhile.
+#[test]
+fn a_clock_that_was_set_back_between_two_runs_spoils_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = world();
+    world.at(100, "health web fail x20 every 3s");
+    record(directory.path(), SMALL, &world.tape);
+    record(directory.path(), SMALL, &world.tape);
+    let (account, seen) = replayed(directory.path());
+    assert_eq!((account.difference, account.remarks.len()), (None, 0));
+    let then: Vec<_> = world.tape.iter().map(|(at, _, effects)| (*at, effects.clone())).collect();
+    assert_eq!(seen, [then.clone(), then].concat());
+}
+
 /// A tape that is long enough for many segments.
 fn long() -> Tape {
     let mut world = world();

@@ -9,7 +9,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(crate) use world::World;
+pub(crate) use world::{START, World};
 
 const RULER: &str = "----";
 

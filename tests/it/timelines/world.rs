@@ -23,7 +23,7 @@ use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
 /// Timelines begin a day after the epoch, so that "an hour before" exists.
-const START: Timestamp = Timestamp::from_secs(86_400);
+pub(crate) const START: Timestamp = Timestamp::from_secs(86_400);
 
 /// The world outside of the core.
 pub(crate) struct World {
@@ -55,7 +55,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
+        Self::remembering(Remembered::default())
+    }
+
+    /// A world in which the daemon is started again, at the time at which all of them begin.
+    pub(crate) fn remembering(remembered: Remembered) -> Self {
+        let fleet = Fleet::restore(START, FleetSettings::default(), remembered);
         let mut world = Self {
             fleet,
             now: START,
