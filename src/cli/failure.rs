@@ -10,6 +10,10 @@ pub enum Code {
     Failure,
     /// The command line is wrong.
     Usage,
+    /// Of `wait`: nothing was decided in time.
+    Undecided,
+    /// Of `wait`: it cannot be told.
+    CannotTell,
     /// The configuration is wrong.
     Config,
     /// The daemon could not be reached.
@@ -21,7 +25,8 @@ impl Code {
     pub const fn number(self) -> u8 {
         match self {
             Self::Failure => 1,
-            Self::Usage => 2,
+            Self::Usage | Self::Undecided => 2,
+            Self::CannotTell => 3,
             Self::Config => 64,
             Self::Unreachable => 69,
         }

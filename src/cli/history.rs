@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use super::Output;
 use super::client::Client;
+use super::log::{self, Format};
 use super::table::{Screen, bold, release, release_or, span};
+use super::{Output, write_out};
 use crate::api::views::{ReleaseView, RollbackDetailView, RollbackView, RollbacksView, ServiceView};
 
 #[derive(Debug, Args)]
@@ -20,6 +21,9 @@ pub(super) struct HistoryArgs {
     /// One rollback with its journal, by its id
     #[arg(long, value_name = "ID", conflicts_with_all = ["service", "limit", "before"])]
     rollback: Option<String>,
+    /// In which form: a table for this terminal, or one to paste into a runbook or a spreadsheet
+    #[arg(long, value_enum, value_name = "FORM", default_value = "table", conflicts_with = "rollback")]
+    format: Format,
 }
 
 pub(super) async fn run(args: HistoryArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
@@ -36,7 +40,12 @@ pub(super) async fn run(args: HistoryArgs, client: &Client, out: &Output) -> any
     if let Some(name) = args.service.as_deref().filter(|_| answer.view.rollbacks.is_empty()) {
         client.get::<ServiceView>(&["api", "v1", "services", name], &[]).await?;
     }
-    out.show(&answer.json, |screen| list(&answer.view, &args, screen))
+    match args.format {
+        Format::Table => out.show(&answer.json, |screen| list(&answer.view, &args, screen)),
+        Format::Markdown => write_out(&log::markdown(&answer.view.rollbacks, &out.screen)),
+        Format::Csv => write_out(&log::csv(&answer.view.rollbacks, &out.screen)?),
+        Format::Json => write_out(&format!("{}\n", serde_json::to_string_pretty(&answer.json)?)),
+    }
 }
 
 fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {

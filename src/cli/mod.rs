@@ -10,6 +10,7 @@ mod demo_app;
 mod explain;
 mod failure;
 mod history;
+mod log;
 mod pause;
 mod plan;
 mod replay;
@@ -19,6 +20,7 @@ mod run;
 mod status;
 mod table;
 mod unpin;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +92,8 @@ enum Command {
     Unpin(unpin::UnpinArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),
+    /// Wait until a release is known-good or rolled back: the gate of a deployment
+    Wait(wait::WaitArgs),
     /// Show past rollbacks
     History(history::HistoryArgs),
     /// Say what would have been decided, from a trace of what happened
@@ -152,6 +156,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::Unpin(args) => unpin::run(args, &asking()?, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
+        Command::Wait(args) => wait::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),
         Command::Backtest(args) => backtest::run(args, &out).await,

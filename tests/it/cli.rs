@@ -1,17 +1,19 @@
 //! The command line, run as a program against a real port. What a terminal shows is tested next to the tables.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
+use backstop::core::snapshot::FleetSnapshot;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record};
+use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record, release, service};
 
 async fn up() -> Surface {
     Surface::start(fleet(NEW_YEAR)).await
@@ -107,6 +109,97 @@ async fn history_lists_and_shows_one_with_its_journal() {
         succeeded(&surface.run(&["history", "--rollback", "r0002"]).await)
     );
     assert_eq!(surface.run(&["history", "--limit", "0"]).await.status.code(), Some(2));
+    insta::assert_snapshot!(
+        "history_markdown",
+        succeeded(&surface.run(&["history", "--format", "markdown"]).await)
+    );
+    insta::assert_snapshot!("history_csv", succeeded(&surface.run(&["history", "--format", "csv"]).await));
+    surface.past.rollbacks.lock().unwrap().clear();
+    let none = succeeded(&surface.run(&["history", "--format", "markdown"]).await);
+    assert!(none.ends_with("| (none yet) |  |  |  |  |  |  |  |  |\n"), "{none}");
+}
+
+#[tokio::test]
+async fn wait_says_by_its_exit_code_what_became_of_a_release() {
+    let mut all = fleet(NEW_YEAR);
+    all.services.push(service("well", NEW_YEAR));
+    let surface = Surface::start(all).await;
+    let wait = |words: &'static [&'static str]| {
+        let words = [&["wait", "--timeout", "0s"], words].concat();
+        let surface = &surface;
+        async move {
+            let output = surface.run(&words).await;
+            (
+                output.status.code(),
+                out(&output) + err(&output).lines().rfind(|l| l.starts_with("error")).unwrap_or(""),
+            )
+        }
+    };
+    assert_eq!(wait(&["well", "--release", "v2"]).await, (Some(0), "well:v2 is known-good\n".to_owned()));
+    assert_eq!(wait(&["well"]).await.0, Some(0), "what runs");
+
+    let (code, said) = wait(&["web", "--release", "web:v2"]).await;
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(2), "error: undecided: after 0s: trial: web:v2 [bbbbbbbbbbbb] is on trial for another 10m")
+    );
+    let (code, said) = wait(&["search"]).await;
+    assert!(code == Some(2) && said.contains("a person is needed"), "{said}");
+
+    let (code, said) = wait(&["well", "--release", "v3"]).await;
+    assert!(code == Some(3) && said.contains("well has not run v3 yet"), "{said}");
+    let (code, said) = wait(&["nobody"]).await;
+    assert!(code == Some(3) && said.contains("there is no service nobody yet"), "{said}");
+    let silent = backstop(&["wait", "well", "--timeout", "0s", "--endpoint", "http://127.0.0.1:1"])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(silent.status.code(), Some(3), "{}", err(&silent));
+    assert_eq!(wait(&["well", "--timeout", "soon"]).await.0, Some(2), "the command line is wrong");
+}
+
+/// What the examples for pipelines type is what the command takes: with nobody at home it says that it cannot tell.
+#[tokio::test]
+async fn pipelines_type_what_wait_takes() {
+    for file in ["deploy/ci/github-actions.yaml", "deploy/ci/gitlab-ci.yaml"] {
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.split_once("backstop wait ")).unwrap().1;
+        let mut words = vec!["wait"];
+        words.extend(line.split_whitespace().map(|word| if word == "20m" { "0s" } else { word }));
+        let output = backstop(&words).env("BACKSTOP_ENDPOINT", "http://127.0.0.1:1").output().await.unwrap();
+        assert_eq!(output.status.code(), Some(3), "{file}: {}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn wait_tells_why_a_release_was_rolled_back() {
+    let mut shop = service("shop", NEW_YEAR);
+    shop.current = Some(release("shop:v1", 'a'));
+    shop.ledger.iter_mut().for_each(|entry| entry.deployed = NEW_YEAR.before(Duration::from_secs(60)));
+    let surface = Surface::start(FleetSnapshot { services: vec![shop], ..fleet(NEW_YEAR) }).await;
+    let wait = |release: &'static str| {
+        surface.run(&["wait", "shop", "--release", release, "--timeout", "2s", "--json"])
+    };
+
+    // Nobody rolled it back yet: somebody deployed the other one.
+    let replaced = wait("v2").await;
+    assert_eq!(replaced.status.code(), Some(3), "{}", err(&replaced));
+    assert!(err(&replaced).contains("shop runs shop:v1 instead of shop:v2"), "{}", err(&replaced));
+
+    *surface.past.rollbacks.lock().unwrap() =
+        vec![record(1, NEW_YEAR, RollbackOutcome::Verified("all checks pass".to_owned()))];
+    let rolled_back = wait("v2").await;
+    assert_eq!(rolled_back.status.code(), Some(1), "{}", err(&rolled_back));
+    let json: Value = serde_json::from_str(&out(&rolled_back)).unwrap();
+    assert_eq!((&json["verdict"], &json["release"]), (&"rolled_back".into(), &"v2".into()));
+    assert!(
+        json["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("shop:v2 was rolled back to shop:v1 (verified): health check"),
+        "{json}"
+    );
 }
 
 #[tokio::test]

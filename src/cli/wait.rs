@@ -1,0 +1,196 @@
+//! `backstop wait SERVICE`: the gate of a deployment. It waits until a release is known-good or rolled back, and says which
+//! by its exit code.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::Client;
+use super::failure::{Code, Failure};
+use super::table::span;
+use super::{Output, write_out};
+use crate::api::views::{LedgerView, ReleaseView, RollbackView, RollbacksView, ServiceView};
+
+/// How often the daemon is asked: a second more or less is nothing to a pipeline, and an answer costs it a millisecond.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  the release is known-good: it passed its trial, and runs
+  1  it was rolled back; why is printed
+  2  nothing was decided in time, or a person has to decide (and, as everywhere, if the command line is wrong)
+  3  it cannot be told: the daemon does not answer, the release never appeared, or another one took its place";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct WaitArgs {
+    /// The service
+    service: String,
+    /// Which release: its reference, its tag, its version label, its digest or its id [default: what runs now]
+    #[arg(long, value_name = "RELEASE")]
+    release: Option<String>,
+    /// How long to wait at most
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "15m")]
+    timeout: Duration,
+}
+
+/// What is known of the release so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    KnownGood(String),
+    RolledBack(String),
+    /// Nothing will be decided without a person.
+    Stuck(String),
+    /// Another release runs in its place, and nobody rolled it back.
+    Replaced(String),
+    /// It is being judged; with what is said of it.
+    Judged(String),
+    NotSeen(String),
+}
+
+pub(super) async fn run(args: WaitArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+    let (mut waited, mut told, mut wanted) = (Duration::ZERO, String::new(), args.release.clone());
+    let mut missed = false;
+    loop {
+        let standing = look(client, &args.service, &mut wanted).await;
+        let last = match standing {
+            Ok(Standing::KnownGood(why)) => return ended(&args, wanted, out, None, "known_good", &why),
+            Ok(Standing::RolledBack(why)) => {
+                return ended(&args, wanted, out, Some(Code::Failure), "rolled_back", &why);
+            }
+            Ok(Standing::Stuck(why)) => {
+                return ended(&args, wanted, out, Some(Code::Undecided), "undecided", &why);
+            }
+            // Between two containers of a deployment the old one may be the last that is seen.
+            Ok(Standing::Replaced(why)) if missed => {
+                return ended(&args, wanted, out, Some(Code::CannotTell), "cannot_tell", &why);
+            }
+            Ok(Standing::Replaced(why)) => {
+                missed = true;
+                Last { text: why, judged: false }
+            }
+            Ok(Standing::Judged(why)) => Last { text: why, judged: true },
+            Ok(Standing::NotSeen(why)) => Last { text: why, judged: false },
+            // Its command line was wrong, or the daemon said no: that does not change by waiting.
+            Err(error) if !is_silence(&error) => {
+                let why = error.to_string();
+                return ended(&args, wanted, out, Some(Code::CannotTell), "cannot_tell", &why);
+            }
+            Err(error) => Last { text: error.to_string(), judged: false },
+        };
+        if last.text != told {
+            anstream::eprintln!("{:>6}  {}", span(waited.as_secs_f64()), last.text);
+            told.clone_from(&last.text);
+        }
+        if waited >= args.timeout {
+            let (code, verdict) =
+                if last.judged { (Code::Undecided, "undecided") } else { (Code::CannotTell, "cannot_tell") };
+            let limit = span(args.timeout.as_secs_f64());
+            return ended(&args, wanted, out, Some(code), verdict, &format!("after {limit}: {}", last.text));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        waited += LOOK_EVERY;
+    }
+}
+
+struct Last {
+    text: String,
+    judged: bool,
+}
+
+/// One look. What runs at the first one is what is waited for if nothing was named.
+async fn look(client: &Client, service: &str, wanted: &mut Option<String>) -> anyhow::Result<Standing> {
+    let view = match client.get::<ServiceView>(&["api", "v1", "services", service], &[]).await {
+        Ok(answer) => answer.view,
+        // It may be on its way.
+        Err(error) if is_unknown(&error) => {
+            return Ok(Standing::NotSeen(format!("there is no service {service} yet")));
+        }
+        Err(error) => return Err(error),
+    };
+    if wanted.is_none() {
+        *wanted = view.summary.current.as_ref().map(|current| current.id.clone());
+    }
+    let Some(wanted) = wanted.as_deref() else {
+        return Ok(Standing::NotSeen(format!("nothing of {service} runs yet")));
+    };
+    let query = [("service", service), ("limit", "20")];
+    let rollbacks = client.get::<RollbacksView>(&["api", "v1", "rollbacks"], &query).await?.view.rollbacks;
+    Ok(standing(&view, &rollbacks, wanted))
+}
+
+/// What the daemon's answers say of a release. Newest deployments and rollbacks come first.
+fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Standing {
+    let Some(entry) = view.releases.iter().find(|entry| is(&entry.release, wanted)) else {
+        return Standing::NotSeen(format!("{} has not run {wanted} yet", view.summary.name));
+    };
+    let (name, state) = (&entry.release.reference, view.summary.state.as_str());
+    let of =
+        |rollback: &&RollbackView| rollback.from.as_ref().is_some_and(|from| from.id == entry.release.id);
+    let rolled_back = rollbacks.iter().find(of).filter(|r| r.started >= entry.deployed);
+    if !entry.current {
+        return match rolled_back {
+            Some(rollback) if rollback.over => Standing::RolledBack(format!(
+                "{name} was rolled back to {} ({}): {}",
+                rollback.to.reference,
+                rollback.outcome.replace('_', " "),
+                rollback.text
+            )),
+            Some(rollback) => Standing::Judged(format!("{name} is being rolled back: {}", rollback.text)),
+            None => Standing::Replaced(replaced(view, entry)),
+        };
+    }
+    match (entry.standing.as_str(), state) {
+        ("known_good", "steady" | "cooling_down") => Standing::KnownGood(format!("{name} is known-good")),
+        (_, "stuck") => Standing::Stuck(view.summary.sentence.clone()),
+        _ => Standing::Judged(format!("{state}: {}", view.summary.sentence)),
+    }
+}
+
+fn replaced(view: &ServiceView, entry: &LedgerView) -> String {
+    let by = view.summary.current.as_ref().map_or("nothing", |current| current.reference.as_str());
+    format!(
+        "{} runs {by} instead of {}, and nobody rolled it back",
+        view.summary.name, entry.release.reference
+    )
+}
+
+/// Whether a release is meant: by id, reference, tag, version label, digest or the image's id.
+fn is(release: &ReleaseView, wanted: &str) -> bool {
+    let tag = release.reference.rsplit_once('/').map_or(release.reference.as_str(), |(_, name)| name);
+    let tag = tag.rsplit_once(':').map(|(_, tag)| tag);
+    let digest =
+        |text: &String| text == wanted || text.rsplit_once('@').is_some_and(|(_, digest)| digest == wanted);
+    release.id == wanted
+        || release.reference == wanted
+        || tag == Some(wanted)
+        || release.version.as_deref() == Some(wanted)
+        || release.image == wanted
+        || release.digests.iter().any(digest)
+}
+
+fn is_silence(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_none_or(|failure| failure.code == Code::Unreachable)
+}
+
+fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.message.starts_with("there is no service"))
+}
+
+fn ended(
+    args: &WaitArgs,
+    release: Option<String>,
+    out: &Output,
+    code: Option<Code>,
+    verdict: &str,
+    why: &str,
+) -> anyhow::Result<()> {
+    let json = json!({"service": args.service, "release": release, "verdict": verdict, "reason": why});
+    let Some(code) = code else { return out.show(&json, |_| format!("{why}\n")) };
+    if out.json {
+        write_out(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
+    }
+    let hint = format!("backstop explain {}", args.service);
+    Err(Failure::new(code, format!("{}: {why}", verdict.replace('_', " "))).hint(hint).into())
+}
