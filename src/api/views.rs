@@ -384,6 +384,9 @@ pub struct RollbackView {
     pub over: bool,
     /// `backstop`, or who asked.
     pub decided_by: String,
+    /// The services of its group that go back with it, all or none; usually none.
+    #[serde(default)]
+    pub along: Vec<String>,
     /// What kind of reason: `health_failing`, `operator`, ...
     pub reason: String,
     /// The reason as a sentence with its numbers.
