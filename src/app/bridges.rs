@@ -138,6 +138,7 @@ impl Operate for Operators {
             to: request.to,
             steps: plan.steps.iter().map(ToString::to_string).collect(),
             notes: plan.notes.clone(),
+            order: plan.order.clone(),
         })
     }
 

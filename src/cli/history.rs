@@ -111,6 +111,7 @@ pub(super) fn summary(rollback: &RollbackView, screen: &Screen) -> String {
     line("from", &release_or(rollback.from.as_ref(), "nothing"));
     line("to", &release(&rollback.to));
     line("with", &rollback.along.join(", "));
+    line("order", rollback.order.as_deref().unwrap_or_default());
     line("why", &format!("{} ({})", rollback.text, rollback.severity));
     line("decided", &format!("{} by {}", screen.moment(rollback.started), rollback.decided_by));
     line("applied", &took(rollback.decision_to_applied_seconds, "after the decision"));

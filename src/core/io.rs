@@ -159,6 +159,9 @@ pub enum Executed {
         /// What was changed in a project's files so that it lasts.
         #[serde(default)]
         pin: Option<Pin>,
+        /// Which of the two was stopped or started first, and why, where that was ours to choose.
+        #[serde(default)]
+        order: Option<String>,
     },
     /// It did not begin: what runs is no longer what was judged, or the journal could not be written.
     Void {

@@ -57,6 +57,7 @@ impl Service {
             outcome: RollbackOutcome::Executing,
             pin: None,
             along,
+            order: None,
             request: request.clone(),
             decision,
         };
@@ -111,7 +112,7 @@ impl Service {
             return;
         }
         match result {
-            Executed::Applied { notes, pin } => self.applied(turn, &notes, pin),
+            Executed::Applied { notes, pin, order } => self.applied(turn, &notes, pin, order),
             Executed::Void { why } => {
                 self.end_rollback(turn, RollbackOutcome::Void(why.clone()));
                 let runs = self.runs();
@@ -143,7 +144,7 @@ impl Service {
     }
 
     /// The target runs. From here on it is judged by the same rules as any release.
-    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String], pin: Option<Pin>) {
+    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String], pin: Option<Pin>, order: Option<String>) {
         let Some(mut record) = self.rollback.take() else {
             return;
         };
@@ -151,6 +152,7 @@ impl Service {
         record.applied = Some(now);
         record.outcome = RollbackOutcome::Verifying;
         record.pin = pin;
+        record.order = order;
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record.clone())));
         self.condemn(turn, &record);
         // The target is what the release that was rolled back was compared with.
@@ -287,6 +289,7 @@ impl Service {
         a.fields.push(("Status".into(), said));
         a.fields.push(("Reason".into(), record.decision.reason.to_string()));
         a.fields.push(("Duration".into(), self.durations(turn.now, &record)));
+        a.fields.extend(record.order.clone().map(|order| ("Order".to_owned(), order)));
         if let Some(from) = record.from.as_ref().filter(|from| from.reference == record.to.reference) {
             let bad = from.image.as_str();
             let beware = format!(

@@ -310,7 +310,7 @@ impl Saga {
         if let (Some(why), false) = (&self.unwritten, self.backlog.is_empty()) {
             notes.push(format!("the journal could not be written: {why}"));
         }
-        Executed::Applied { notes, pin: self.state.pin() }
+        Executed::Applied { notes, pin: self.state.pin(), order: self.state.plan.order.clone() }
     }
 
     async fn forward(&mut self, step: usize, patience: Duration) -> Result<(), String> {

@@ -23,6 +23,7 @@ mod demo;
 mod engines;
 mod fidelity;
 mod groups;
+mod order;
 mod podman;
 mod prometheus;
 mod registry;

@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
-use backstop::core::ledger::RollbackOutcome;
+use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
 use backstop::core::release::ServiceName;
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -95,7 +95,11 @@ async fn history_lists_and_shows_one_with_its_journal() {
     assert_eq!(nobody.status.code(), Some(1));
     assert_eq!(err(&nobody), "error: there is no service `shpo`\nhint: did you mean `shop`?\n");
     *surface.past.rollbacks.lock().unwrap() = vec![
-        record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned())),
+        RollbackRecord {
+            along: vec![ServiceName::new("jobs")],
+            order: Some("stop-first: it publishes ports".to_owned()),
+            ..record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned()))
+        },
         record(1, NEW_YEAR, RollbackOutcome::Unwound("the image is gone".to_owned())),
     ];
     insta::assert_snapshot!(

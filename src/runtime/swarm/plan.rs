@@ -72,6 +72,7 @@ pub(super) fn plan(
         pivot,
         close: pivot,
         notes: Vec::new(),
+        order: None,
     })
 }
 

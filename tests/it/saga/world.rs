@@ -571,6 +571,7 @@ fn orchestrated(now: &Observation, request: &RollbackRequest) -> Plan {
         pivot: 3,
         close: 3,
         notes: Vec::new(),
+        order: None,
     }
 }
 
@@ -627,6 +628,7 @@ fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: b
         pivot,
         close,
         notes: Vec::new(),
+        order: None,
     }
 }
 
