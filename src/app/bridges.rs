@@ -131,6 +131,7 @@ impl Operate for Operators {
             to: target(seen, to)?,
             stop_grace: seen.settings.stop_grace,
             decided: None,
+            vanished: seen.replicas.is_empty(),
         };
         let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
         Ok(PlannedRollback {

@@ -307,4 +307,8 @@ pub struct RollbackRequest {
     pub stop_grace: Duration,
     /// When it was decided; none while it is only prepared.
     pub decided: Option<Timestamp>,
+    /// Nothing was left of it when it was asked for: its containers ended, and went with that. If they went later, somebody
+    /// removed them, and the request is void.
+    #[serde(default)]
+    pub vanished: bool,
 }

@@ -42,6 +42,7 @@ impl Service {
             to: to.clone(),
             stop_grace: self.settings.stop_grace,
             decided: Some(turn.now),
+            vanished: self.replicas.is_empty(),
         };
         let record = RollbackRecord {
             id: request.id.clone(),
@@ -425,7 +426,8 @@ impl Service {
     }
 
     fn runs(&self) -> String {
-        self.current.as_ref().map_or("nothing".into(), ToString::to_string)
+        let runs = self.current.as_ref().filter(|_| !self.replicas.is_empty());
+        runs.map_or("nothing".into(), ToString::to_string)
     }
 
     pub(crate) fn say_failed(

@@ -28,6 +28,7 @@ mod podman;
 mod prometheus;
 mod registry;
 mod releases;
+mod removed;
 mod signals;
 mod steps;
 mod surface;

@@ -105,6 +105,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
             to: release("shop:v1", 'a'),
             stop_grace: Duration::from_secs(3),
             decided: Some(at),
+            vanished: false,
         },
     }
 }

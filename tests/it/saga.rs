@@ -3,6 +3,7 @@
 //! Whatever happens, the world afterwards is exactly one of: what ran before runs, untouched; the target runs;
 //! a person is called. A new step or a new event is covered on the day it is added.
 
+mod removed;
 mod together;
 mod world;
 

@@ -256,6 +256,7 @@ mod tests {
             to,
             stop_grace: Duration::from_secs(3),
             decided: None,
+            vanished: false,
         }
     }
 

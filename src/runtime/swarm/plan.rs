@@ -136,6 +136,7 @@ mod tests {
             to: release::release(&recorded::service()["Spec"]),
             stop_grace: Duration::from_secs(3),
             decided: None,
+            vanished: false,
         }
     }
 
