@@ -152,6 +152,7 @@ fn run_from(world: &mut World, mut at: u64, events: &[(u64, String)]) {
 }
 
 /// So many random timelines, or as many as `PROPTEST_CASES` says: `PROPTEST_CASES=5000 cargo test --test it properties`.
+#[expect(clippy::disallowed_methods, reason = "nothing of Backstop reads it")]
 fn cases(usual: u32) -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok().and_then(|said| said.parse().ok());
     ProptestConfig { cases: said.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
