@@ -21,7 +21,7 @@ use super::values::{
 };
 use super::words::Enroll;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
 };
 use crate::telemetry::LogFormat;
 
@@ -231,6 +231,7 @@ sections! {
         prepare: bool,
         order: Order,
         pin: bool,
+        executor: Executor,
         memory_interval: Span<{ SECOND }, { HOUR }>,
         host_memory: bool,
         health: Check,

@@ -117,6 +117,7 @@ pub(super) fn resolve(
         stop_grace: typed.stop_grace.map_or(base.stop_grace, |span| span.0),
         prepare: typed.prepare.unwrap_or(base.prepare),
         order: typed.order.unwrap_or(base.order),
+        executor: typed.executor.unwrap_or(base.executor),
         pin: typed.pin.unwrap_or(base.pin),
         rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };

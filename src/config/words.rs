@@ -8,7 +8,7 @@ use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{quoted, shown};
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
 };
 use crate::telemetry::LogFormat;
 
@@ -62,6 +62,7 @@ words! {
     Action { "rollback" => Rollback, "evaluate" => Evaluate, "monitor" => Monitor, "off" => Off }
     Against { "absolute" => Absolute, "baseline" => Baseline }
     Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
+    Executor { "auto" => Auto, "api" => Api, "compose" => Compose }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
@@ -126,6 +127,7 @@ mod tests {
         check::<Action>();
         check::<Against>();
         check::<Order>();
+        check::<Executor>();
         check::<Profile>();
         check::<AccessLog>();
         check::<LatencyUnit>();

@@ -155,6 +155,35 @@ pub enum Step {
         /// The one that they are to say.
         good: String,
     },
+    /// Check that there is a `docker compose` to let do the work. Yields [`StepOutput::Compose`].
+    CheckCompose {
+        /// The project that it is for.
+        project: ComposeProject,
+    },
+    /// Let `docker compose up` replace the containers of a service, by the project's files, which say the good release by
+    /// now. Yields [`StepOutput::Done`].
+    UpProject {
+        /// Index of the step that found the command.
+        checked: usize,
+        /// Whose files.
+        project: ComposeProject,
+        /// What Compose made of the files when the release was good: what it makes of them now has to be the same.
+        hash: String,
+        /// How many containers there are to be.
+        replicas: usize,
+        /// Services that share a network with its containers, and are made anew with them.
+        sharing: Vec<String>,
+        /// The most that the old ones get between their stop signal and SIGKILL, unless they have a stop timeout.
+        grace: Duration,
+    },
+    /// Restart what says that it is to be restarted with the service (`depends_on`, `restart: true`). Yields
+    /// [`StepOutput::Told`].
+    RestartDependants {
+        /// The project.
+        project: ComposeProject,
+        /// The names of the containers.
+        names: Vec<String>,
+    },
     /// Remove the old container; never its volumes. Yields [`StepOutput::Done`].
     RemoveOld {
         /// Which.
@@ -298,6 +327,16 @@ pub enum StepOutput {
         /// What it was told to run before; undoing tells it so again.
         before: Specification,
     },
+    /// There is a `docker compose`.
+    Compose {
+        /// The words that it is called by.
+        command: Vec<String>,
+    },
+    /// Nothing but words.
+    Told {
+        /// What was done, for the announcement.
+        notes: Vec<String>,
+    },
     /// A project's files say what runs, or cannot be made to.
     Pinned {
         /// What was changed, if anything.
@@ -311,6 +350,11 @@ impl Plan {
     /// Whether an orchestrator replaces the replicas, under ids of its own choice and whenever it likes: then only their
     /// releases tell whose they are.
     pub fn is_orchestrated(&self) -> bool {
+        self.is_of_swarm() || self.steps.iter().any(|step| matches!(step, Step::UpProject { .. }))
+    }
+
+    /// Whether Swarm is that orchestrator.
+    pub fn is_of_swarm(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::UpdateService { .. }))
     }
 }
@@ -319,7 +363,7 @@ impl StepOutput {
     /// What differs from a faithful restore, for the announcement.
     pub fn notes(&self) -> &[String] {
         match self {
-            Self::Created { notes, .. } | Self::Pinned { notes, .. } => notes,
+            Self::Created { notes, .. } | Self::Pinned { notes, .. } | Self::Told { notes } => notes,
             Self::Done
             | Self::Image { .. }
             | Self::Old { .. }
@@ -327,6 +371,7 @@ impl StepOutput {
             | Self::Stopped { .. }
             | Self::Running { .. }
             | Self::Service { .. }
+            | Self::Compose { .. }
             | Self::Evidence { .. } => &[],
         }
     }
@@ -343,6 +388,8 @@ impl StepOutput {
             | Self::Stopped { .. }
             | Self::Running { .. }
             | Self::Service { .. }
+            | Self::Compose { .. }
+            | Self::Told { .. }
             | Self::Evidence { .. } => None,
         }
     }
@@ -358,6 +405,8 @@ impl StepOutput {
             | Self::Stopped { .. }
             | Self::Running { .. }
             | Self::Service { .. }
+            | Self::Compose { .. }
+            | Self::Told { .. }
             | Self::Pinned { .. } => &[],
         }
     }
@@ -402,6 +451,9 @@ impl Step {
             Self::SaveEvidence { .. } => "save_evidence",
             Self::PointTag { .. } => "point_tag",
             Self::PinProject { .. } => "pin_project",
+            Self::CheckCompose { .. } => "check_compose",
+            Self::UpProject { .. } => "up_project",
+            Self::RestartDependants { .. } => "restart_dependants",
             Self::RemoveOld { .. } => "remove_old",
             Self::CheckService { .. } => "check_service",
             Self::UpdateService { .. } => "update_service",
@@ -455,6 +507,15 @@ impl fmt::Display for Step {
                 project.service,
                 project.directory.display()
             ),
+            Self::CheckCompose { project } => {
+                write!(f, "check that `docker compose` can be run for the project {}", project.name)
+            }
+            Self::UpProject { project, sharing, replicas, .. } => {
+                f.write_str(&up(&project.service, sharing, *replicas))
+            }
+            Self::RestartDependants { names, .. } => {
+                write!(f, "restart {}, which says so in its `depends_on`", names.join(", "))
+            }
             Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
             Self::CheckService { name, .. } => {
                 write!(f, "check that the secrets, configs and networks of the good {name} are there")
@@ -470,6 +531,13 @@ impl fmt::Display for Step {
             ),
         }
     }
+}
+
+fn up(service: &str, sharing: &[String], replicas: usize) -> String {
+    let more: String = sharing.iter().map(|other| format!(" {other}")).collect();
+    format!(
+        "run `docker compose up -d {service}{more}`, and check that {replicas} of {service} stay up with the good image and configuration"
+    )
 }
 
 /// Ids as people read them: twelve digits, without the algorithm.

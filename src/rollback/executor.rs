@@ -235,7 +235,7 @@ impl Inner {
             )));
         }
         let plan = self.runtime.plan(now, &snapshots, request)?;
-        if !plan.is_orchestrated() && is_removed(now, request) {
+        if !plan.is_of_swarm() && is_removed(now, request) {
             let message = format!("somebody removed {} meanwhile: nothing of it is left", request.service);
             return Err(RuntimeError { class: ErrorClass::Removed, message });
         }
@@ -343,7 +343,7 @@ impl Inner {
 }
 
 /// Whether somebody removed all of it since it was judged, and so does not want it started. What had ended and vanished
-/// before does no harm: whatever is started is better. An orchestrator may just be replacing the last one.
+/// before does no harm: whatever is started is better. Swarm may just be replacing the last one.
 fn is_removed(now: &Observation, request: &RollbackRequest) -> bool {
     now.replicas.is_empty() && request.from.is_some() && !request.vanished
 }

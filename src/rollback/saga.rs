@@ -301,6 +301,8 @@ impl Saga {
                 | StepOutput::Stopped { .. }
                 | StepOutput::Evidence { .. }
                 | StepOutput::Service { .. }
+                | StepOutput::Compose { .. }
+                | StepOutput::Told { .. }
                 | StepOutput::Pinned { .. } => {}
             }
         }
@@ -428,6 +430,8 @@ impl Saga {
         match &self.state.plan.steps[step] {
             Step::StopOld { .. } | Step::SetAsideOld { .. } => true,
             Step::DisarmOld { container, .. } => stopped(container),
+            // Whoever takes it back looks first whether it is still ours; what is not there at all, it would start.
+            Step::UpProject { .. } => self.state.removed,
             Step::EnsureImage { .. }
             | Step::ProbeOld { .. }
             | Step::CreateReplacement { .. }
@@ -438,6 +442,8 @@ impl Saga {
             | Step::PointTag { .. }
             | Step::PinProject { .. }
             | Step::RemoveOld { .. }
+            | Step::CheckCompose { .. }
+            | Step::RestartDependants { .. }
             | Step::CheckService { .. }
             // Whoever takes it back looks first whether it is still ours.
             | Step::UpdateService { .. }
@@ -475,7 +481,7 @@ impl Saga {
         if !rest.is_empty() {
             text += &format!("; not taken back, because something runs: {}", rest.join(", "));
         }
-        let look = if self.state.plan.is_orchestrated() {
+        let look = if self.state.plan.is_of_swarm() {
             format!("docker service ps {service}")
         } else {
             format!("docker ps -a --filter name={service}")
@@ -541,7 +547,7 @@ async fn append(store: &dyn SagaStore, state: &SagaState, event: &JournalEvent) 
 
 const fn deadline(step: &Step) -> Duration {
     match step {
-        Step::EnsureImage { .. } | Step::StopOld { .. } => LONG_STEP,
+        Step::EnsureImage { .. } | Step::StopOld { .. } | Step::UpProject { .. } => LONG_STEP,
         // It ends by itself then, and says how far it came.
         Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
         Step::ProbeOld { .. }
@@ -555,6 +561,8 @@ const fn deadline(step: &Step) -> Duration {
         | Step::PointTag { .. }
         | Step::PinProject { .. }
         | Step::RemoveOld { .. }
+        | Step::CheckCompose { .. }
+        | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. } => SHORT_STEP,
     }
@@ -583,6 +591,9 @@ fn olds(plan: &Plan) -> Vec<&ReplicaId> {
         | Step::AwaitRunning { .. }
         | Step::PointTag { .. }
         | Step::PinProject { .. }
+        | Step::CheckCompose { .. }
+        | Step::UpProject { .. }
+        | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. }
         | Step::AwaitConverged { .. } => None,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::bed::Own;
-use crate::support::story::{images, nothing_is_left_of, rollback_over};
+use crate::support::story::{images, newest_rollback, nothing_is_left_of, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 /// A project called `shop` in a folder of its own, with one service called `web`.
@@ -19,6 +19,8 @@ struct Project<'a> {
     compose: (&'static str, &'static str),
 }
 
+/// More events than the journal of a rollback by Compose has.
+const EVENTS_MAX: u32 = 60;
 const COMPOSE: (&str, &str) = ("docker-compose", "shop-web-1");
 /// The one that is written in Python.
 const COMPOSE_V1: (&str, &str) = ("docker-compose-v1", "shop_web_1");
@@ -68,6 +70,12 @@ impl<'a> Project<'a> {
     fn container(&self) -> Value {
         self.bed.inspect(self.compose.1)
     }
+}
+
+/// More services, and labels, of the project: `web` is the last one in the file.
+fn with(project: &Project<'_>, more: &str) {
+    let file = project.path("compose.yaml");
+    fs::write(&file, read(&file) + more).unwrap();
 }
 
 /// The bad release is deployed and rolled back. Gives the container that runs then.
@@ -304,4 +312,154 @@ fn compose_finds_nothing_to_do_on_a_newer_engine() {
     let runs = rolled_back(&project, &daemon);
 
     up_changes_nothing(&project, &runs);
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn what_shares_its_network_is_made_anew_with_it_by_compose_itself() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    let side = "  side:\n    image: web:v1\n    network_mode: service:web\n    environment: {DEMO_LISTEN: '0.0.0.0:9000'}\n";
+    let reader =
+        "  reader:\n    image: web:v1\n    depends_on: {web: {condition: service_started, restart: true}}\n";
+    with(&project, &format!("{side}{reader}"));
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
+    let before = bed.inspect("shop-reader-1");
+    let (code, planned) = daemon.command(&["plan", "shop-web"]);
+    assert_eq!(code, Some(0), "{planned}");
+    assert!(planned.contains("run `docker compose up -d web side`"), "{planned}");
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+
+    bed.serves(seconds(5), "shop-web-1", "v1");
+    let (runs, shares) = (project.container(), bed.inspect("shop-side-1"));
+    let mode = format!("container:{}", runs["Id"].as_str().unwrap());
+    assert_eq!(shares["HostConfig"]["NetworkMode"], mode.as_str(), "it is in the network of what runs");
+    assert_eq!(shares["State"]["Running"], true);
+    let started = |of: &Value| of["State"]["StartedAt"].as_str().unwrap().to_owned();
+    let reader = bed.inspect("shop-reader-1");
+    assert_eq!(reader["Id"], before["Id"]);
+    assert!(started(&reader) > started(&runs), "it was restarted, as it asks for");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\n");
+    project.compose(&["up", "-d"]);
+    assert_eq!(project.container()["Id"], runs["Id"], "`up` replaced what runs");
+    assert_eq!(bed.inspect("shop-side-1")["Id"], shares["Id"], "`up` replaced what shares its network");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn compose_is_not_let_bring_back_something_else() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    with(&project, "    environment: {GREETING: hello}\n");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+
+    // The bad release came with another configuration: the files with the good tag are not what ran.
+    let file = project.path("compose.yaml");
+    let good = read(&file);
+    fs::write(&file, good.replace("hello", "goodbye")).unwrap();
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "unwound", "{record:#}");
+    let detail = record["detail"].as_str().unwrap();
+    assert!(detail.contains("say more than another image for web"), "{detail}");
+    bed.serves(seconds(5), "shop-web-1", "v2");
+    assert_eq!(read(&project.path(".env")), "TAG=v2\n", "what was pinned for it is taken back");
+
+    // With the files of the good release it can.
+    fs::write(&file, good).unwrap();
+    let (code, said) = daemon.command(&["rollback", "shop-web", "--to", "web:v1", "--yes", "--wait"]);
+    assert_eq!(code, Some(0), "{said}");
+    bed.serves(seconds(5), "shop-web-1", "v1");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\n");
+    nothing_is_left_of(&bed, "shop-web-1");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn what_depends_on_says_counts_as_a_dependency() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    let file = project.path("compose.yaml");
+    let labels =
+        read(&file).split_once("    labels:").map(|(_, labels)| format!("    labels:{labels}")).unwrap();
+    with(&project, &format!("    depends_on: [db]\n  db:\n    image: web:v1\n{labels}"));
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+    daemon.proved("shop-db");
+
+    bed.turn("shop-db-1", "health", "error");
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d", "web"]);
+    eventually(seconds(60), "the database is to blame", || {
+        let said = daemon.service("shop-web")?["sentence"].to_string();
+        if said.contains("what it depends on is degraded: shop-db") { Ok(()) } else { Err(said) }
+    });
+    bed.serves(seconds(5), "shop-web-1", "v2");
+    assert!(newest_rollback(&daemon, "shop-web").is_err(), "nothing was rolled back");
+}
+
+/// Killed after every event of the journal in turn: Compose may be at work just then, and goes on without us.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn killed_at_every_journal_step_of_a_rollback_by_compose() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let mut daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+    for event in 1..EVENTS_MAX {
+        if !survives_a_crash_after(&project, &mut daemon, event) {
+            assert!(event > 8, "only {event} journal events: is BACKSTOP_CRASH_AT heeded?");
+            return;
+        }
+    }
+    panic!("the journal has more than {EVENTS_MAX} events");
+}
+
+/// False if the rollback was over before `event`, so that there was no crash.
+#[track_caller]
+fn survives_a_crash_after(project: &Project<'_>, daemon: &mut Daemon, event: u32) -> bool {
+    daemon.terminate();
+    daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
+    daemon.again();
+    daemon.ready(seconds(20));
+    let before = newest_rollback(daemon, "shop-web").map_or(Value::Null, |record| record["id"].clone());
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
+    let crashed = eventually(seconds(90), &format!("a crash after event {event}, or the end"), || {
+        if daemon.has_ended() {
+            return Ok(true);
+        }
+        let newest = newest_rollback(daemon, "shop-web")?;
+        if newest["over"] == true && newest["id"] != before { Ok(false) } else { Err(newest.to_string()) }
+    });
+    daemon.set("BACKSTOP_CRASH_AT", "");
+    if crashed {
+        daemon.again();
+        daemon.ready(seconds(20));
+    }
+    eventually(seconds(90), &format!("the good release after a crash at event {event}"), || {
+        let newest = newest_rollback(daemon, "shop-web")?;
+        let verified = newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
+        let state = daemon.service("shop-web")?["state"].clone();
+        if verified && state != "verifying" { Ok(()) } else { Err(format!("{state}: {newest}")) }
+    });
+    project.bed.serves(seconds(5), "shop-web-1", "v1");
+    nothing_is_left_of(project.bed, "shop-web-1");
+    assert_eq!(read(&project.path(".env")), "TAG=v1\n", "event {event}");
+    crashed
 }

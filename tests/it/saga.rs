@@ -20,7 +20,9 @@ use backstop::rollback::journal::{self, JournalError, Phase};
 use backstop::rollback::{Executor, Recovered};
 use backstop::runtime::ErrorClass;
 
-use world::{Container, Crash, FakeRuntime, FakeStore, Fault, Op, Setup, Trouble, names, request};
+use world::{
+    Container, Crash, FakeRuntime, FakeStore, Fault, Op, Orchestrator, Setup, Trouble, names, request,
+};
 
 /// What runs when the rollback is decided: nothing, one replica, two; and two beside which their replacements can run.
 const WORLDS: [Setup; 4] = [Setup::of(0), Setup::of(1), Setup::of(2), Setup { replicas: 2, beside: true }];
@@ -338,36 +340,60 @@ async fn a_crash_anywhere_ends_in_a_known_world() {
 async fn a_crash_anywhere_in_an_orchestrated_rollback_ends_in_a_known_world() {
     for replicas in [1, 2] {
         for failing in [None, Some(0), Some(1), Some(2)] {
-            let fresh = || {
-                let bench = Bench::with(replicas, |runtime| runtime.orchestrated = true);
-                fail_at(&bench, failing);
-                bench
-            };
-            let calm = fresh();
-            let executed = calm.roll_back(&calm.executor()).await;
-            calm.check(&executed, &format!("{replicas} {failing:?}"));
-            assert_eq!(matches!(executed, Executed::Applied { .. }), failing.is_none(), "{executed:?}");
-            for at in 1..=calm.store.appended() {
-                for durable in [false, true] {
-                    let bench = fresh();
-                    bench.store.trouble(Some(Trouble::Crash { at, durable }));
-                    crash_and_recover(&bench, &format!("{replicas} {failing:?} append {at} {durable}")).await;
-                }
-            }
-            for op in calm.runtime.calls().iter().filter(|op| Some(**op) != failing.map(Op::Apply)) {
-                for effect in [false, true] {
-                    let bench = fresh();
-                    bench.runtime.fault(*op, Fault::Crash { effect });
-                    crash_and_recover(&bench, &format!("{replicas} {failing:?} {op:?} {effect}")).await;
-                }
-            }
+            crash_anywhere(Orchestrator::Swarm, replicas, failing).await;
+        }
+    }
+}
+
+/// The same where `docker compose up` does it, by files that say afterwards what runs.
+#[tokio::test(start_paused = true)]
+async fn a_crash_anywhere_in_a_rollback_by_compose_ends_in_a_known_world() {
+    for replicas in [1, 2] {
+        // Looking for the command, the evidence of each, the pin, `up`.
+        for failing in [None].into_iter().chain((0..replicas + 3).map(Some)) {
+            crash_anywhere(Orchestrator::Compose, replicas, failing).await;
+        }
+    }
+}
+
+async fn crash_anywhere(by: Orchestrator, replicas: usize, failing: Option<usize>) {
+    let fresh = || {
+        let bench = Bench::with(replicas, |runtime| runtime.orchestrated = Some(by));
+        fail_at(&bench, failing);
+        bench
+    };
+    let agree = |bench: &Bench, context: &str| {
+        assert!(
+            by == Orchestrator::Swarm || bench.runtime.files_agree(),
+            "{context}: the files say something else"
+        );
+    };
+    let calm = fresh();
+    let executed = calm.roll_back(&calm.executor()).await;
+    calm.check(&executed, &format!("{by:?} {replicas} {failing:?}"));
+    agree(&calm, &format!("{by:?} {replicas} {failing:?}"));
+    assert_eq!(matches!(executed, Executed::Applied { .. }), failing.is_none(), "{executed:?}");
+    for at in 1..=calm.store.appended() {
+        for durable in [false, true] {
+            let (bench, context) = (fresh(), format!("{by:?} {replicas} {failing:?} append {at} {durable}"));
+            bench.store.trouble(Some(Trouble::Crash { at, durable }));
+            crash_and_recover(&bench, &context).await;
+            agree(&bench, &context);
+        }
+    }
+    for op in calm.runtime.calls().iter().filter(|op| Some(**op) != failing.map(Op::Apply)) {
+        for effect in [false, true] {
+            let (bench, context) = (fresh(), format!("{by:?} {replicas} {failing:?} {op:?} {effect}"));
+            bench.runtime.fault(*op, Fault::Crash { effect });
+            crash_and_recover(&bench, &context).await;
+            agree(&bench, &context);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_orchestrated_service_that_was_deployed_meanwhile_is_left_alone() {
-    let bench = Bench::with(1, |runtime| runtime.orchestrated = true);
+    let bench = Bench::with(1, |runtime| runtime.orchestrated = Some(Orchestrator::Swarm));
     let await_converged = Op::Apply(2);
     bench.runtime.fault(await_converged, Fault::Crash { effect: false });
     assert!(bench.crash.run(bench.roll_back(&bench.executor())).await.is_none());

@@ -135,6 +135,9 @@ pub struct ServiceSettings {
     /// Compose: set the variable of the image line back in the project's `.env`, so that a rollback lasts.
     #[serde(default)]
     pub pin: bool,
+    /// Compose: who replaces the containers.
+    #[serde(default)]
+    pub executor: Executor,
     /// The decision matrix.
     pub rules: Vec<Rule>,
 }
@@ -150,6 +153,19 @@ pub enum Order {
     StopFirst,
     /// The good one, wherever the engine allows it: even if both write to the same volume.
     StartFirst,
+}
+
+/// Who replaces the containers of a Compose service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Executor {
+    /// We do, through the engine's API, except where only Compose can: containers that share a network with them.
+    #[default]
+    Auto,
+    /// We do, keeping Compose's labels.
+    Api,
+    /// `docker compose up`, after its files were changed.
+    Compose,
 }
 
 /// How quick the rows of errors and latency are (decision.md, 4.5).
@@ -458,6 +474,7 @@ impl Default for ServiceSettings {
             redeploy: Redeploy::Watch,
             stop_grace: secs(3),
             prepare: true,
+            executor: Executor::Auto,
             order: Order::Auto,
             pin: true,
             rules: Rule::matrix(),

@@ -2,13 +2,15 @@
 //! is here makes that hold beyond the next `docker compose up`.
 //!
 //! In reading order: `project` finds a project's files by its labels, `file` and `interpolation` read them, `env_file`
-//! changes one, `override_file` is one of ours, `pin` decides what to change, and this file does it on disk.
+//! changes one, `override_file` is one of ours, `pin` decides what to change, and this file does it on disk. `command` is
+//! Compose itself, for what only it can do.
 
 use std::path::{Path, PathBuf};
 
 use crate::core::plan::{ComposeProject, Pin, StepOutput};
 use pin::Wanted;
 
+pub mod command;
 mod disk;
 mod env_file;
 mod file;
@@ -112,6 +114,11 @@ fn already(mut files: pin::Files, wanted: Wanted<'_>) -> Option<Pin> {
         pin::Change::Set { file, variable, was, is, .. } => Some(Pin::Variable { file, variable, was, is }),
         pin::Change::Holds(_) | pin::Change::Keep { .. } => None,
     }
+}
+
+/// The pin that [`pin`] set, if the files still say so because of it: for one whose record was lost in a crash.
+pub fn pinned_by(project: &ComposeProject, owner: &str, bad: &str, good: &str) -> Option<Pin> {
+    already(project::read(project).ok()?, Wanted { service: &project.service, owner, bad, good })
 }
 
 /// Takes a pin back: the variable gets the value that it had, the override file goes. Yields what was done, for people.

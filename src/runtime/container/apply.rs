@@ -90,6 +90,9 @@ impl ContainerRuntime {
                 let pinned = tokio::task::spawn_blocking(pinning).await;
                 pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))
             }
+            Step::CheckCompose { .. } => self.check_compose().await,
+            Step::UpProject { .. } => self.up(plan, step, done).await,
+            Step::RestartDependants { project, names } => self.restart_dependants(project, names).await,
             Step::RemoveOld { container, .. } => {
                 self.remove(container.as_str()).await?;
                 self.ours.unmark(container.as_str());
@@ -149,13 +152,16 @@ impl ContainerRuntime {
                 Ok(new) => verbs::kill(&self.engine, new.as_str()).await,
                 Err(_) => Ok(()),
             },
+            Step::PinProject { .. } => self.unpin_again(plan, step, output).await,
+            Step::PointTag { reference, image } => self.point_back(plan, reference, image).await,
+            Step::UpProject { .. } => self.down_again(plan, step, done).await,
             // They change nothing, or only what is right to keep.
             Step::EnsureImage { .. }
             | Step::ProbeOld { .. }
             | Step::AwaitRunning { .. }
             | Step::SaveEvidence { .. }
-            | Step::PointTag { .. }
-            | Step::PinProject { .. }
+            | Step::CheckCompose { .. }
+            | Step::RestartDependants { .. }
             | Step::RemoveOld { .. }
             | Step::CheckService { .. }
             | Step::UpdateService { .. }
@@ -539,7 +545,7 @@ fn old_of<'a>(plan: &Plan, done: Done<'a>, container: &ReplicaId) -> Option<&'a 
     done.get(index)?.as_ref()
 }
 
-fn image_of<'a>(plan: &Plan, done: Done<'a>) -> Option<&'a ImageId> {
+pub(super) fn image_of<'a>(plan: &Plan, done: Done<'a>) -> Option<&'a ImageId> {
     let index = plan.steps.iter().position(|s| matches!(s, Step::EnsureImage { .. }))?;
     match done.get(index)?.as_ref()? {
         StepOutput::Image { image, .. } => Some(image),
@@ -589,7 +595,7 @@ fn is_going(inspect: &Value) -> bool {
     matches!(inspect["State"]["Status"].as_str(), Some("removing" | "dead"))
 }
 
-fn removed(name: &str) -> RuntimeError {
+pub(super) fn removed(name: &str) -> RuntimeError {
     RuntimeError { class: ErrorClass::Removed, message: format!("somebody removed {name} meanwhile") }
 }
 

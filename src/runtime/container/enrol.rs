@@ -14,10 +14,12 @@ use crate::runtime::compose::SERVICE as COMPOSE_SERVICE;
 pub(in crate::runtime) const SELF: &str = "backstop.self";
 /// Names the service.
 const SERVICE: &str = "backstop.service";
-const PROJECT: &str = "com.docker.compose.project";
+/// Names the Compose project.
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 /// Set by `podman generate systemd` and by Quadlet.
 const PODMAN_UNIT: &str = "PODMAN_SYSTEMD_UNIT";
-const ONEOFF: &str = "com.docker.compose.oneoff";
+/// Set on what `docker compose run` made.
+pub(super) const ONEOFF: &str = "com.docker.compose.oneoff";
 /// Longer names do not fit into tables, labels and metrics.
 const NAME_MAX: usize = 128;
 

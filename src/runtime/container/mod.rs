@@ -25,11 +25,13 @@ use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
-use crate::core::settings::ServiceSettings;
+use crate::core::settings::{Dependency, ServiceSettings};
 use crate::core::time::Timestamp;
 use enrol::{Labels, Ourselves};
+use projects::Projects;
 
 mod apply;
+mod by_compose;
 mod copied;
 mod create;
 pub(super) mod enrol;
@@ -38,6 +40,7 @@ pub(super) mod fingerprint;
 mod observe;
 mod plan;
 mod podman;
+mod projects;
 pub(super) mod protect;
 mod replay;
 mod snapshot;
@@ -77,6 +80,7 @@ pub struct ContainerRuntime {
 struct Known {
     containers: HashMap<String, Seen>,
     settings: HashMap<ServiceName, Arc<ServiceSettings>>,
+    projects: Arc<Projects>,
 }
 
 #[derive(Debug, Clone)]
@@ -134,8 +138,12 @@ impl ContainerRuntime {
         let listed = self.engine.json("/containers/json?all=1").await?;
         let mut refused = Vec::new();
         let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
+        let mut projects = Projects::default();
         for listed in listed.as_array().into_iter().flatten() {
-            match self.enrol(listed) {
+            let enrolled = self.enrol(listed);
+            let watched = enrolled.as_ref().and_then(|one| one.as_ref().ok());
+            projects.note(listed, &enrol::labels(listed), watched);
+            match enrolled {
                 Some(Ok(service)) if only.is_none_or(|only| *only == service) => {
                     let id = listed["Id"].as_str().unwrap_or_default().to_owned();
                     ids.entry(service).or_default().push(id);
@@ -146,6 +154,7 @@ impl ContainerRuntime {
                 Some(_) | None => {}
             }
         }
+        self.known().projects = Arc::new(projects);
         let mut services = Vec::new();
         let mut digests = HashMap::new();
         for (service, ids) in ids {
@@ -232,11 +241,19 @@ impl ContainerRuntime {
         let labels =
             found.iter().find(|f| f.replica.id == newest.id).map(|f| f.labels.clone()).unwrap_or_default();
         let settings = match self.enrolment.settings(service, &labels) {
-            Ok(settings) => Arc::new(settings),
+            Ok(settings) => Arc::new(self.with_dependencies(settings, &labels)),
             Err(problems) => return refuse(&newest.name, problems),
         };
         self.remember(service, &settings, &found);
         Some(Ok(Observation { service: service.clone(), settings, asked, replicas }))
+    }
+
+    /// What Compose says that it depends on counts as if it had been configured, where that is watched.
+    fn with_dependencies(&self, mut settings: ServiceSettings, labels: &Labels) -> ServiceSettings {
+        for (name, service) in self.known().projects.dependencies(labels) {
+            settings.dependencies.entry(name).or_insert(Dependency::Service(service));
+        }
+        settings
     }
 
     async fn inspect_all(&self, ids: &[String], digests: &mut Digests) -> Result<Vec<Found>, RuntimeError> {
@@ -272,7 +289,7 @@ impl ContainerRuntime {
     fn remember(&self, service: &ServiceName, settings: &Arc<ServiceSettings>, found: &[Found]) {
         let mut known = self.known();
         if known.containers.len() > KNOWN_MAX || known.settings.len() > KNOWN_MAX {
-            *known = Known::default();
+            *known = Known { projects: Arc::clone(&known.projects), ..Known::default() };
         }
         known.settings.insert(service.clone(), Arc::clone(settings));
         for f in found {
@@ -370,7 +387,7 @@ impl Runtime for ContainerRuntime {
     }
 
     fn is_mine(&self, plan: &Plan) -> bool {
-        !plan.is_orchestrated()
+        !plan.is_of_swarm()
     }
 
     fn plan(
@@ -382,12 +399,16 @@ impl Runtime for ContainerRuntime {
         for good in to {
             plan::fits(good, request)?;
         }
+        if let Some(sharing) = self.by_compose(now, to)? {
+            return by_compose::plan(now, to, request, sharing, self.restarted(to));
+        }
+        let restarted = self.restarted(to);
         if !self.engine.is_remote() || !now.settings.pin {
-            return plan::plan(now, to, request);
+            return plan::plan(now, to, request, restarted);
         }
         // The project's files are on the engine's machine; what has their names here is somebody else's.
         let settings = Arc::new(ServiceSettings { pin: false, ..(*now.settings).clone() });
-        let mut plan = plan::plan(&Observation { settings, ..now.clone() }, to, request)?;
+        let mut plan = plan::plan(&Observation { settings, ..now.clone() }, to, request, restarted)?;
         if to.first().is_some_and(|good| compose::project_of(&good.inspect["Config"]["Labels"]).is_some()) {
             plan.notes.push(
                 "its Compose project is on another machine, so nothing is changed in the project's files: the next \

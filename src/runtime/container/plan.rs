@@ -19,6 +19,7 @@ pub(super) fn plan(
     now: &Observation,
     to: &[Snapshot],
     request: &RollbackRequest,
+    restarted: Vec<String>,
 ) -> Result<Plan, RuntimeError> {
     if to.is_empty() {
         return Err(permanent(format!(
@@ -28,13 +29,10 @@ pub(super) fn plan(
     }
     let (pairs, surplus) = pair(&now.replicas, to);
     let tx = transaction(&request.id);
-    let mut steps = vec![Step::EnsureImage {
-        image: request.to.image.clone(),
-        reference: request.to.reference.clone(),
-        digests: request.to.digests.clone(),
-    }];
-    let probe = |old: &Replica| Step::ProbeOld { container: old.id.clone(), name: old.name.clone() };
-    steps.extend(now.replicas.iter().map(probe));
+    let mut steps = vec![ensure_image(request)];
+    for old in &now.replicas {
+        steps.push(Step::ProbeOld { container: old.id.clone(), name: old.name.clone() });
+    }
     // Compose counts what carries its labels, whatever it is called: it would take a replacement that waits for the
     // decision, or what was set aside, for one replica too many, and remove the one that serves.
     let composed = to.iter().any(|s| enrol::is_compose(&enrol::labels(&s.inspect["Config"])));
@@ -65,6 +63,7 @@ pub(super) fn plan(
         steps.extend(step_aside(old, &tx, request.stop_grace, true));
     }
     let pivot = steps.len();
+    steps.extend(restart(to, restarted));
     let clear = now.replicas.iter().flat_map(|old| {
         let (container, aside) = (old.id.clone(), aside(&old.name, &tx));
         let evidence = Step::SaveEvidence { container: container.clone(), name: old.name.clone() };
@@ -92,6 +91,20 @@ pub(super) fn plan(
         notes: notes(&surplus, pairs.len()),
         order: order_of(now.settings.order, &pairs),
     })
+}
+
+pub(super) fn ensure_image(request: &RollbackRequest) -> Step {
+    Step::EnsureImage {
+        image: request.to.image.clone(),
+        reference: request.to.reference.clone(),
+        digests: request.to.digests.clone(),
+    }
+}
+
+/// What is to be restarted with the service, once it runs.
+pub(super) fn restart(to: &[Snapshot], names: Vec<String>) -> Option<Step> {
+    let project = compose::project_of(&to.first()?.inspect["Config"]["Labels"])?;
+    (!names.is_empty()).then_some(Step::RestartDependants { project, names })
 }
 
 /// The part of a temporary name that belongs to the rollback.
@@ -162,7 +175,7 @@ fn step_aside(old: &Replica, tx: &str, grace: Duration, replaced: bool) -> [Step
 
 /// `docker compose up` starts whatever the tag points at: after the proof, that has to be the good image. A plain
 /// container's tag stays where its deployer pointed it.
-fn point_tag(request: &RollbackRequest) -> Option<Step> {
+pub(super) fn point_tag(request: &RollbackRequest) -> Option<Step> {
     is_tag(&request.to.reference)
         .then(|| Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() })
 }
@@ -266,7 +279,7 @@ mod tests {
 
     #[test]
     fn one_replica_is_prepared_replaced_and_cleaned_up() {
-        let plan = plan(&now(&["shop"]), &good(&["shop"]), &request()).unwrap();
+        let plan = plan(&now(&["shop"]), &good(&["shop"]), &request(), Vec::new()).unwrap();
         let act = &plan.steps[plan.prepare..plan.pivot];
         assert_eq!(names(&plan.steps[..plan.prepare]), ["ensure_image", "probe_old", "create_replacement"]);
         let acts = ["disarm_old", "stop_old", "set_aside_old", "take_name", "start_new", "await_running"];
@@ -281,7 +294,8 @@ mod tests {
 
     #[test]
     fn replicas_are_replaced_one_after_the_other_by_name() {
-        let plan = plan(&now(&["shop-2", "shop-1"]), &good(&["shop-1", "shop-2"]), &request()).unwrap();
+        let plan =
+            plan(&now(&["shop-2", "shop-1"]), &good(&["shop-1", "shop-2"]), &request(), Vec::new()).unwrap();
         let starts: Vec<(usize, &str)> = plan
             .steps
             .iter()
@@ -307,7 +321,7 @@ mod tests {
             good[0].inspect["HostConfig"]["PortBindings"] = ports;
             let mut now = now(&["shop"]);
             now.settings = std::sync::Arc::new(ServiceSettings { order, ..ServiceSettings::default() });
-            let plan = plan(&now, &good, &request()).unwrap();
+            let plan = plan(&now, &good, &request(), Vec::new()).unwrap();
             plan.steps[plan.prepare..plan.pivot].to_vec()
         };
         let (free, taken) = (json!({}), json!({"80/tcp": [{"HostPort": "80"}]}));
@@ -350,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_service_of_which_nothing_is_left_is_only_created_and_started() {
-        let plan = plan(&now(&[]), &good(&["shop"]), &request()).unwrap();
+        let plan = plan(&now(&[]), &good(&["shop"]), &request(), Vec::new()).unwrap();
         let all = ["ensure_image", "create_replacement", "take_name", "start_new", "await_running"];
         assert_eq!(names(&plan.steps), all);
         assert_eq!((plan.prepare, plan.pivot, plan.close), (2, 5, 5));
@@ -359,7 +373,7 @@ mod tests {
 
     #[test]
     fn replicas_beyond_the_record_are_removed_and_that_is_said() {
-        let plan = plan(&now(&["shop", "extra"]), &good(&["shop"]), &request()).unwrap();
+        let plan = plan(&now(&["shop", "extra"]), &good(&["shop"]), &request(), Vec::new()).unwrap();
         assert_eq!(names(&plan.steps).iter().filter(|n| **n == "remove_old").count(), 2);
         assert_eq!(plan.notes, ["beyond the 1 recorded, extra is removed"]);
     }
@@ -369,7 +383,7 @@ mod tests {
         let mut composed = good(&["shop"]);
         composed[0].inspect["Config"]["Labels"] =
             json!({"com.docker.compose.project": "p", "com.docker.compose.service": "shop"});
-        let plan = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        let plan = plan(&now(&["shop"]), &composed, &request(), Vec::new()).unwrap();
         assert_eq!(names(&plan.steps[plan.close..]), ["point_tag"]);
         assert_eq!(
             names(&plan.steps[plan.pivot..plan.close]),
@@ -383,7 +397,7 @@ mod tests {
         let mut composed = good(&["shop"]);
         composed[0].inspect["Config"]["Labels"] =
             json!({"com.docker.compose.project": "p", "com.docker.compose.service": "shop"});
-        let plan = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        let plan = plan(&now(&["shop"]), &composed, &request(), Vec::new()).unwrap();
         assert_eq!(
             names(&plan.steps[..plan.prepare]),
             ["ensure_image", "probe_old"],
@@ -401,19 +415,22 @@ mod tests {
             "com.docker.compose.project.working_dir": "/srv/p",
             "com.docker.compose.project.config_files": "/srv/p/compose.yaml",
         });
-        let planned = plan(&now(&["shop"]), &composed, &request()).unwrap();
+        let planned = plan(&now(&["shop"]), &composed, &request(), Vec::new()).unwrap();
         let applied = names(&planned.steps[planned.pivot..planned.close]);
         assert_eq!(applied, ["save_evidence", "remove_old", "pin_project"]);
         let mut unwanted = now(&["shop"]);
         unwanted.settings = std::sync::Arc::new(ServiceSettings { pin: false, ..ServiceSettings::default() });
-        let planned = plan(&unwanted, &composed, &request()).unwrap();
+        let planned = plan(&unwanted, &composed, &request(), Vec::new()).unwrap();
         assert!(!names(&planned.steps).contains(&"pin_project"));
     }
 
     #[test]
     fn nothing_recorded_and_a_record_of_something_else_are_refused() {
         assert!(
-            plan(&now(&["shop"]), &[], &request()).unwrap_err().message.contains("backstop explain shop")
+            plan(&now(&["shop"]), &[], &request(), Vec::new())
+                .unwrap_err()
+                .message
+                .contains("backstop explain shop")
         );
         let good = good(&["shop"]);
         assert!(fits(&good[0], &request()).is_ok());

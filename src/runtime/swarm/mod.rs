@@ -288,7 +288,7 @@ impl Runtime for SwarmRuntime {
     }
 
     fn is_mine(&self, plan: &Plan) -> bool {
-        plan.is_orchestrated()
+        plan.is_of_swarm()
     }
 
     fn plan(

@@ -119,6 +119,15 @@ struct World {
     deaf: u32,
     calls: Vec<Op>,
     beside: bool,
+    /// A project's files say the good release.
+    pinned: bool,
+}
+
+/// Who replaces the replicas, under ids of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Orchestrator {
+    Swarm,
+    Compose,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +137,7 @@ pub(crate) struct FakeRuntime {
     /// Every step and every undo is carried out twice.
     pub(crate) twice: bool,
     /// Its services are an orchestrator's.
-    pub(crate) orchestrated: bool,
+    pub(crate) orchestrated: Option<Orchestrator>,
     /// If set, an application waits for it.
     pub(crate) gate: Option<Arc<Notify>>,
 }
@@ -161,6 +170,12 @@ impl FakeRuntime {
 
     pub(crate) fn deaf(&self, looks: u32) {
         self.world().deaf = looks;
+    }
+
+    /// What a project's files say is what runs.
+    pub(crate) fn files_agree(&self) -> bool {
+        let world = self.world();
+        world.containers.iter().all(|c| (c.release == "good") == world.pinned)
     }
 
     pub(crate) fn observed(&self) -> u32 {
@@ -334,6 +349,7 @@ impl World {
             Step::SaveEvidence { .. } => Ok(StepOutput::Evidence { log: vec!["last words".into()] }),
             Step::PointTag { .. } => Ok(StepOutput::Done),
             Step::PinProject { project, bad, good } => {
+                self.pinned = true;
                 let file = project.directory.join(".env");
                 let (was, is) = (Some(bad.clone()), good.clone());
                 let pin = Some(Pin::Variable { file, variable: "TAG".into(), was, is });
@@ -352,6 +368,12 @@ impl World {
                 Ok(StepOutput::Done)
             }
             Step::AwaitConverged { .. } => Ok(StepOutput::Done),
+            Step::CheckCompose { .. } => Ok(StepOutput::Compose { command: vec!["docker-compose".into()] }),
+            Step::UpProject { .. } => {
+                self.orchestrate(if self.pinned { "good" } else { "bad" });
+                Ok(StepOutput::Done)
+            }
+            Step::RestartDependants { .. } => Ok(StepOutput::Told { notes: vec!["restarted".into()] }),
         }
     }
 
@@ -373,10 +395,18 @@ impl World {
             | Step::AwaitRunning { .. }
             | Step::SaveEvidence { .. }
             | Step::PointTag { .. }
-            | Step::PinProject { .. }
             | Step::RemoveOld { .. }
             | Step::CheckService { .. }
+            | Step::CheckCompose { .. }
+            | Step::RestartDependants { .. }
             | Step::AwaitConverged { .. } => {}
+            Step::PinProject { .. } => self.pinned = false,
+            // Unless somebody deployed meanwhile.
+            Step::UpProject { .. } if self.containers.iter().all(|c| c.release == "good") => {
+                self.pinned = false;
+                self.orchestrate("bad");
+            }
+            Step::UpProject { .. } => {}
             Step::UpdateService { checked, .. } => {
                 if let Some(Some(StepOutput::Service { before })) = done.get(*checked)
                     && self.containers.iter().all(|c| c.release == "good")
@@ -492,8 +522,10 @@ impl Runtime for FakeRuntime {
         to: &[Snapshot],
         request: &RollbackRequest,
     ) -> Result<Plan, RuntimeError> {
-        if self.orchestrated {
-            return Ok(orchestrated(now, request));
+        match self.orchestrated {
+            Some(Orchestrator::Swarm) => return Ok(orchestrated(now, request)),
+            Some(Orchestrator::Compose) => return Ok(composed(now, request)),
+            None => {}
         }
         Ok(plan(now, to, request, self.world().beside))
     }
@@ -587,6 +619,49 @@ fn orchestrated(now: &Observation, request: &RollbackRequest) -> Plan {
     }
 }
 
+/// The same shape as a plan that `docker compose up` carries out.
+fn composed(now: &Observation, request: &RollbackRequest) -> Plan {
+    let project = project();
+    let (bad, good) = ("web:bad".to_owned(), request.to.reference.clone());
+    let up = Step::UpProject {
+        checked: 0,
+        project: project.clone(),
+        hash: "good".into(),
+        replicas: now.replicas.len(),
+        sharing: Vec::new(),
+        grace: request.stop_grace,
+    };
+    let mut steps = vec![Step::CheckCompose { project: project.clone() }];
+    steps.extend(
+        now.replicas.iter().map(|r| Step::SaveEvidence { container: r.id.clone(), name: r.name.clone() }),
+    );
+    steps.extend([Step::PinProject { project: project.clone(), bad, good }, up]);
+    let pivot = steps.len();
+    steps.push(Step::RestartDependants { project, names: vec!["web-1".into()] });
+    Plan {
+        id: request.id.clone(),
+        service: request.service.clone(),
+        from: now.replicas.first().map(|r| r.release.clone()),
+        to: request.to.clone(),
+        prepare: 1,
+        pivot,
+        close: steps.len(),
+        steps,
+        notes: Vec::new(),
+        order: None,
+    }
+}
+
+fn project() -> ComposeProject {
+    ComposeProject {
+        name: "shop".into(),
+        service: "web".into(),
+        directory: "/srv/web".into(),
+        files: vec!["/srv/web/compose.yaml".into()],
+        environment: Vec::new(),
+    }
+}
+
 /// The same shape as a plan for real containers.
 fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: bool) -> Plan {
     let id = &request.id;
@@ -616,15 +691,8 @@ fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: b
     }
     let pivot = steps.len();
     steps.push(Step::PointTag { reference: request.to.reference.clone(), image: request.to.image.clone() });
-    let project = ComposeProject {
-        name: "shop".into(),
-        service: "web".into(),
-        directory: "/srv/web".into(),
-        files: vec!["/srv/web/compose.yaml".into()],
-        environment: Vec::new(),
-    };
     let (bad, good) = ("web:bad".to_owned(), request.to.reference.clone());
-    steps.push(Step::PinProject { project, bad, good });
+    steps.push(Step::PinProject { project: project(), bad, good });
     let close = steps.len();
     for (container, name) in to.iter().filter_map(old) {
         steps.push(Step::SaveEvidence { container: container.clone(), name: name.clone() });

@@ -28,7 +28,7 @@ async fn who_refuses_is_down() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    failed(&ask(port, PATIENT).await, "connection refused after 1ms");
+    failed(&ask(port, PATIENT).await, "connection refused after ");
 }
 
 #[tokio::test]

@@ -1,0 +1,387 @@
+//! Rollbacks that `docker compose up` carries out, by files that were pinned before it: for containers that share their
+//! network with others, which only Compose makes anew together, and for whoever wants it so.
+//!
+//! Compose replaces containers without asking, so everything that can be wrong is found out before: it must make of the
+//! files exactly what ran when the release was good, and must find nothing to do about what the service depends on.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::apply::removed;
+use super::plan::{ensure_image, point_tag, restart};
+use super::projects::needs;
+use super::{ContainerRuntime, enrol, fingerprint, verbs};
+use crate::core::io::RollbackRequest;
+use crate::core::observation::Observation;
+use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
+use crate::core::release::ImageId;
+use crate::core::settings::Executor;
+use crate::runtime::compose::{self, command};
+use crate::runtime::engine::permanent;
+use crate::runtime::{RuntimeError, Snapshot};
+
+/// What Compose made of the files when it made a container.
+const HASH: &str = "com.docker.compose.config-hash";
+/// What Compose itself needs at most, beside the time that containers take to stop.
+const UP: Duration = Duration::from_secs(120);
+/// How long the new containers have to stay up to count as running, and how often they are looked at.
+const MOMENT: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(200);
+
+type Done<'a> = &'a [Option<StepOutput>];
+
+/// How a container of a project stands.
+struct Container {
+    id: String,
+    image: String,
+    running: bool,
+    inspect: Value,
+}
+
+/// The plan: everything is checked, the files are pinned, then Compose is let do it.
+pub(super) fn plan(
+    now: &Observation,
+    to: &[Snapshot],
+    request: &RollbackRequest,
+    sharing: Vec<String>,
+    restarted: Vec<String>,
+) -> Result<Plan, RuntimeError> {
+    let (project, hash) = project(to).ok_or_else(|| permanent(format!("no record of {}", request.to)))?;
+    let from = now.replicas.last().map(|replica| replica.release.clone());
+    let mut steps = vec![ensure_image(request), Step::CheckCompose { project: project.clone() }];
+    let (checked, prepare) = (1, steps.len());
+    let evidence = now.replicas.iter();
+    steps.extend(evidence.map(|r| Step::SaveEvidence { container: r.id.clone(), name: r.name.clone() }));
+    steps.extend(point_tag(request));
+    if let Some(from) = &from {
+        let (bad, good) = (from.reference.clone(), request.to.reference.clone());
+        steps.push(Step::PinProject { project: project.clone(), bad, good });
+    }
+    let replicas = if now.replicas.is_empty() { to.len() } else { now.replicas.len() };
+    let grace = request.stop_grace;
+    steps.push(Step::UpProject { checked, project, hash, replicas, sharing, grace });
+    let pivot = steps.len();
+    steps.extend(restart(to, restarted));
+    Ok(Plan {
+        id: request.id.clone(),
+        service: request.service.clone(),
+        from,
+        to: request.to.clone(),
+        prepare,
+        pivot,
+        close: steps.len(),
+        steps,
+        notes: Vec::new(),
+        order: None,
+    })
+}
+
+/// The project of recorded containers, and what Compose made of its files then.
+fn project(to: &[Snapshot]) -> Option<(ComposeProject, String)> {
+    let labels = &to.first()?.inspect["Config"]["Labels"];
+    Some((compose::project_of(labels)?, labels[HASH].as_str()?.to_owned()))
+}
+
+impl ContainerRuntime {
+    /// Whether Compose is to do it: then the services that share a network with its containers.
+    pub(super) fn by_compose(
+        &self,
+        now: &Observation,
+        to: &[Snapshot],
+    ) -> Result<Option<Vec<String>>, RuntimeError> {
+        let known = project(to);
+        let sharing = known.as_ref().map_or_else(Vec::new, |(project, _)| {
+            let ids = now.replicas.iter().map(|replica| replica.id.as_str());
+            self.known().projects.sharing(&project.name, ids)
+        });
+        let asked = now.settings.executor == Executor::Compose;
+        if now.settings.executor == Executor::Api || (!asked && sharing.is_empty()) {
+            return Ok(None);
+        }
+        let why_not = if known.is_none() {
+            "Compose did not make its containers from files"
+        } else if self.engine.is_remote() {
+            "its project is on another machine"
+        } else if !now.settings.pin {
+            "`pin = false` keeps its files from being changed"
+        } else {
+            return Ok(Some(sharing));
+        };
+        if asked {
+            let problem = format!("`executor = \"compose\"` cannot be: {why_not}; `executor = \"api\"` can");
+            return Err(permanent(problem));
+        }
+        Ok(None)
+    }
+
+    /// Containers that say that they are to be restarted with the service.
+    pub(super) fn restarted(&self, to: &[Snapshot]) -> Vec<String> {
+        let project = to.first().and_then(|good| compose::project_of(&good.inspect["Config"]["Labels"]));
+        project.map_or_else(Vec::new, |p| self.known().projects.restarted_with(&p.name, &p.service))
+    }
+
+    pub(super) async fn check_compose(&self) -> Result<StepOutput, RuntimeError> {
+        let command = command::find(&self.engine.host()).await.map_err(permanent)?;
+        Ok(StepOutput::Compose { command })
+    }
+
+    /// Lets Compose replace the containers, if what it would make of the files is what ran when the release was good.
+    pub(super) async fn up(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<StepOutput, RuntimeError> {
+        let Step::UpProject { checked, project, hash, replicas, sharing, grace } = step else {
+            return Err(permanent(format!("\"{step}\" is not for Compose")));
+        };
+        let Some(StepOutput::Compose { command }) = done.get(*checked).and_then(Option::as_ref) else {
+            return Err(permanent(format!("rollback {}: `docker compose` was not looked for", plan.id)));
+        };
+        let image = good_image(plan, done);
+        let containers = self.containers(&project.name, &project.service).await?;
+        let there_were = plan.steps.iter().any(|step| matches!(step, Step::SaveEvidence { .. }));
+        if containers.is_empty() && there_were {
+            return Err(removed(&project.service));
+        }
+        if !are(&containers, image, *replicas) {
+            self.makes(command, project, hash, &containers).await?;
+            self.run_up(command, project, *replicas, sharing, *grace, &containers).await?;
+        }
+        self.stay_up(plan, project, image, *replicas).await?;
+        Ok(StepOutput::Done)
+    }
+
+    /// What Compose makes of the files now is what it made of them then, and nothing else of the project would change.
+    async fn makes(
+        &self,
+        command: &[String],
+        project: &ComposeProject,
+        hash: &str,
+        containers: &[Container],
+    ) -> Result<(), RuntimeError> {
+        let mut expected = vec![(project.service.clone(), hash.to_owned())];
+        let mut waiting: Vec<String> = containers.first().map(needed).unwrap_or_default();
+        while let Some(service) = waiting.pop() {
+            if expected.iter().any(|(known, _)| *known == service) {
+                continue;
+            }
+            if let Some(one) = self.containers(&project.name, &service).await?.first() {
+                waiting.extend(needed(one));
+                let hash = one.inspect["Config"]["Labels"][HASH].as_str().unwrap_or_default();
+                expected.push((service, hash.to_owned()));
+            }
+        }
+        let services: Vec<String> = expected.iter().map(|(service, _)| service.clone()).collect();
+        let made =
+            command::hashes(command, &self.engine.host(), project, &services).await.map_err(permanent)?;
+        let differs =
+            |(service, hash): &&(String, String)| !made.iter().any(|(s, h)| s == service && h == hash);
+        let Some((service, _)) = expected.iter().find(differs) else { return Ok(()) };
+        Err(permanent(if *service == project.service {
+            format!(
+                "the project's files say more than another image for {service}: Compose would not bring back what ran \
+                 when the release was good. Bring back the files of that release, or set `executor = \"api\"`"
+            )
+        } else {
+            format!(
+                "`docker compose up` would replace {service} too, which {} depends on: its files changed since it \
+                 was started. Deploy {service} first, or set `executor = \"api\"`",
+                project.service
+            )
+        }))
+    }
+
+    async fn run_up(
+        &self,
+        command: &[String],
+        project: &ComposeProject,
+        replicas: usize,
+        sharing: &[String],
+        grace: Duration,
+        old: &[Container],
+    ) -> Result<(), RuntimeError> {
+        for container in old {
+            self.ours.mark(&container.id);
+        }
+        let scale = format!("{}={replicas}", project.service);
+        let seconds = grace.as_secs().to_string();
+        let mut words = vec!["up", "--detach", "--no-build", "--pull", "never", "--scale", &scale];
+        // Whoever set a stop timeout knows why; Compose takes it from the container.
+        if old.iter().all(|c| c.inspect["Config"]["StopTimeout"].is_null()) {
+            words.extend(["--timeout", &seconds]);
+        }
+        words.push(&project.service);
+        words.extend(sharing.iter().map(String::as_str));
+        let within = UP + grace * u32::try_from(old.len()).unwrap_or(1);
+        let ran = command::run(command, &self.engine.host(), project, &words, within).await;
+        for container in old {
+            self.ours.unmark(&container.id);
+        }
+        ran.map(drop).map_err(permanent)
+    }
+
+    async fn stay_up(
+        &self,
+        plan: &Plan,
+        project: &ComposeProject,
+        image: &ImageId,
+        replicas: usize,
+    ) -> Result<(), RuntimeError> {
+        let mut waited = Duration::ZERO;
+        while waited <= MOMENT {
+            let containers = self.containers(&project.name, &project.service).await?;
+            if containers.is_empty() {
+                return Err(removed(&project.service));
+            }
+            if !are(&containers, image, replicas) {
+                let up = containers.iter().filter(|c| c.running && c.image == image.as_str()).count();
+                return Err(permanent(format!(
+                    "`docker compose up` left {up} of {replicas} containers of {} running the good image: \
+                     `docker compose -p {} ps -a`",
+                    project.service, project.name
+                )));
+            }
+            let other =
+                containers.iter().any(|c| fingerprint::fingerprint(&c.inspect) != plan.to.fingerprint);
+            if other {
+                return Err(permanent(format!(
+                    "{} runs with another configuration than {} had",
+                    project.service, plan.to
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+            waited += POLL;
+        }
+        Ok(())
+    }
+
+    /// What ran before runs again: the files as they were, and Compose once more, unless somebody deployed meanwhile.
+    pub(super) async fn down_again(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        done: Done<'_>,
+    ) -> Result<(), RuntimeError> {
+        let (Step::UpProject { checked, project, replicas, sharing, grace, .. }, Some(from)) =
+            (step, &plan.from)
+        else {
+            return Ok(());
+        };
+        let containers = self.containers(&project.name, &project.service).await?;
+        let good = good_image(plan, done);
+        let foreign = containers.iter().any(|c| c.image != good.as_str() && c.image != from.image.as_str());
+        if foreign || are(&containers, &from.image, *replicas) {
+            return Ok(());
+        }
+        let Some(StepOutput::Compose { command }) = done.get(*checked).and_then(Option::as_ref) else {
+            return Ok(());
+        };
+        for (step, output) in plan.steps.iter().zip(done) {
+            match step {
+                Step::PinProject { .. } => self.unpin_again(plan, step, output.as_ref()).await?,
+                Step::PointTag { reference, image } => self.point_back(plan, reference, image).await?,
+                _ => {}
+            }
+        }
+        self.run_up(command, project, *replicas, sharing, *grace, &containers).await
+    }
+
+    /// Takes back a pin that was set before the containers were replaced.
+    pub(super) async fn unpin_again(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        output: Option<&StepOutput>,
+    ) -> Result<(), RuntimeError> {
+        let Step::PinProject { project, bad, good } = step else { return Ok(()) };
+        let known: Option<Pin> = match output {
+            Some(output) => output.pin().cloned(),
+            None => {
+                let (project, owner) = (project.clone(), plan.service.clone());
+                let (bad, good) = (bad.clone(), good.clone());
+                let look = move || compose::pinned_by(&project, owner.as_str(), &bad, &good);
+                tokio::task::spawn_blocking(look).await.map_err(|e| permanent(e.to_string()))?
+            }
+        };
+        let Some(pin) = known else { return Ok(()) };
+        let taken = tokio::task::spawn_blocking(move || compose::unpin(&pin)).await;
+        taken.map_err(|e| permanent(e.to_string()))?.map(drop).map_err(permanent)
+    }
+
+    /// Points the tag at the bad image again, if it was that release's and shows the good one.
+    pub(super) async fn point_back(
+        &self,
+        plan: &Plan,
+        reference: &str,
+        good: &ImageId,
+    ) -> Result<(), RuntimeError> {
+        let Some(from) = plan.from.as_ref().filter(|from| from.reference == reference) else { return Ok(()) };
+        let _moving = self.tagging.lock().await;
+        if verbs::image_id(&self.engine, reference).await?.as_ref() == Some(good) {
+            verbs::tag(&self.engine, from.image.as_str(), reference).await?;
+        }
+        Ok(())
+    }
+
+    /// Restarts what asks to be restarted with the service, unless it was started since. What cannot be is said: the
+    /// rollback stands without it.
+    pub(super) async fn restart_dependants(
+        &self,
+        project: &ComposeProject,
+        names: &[String],
+    ) -> Result<StepOutput, RuntimeError> {
+        let started = |inspect: &Value| inspect["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
+        let containers = self.containers(&project.name, &project.service).await?;
+        let since = containers.iter().map(|c| started(&c.inspect)).max().unwrap_or_default();
+        let mut notes = Vec::new();
+        for name in names {
+            let Some(inspect) = verbs::inspect(&self.engine, name).await? else { continue };
+            // Both are the engine's own times, written in one form.
+            if inspect["State"]["Running"] != true || started(&inspect) > since {
+                continue;
+            }
+            match self.engine.post(&format!("/containers/{name}/restart"), None).await {
+                Ok(_) => notes.push(format!("{name} was restarted, as its `depends_on` asks for")),
+                Err(e) => notes.push(format!(
+                    "{name} is to be restarted with {}, and could not be ({e}): `docker restart {name}`",
+                    project.service
+                )),
+            }
+        }
+        Ok(StepOutput::Told { notes })
+    }
+
+    /// The containers of a project's service, without those that `docker compose run` made.
+    async fn containers(&self, project: &str, service: &str) -> Result<Vec<Container>, RuntimeError> {
+        let listed = self.engine.json("/containers/json?all=1").await?;
+        let mut found = Vec::new();
+        for listed in listed.as_array().into_iter().flatten() {
+            let labels = enrol::labels(listed);
+            let is = |name: &str, value: &str| labels.get(name).is_some_and(|label| label == value);
+            if !is(enrol::PROJECT, project) || !is(compose::SERVICE, service) || is(enrol::ONEOFF, "True") {
+                continue;
+            }
+            let id = listed["Id"].as_str().unwrap_or_default().to_owned();
+            // Gone since it was listed.
+            let Some(inspect) = verbs::inspect(&self.engine, &id).await? else { continue };
+            let image = inspect["Image"].as_str().unwrap_or_default().to_owned();
+            found.push(Container { id, image, running: inspect["State"]["Running"] == true, inspect });
+        }
+        Ok(found)
+    }
+}
+
+/// Whether so many containers run, and all of them of this image.
+fn are(containers: &[Container], image: &ImageId, replicas: usize) -> bool {
+    containers.len() == replicas && containers.iter().all(|c| c.running && c.image == image.as_str())
+}
+
+fn needed(container: &Container) -> Vec<String> {
+    needs(&enrol::labels(&container.inspect["Config"]))
+}
+
+fn good_image<'a>(plan: &'a Plan, done: Done<'a>) -> &'a ImageId {
+    super::apply::image_of(plan, done).unwrap_or(&plan.to.image)
+}
