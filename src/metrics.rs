@@ -133,8 +133,8 @@ pub struct Metrics {
     outbox: IntGauge,
     store_up: IntGauge,
     store_errors: IntCounter,
-    engine_up: IntGauge,
-    reconnects: IntCounter,
+    engine_up: GaugeVec,
+    reconnects: IntCounterVec,
     paused: IntGauge,
     breaker: IntGauge,
     turn: Histogram,
@@ -155,7 +155,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Seen {
     first_done: bool,
-    engine_was_down: bool,
+    engines_down: BTreeSet<String>,
     services: BTreeMap<String, SeenService>,
 }
 
@@ -190,8 +190,8 @@ impl Metrics {
             outbox: made.number("outbox_announcements", "Announcements that wait to be delivered."),
             store_up: made.number("store_up", "Whether the store takes writes; while it does not, no service is changed."),
             store_errors: made.counter("store_errors_total", "Reads and writes that the store failed."),
-            engine_up: made.number("engine_up", "Whether the container engine answers."),
-            reconnects: made.counter("engine_reconnects_total", "Times that the engine answered again after it had not."),
+            engine_up: made.gauges("engine_up", "Whether a container engine answers. The default one has an empty name.", &["engine"]),
+            reconnects: made.counters("engine_reconnects_total", "Times that an engine answered again after it had not.", &["engine"]),
             paused: made.number("fleet_paused", "Whether the whole fleet is paused by an operator."),
             breaker: made.number("fleet_breaker_tripped", "Whether too many rollbacks stopped all automatic ones until somebody resumes them."),
             turn: made.histogram("core_turn_duration_seconds", "Time that one turn of the core took.", &TURN_BUCKETS),
@@ -223,12 +223,10 @@ impl Metrics {
         self.store_up.set(i64::from(fleet.store_error.is_none()));
         self.paused.set(i64::from(fleet.flags.paused.is_some()));
         self.breaker.set(i64::from(fleet.flags.stuck.is_some()));
-        let up = matches!(fleet.engine, Some(EngineState::Reachable { .. }));
-        self.engine_up.set(i64::from(up));
-        if up && seen.engine_was_down {
-            self.reconnects.inc();
+        self.engine("", fleet.engine.as_ref(), &mut seen);
+        for engine in &fleet.engines {
+            self.engine(&engine.name, engine.state.as_ref(), &mut seen);
         }
-        seen.engine_was_down = matches!(fleet.engine, Some(EngineState::Unreachable { .. }));
         for service in &fleet.services {
             self.service(service, &mut seen);
         }
@@ -239,6 +237,21 @@ impl Metrics {
         }
         // The services of the first look were deployed before we came.
         seen.first_done |= fleet.engine.is_some();
+    }
+
+    /// Engines are named in the configuration, and stay for as long as the process does.
+    fn engine(&self, name: &str, state: Option<&EngineState>, seen: &mut Seen) {
+        let up = matches!(state, Some(EngineState::Reachable { .. }));
+        self.engine_up.with_label_values(&[name]).set(f64::from(u8::from(up)));
+        let reconnects = self.reconnects.with_label_values(&[name]);
+        if up && seen.engines_down.contains(name) {
+            reconnects.inc();
+        }
+        if matches!(state, Some(EngineState::Unreachable { .. })) {
+            seen.engines_down.insert(name.to_owned());
+        } else {
+            seen.engines_down.remove(name);
+        }
     }
 
     /// Counts a decision and the answers of its gates.

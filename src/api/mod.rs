@@ -138,6 +138,8 @@ pub struct PlannedRollback {
     pub steps: Vec<String>,
     /// What would differ from a faithful restore, or should be known before; usually empty.
     pub notes: Vec<String>,
+    /// Which of the two is stopped or started first, and why.
+    pub order: Option<String>,
 }
 
 /// How the configuration in force came about.

@@ -52,6 +52,7 @@ pub(super) async fn plan(
         to: (&planned.to).into(),
         steps: planned.steps,
         notes: planned.notes,
+        order: planned.order,
     }))
 }
 

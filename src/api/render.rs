@@ -105,6 +105,8 @@ impl From<&RollbackRecord> for RollbackView {
             detail: record.outcome.detail().to_owned(),
             over: record.outcome.is_over(),
             decided_by: record.decided_by.clone(),
+            along: record.along.iter().map(ToString::to_string).collect(),
+            order: record.order.clone(),
             reason: record.decision.reason.kind().to_owned(),
             text: record.decision.reason.to_string(),
             severity: record.decision.severity.to_string(),

@@ -387,6 +387,13 @@ pub struct RollbackView {
     pub over: bool,
     /// `backstop`, or who asked.
     pub decided_by: String,
+    /// The services of its group that go back with it, all or none; usually none.
+    #[serde(default)]
+    pub along: Vec<String>,
+    /// Which of the two was stopped or started first, and why; `null` until the target was started, and where an
+    /// orchestrator decides it.
+    #[serde(default)]
+    pub order: Option<String>,
     /// What kind of reason: `health_failing`, `operator`, ...
     pub reason: String,
     /// The reason as a sentence with its numbers.
@@ -445,6 +452,9 @@ pub struct PlanView {
     pub steps: Vec<String>,
     /// What would differ from a faithful restore, or should be known before; usually empty.
     pub notes: Vec<String>,
+    /// Which of the two is stopped or started first, and why; `null` where nothing runs, or an orchestrator decides it.
+    #[serde(default)]
+    pub order: Option<String>,
 }
 
 /// A service's settings in force.

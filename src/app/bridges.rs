@@ -131,6 +131,7 @@ impl Operate for Operators {
             to: target(seen, to)?,
             stop_grace: seen.settings.stop_grace,
             decided: None,
+            vanished: seen.replicas.is_empty(),
         };
         let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
         Ok(PlannedRollback {
@@ -138,6 +139,7 @@ impl Operate for Operators {
             to: request.to,
             steps: plan.steps.iter().map(ToString::to_string).collect(),
             notes: plan.notes.clone(),
+            order: plan.order.clone(),
         })
     }
 

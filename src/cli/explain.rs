@@ -20,7 +20,14 @@ pub(super) struct ExplainArgs {
 
 pub(super) async fn run(args: ExplainArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
     let path = ["api", "v1", "services", &args.service];
-    let answer = client.get::<ServiceView>(&path, &[]).await?;
+    let mut answer = client.get::<ServiceView>(&path, &[]).await?;
+    // Which comes first follows from how the target was recorded, which only a plan looks at.
+    if answer.view.summary.target.is_some()
+        && answer.view.in_flight.is_none()
+        && let Ok(plan) = super::plan::ask(client, &args.service, None).await
+    {
+        answer.view.outlook.extend(plan.view.order.map(|order| format!("A rollback would go {order}.")));
+    }
     out.show(&answer.json, |screen| render(&answer.view, args.all, screen))
 }
 

@@ -71,7 +71,11 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
                 rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
                 rollback.id.clone(),
             ];
-            (row, rollback.text.clone())
+            let with = match rollback.along.as_slice() {
+                [] => String::new(),
+                others => format!(" (all or none, with {})", others.join(", ")),
+            };
+            (row, format!("{}{with}", rollback.text))
         })
         .collect();
     let mut text = screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "APPLIED IN", "ID"], rows);
@@ -115,6 +119,8 @@ pub(super) fn summary(rollback: &RollbackView, screen: &Screen) -> String {
     line("outcome", &rollback.detail);
     line("from", &release_or(rollback.from.as_ref(), "nothing"));
     line("to", &release(&rollback.to));
+    line("with", &rollback.along.join(", "));
+    line("order", rollback.order.as_deref().unwrap_or_default());
     line("why", &format!("{} ({})", rollback.text, rollback.severity));
     line("decided", &format!("{} by {}", screen.moment(rollback.started), rollback.decided_by));
     line("applied", &took(rollback.decision_to_applied_seconds, "after the decision"));

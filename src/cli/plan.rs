@@ -40,6 +40,9 @@ pub(super) fn render(plan: &PlanView, screen: &Screen) -> String {
     let mut text = format!("{}\n", bold(&format!("A rollback of {} would do this:", plan.service)));
     text.push_str(&screen.wrapped(&release_or(plan.from.as_ref(), "nothing"), "from  ", "      "));
     text.push_str(&screen.wrapped(&release(&plan.to), "to    ", "      "));
+    if let Some(order) = &plan.order {
+        text.push_str(&screen.wrapped(order, "order ", "      "));
+    }
     for (index, step) in plan.steps.iter().enumerate() {
         text.push_str(&screen.wrapped(step, &format!("{:>3}. ", index + 1), "     "));
     }

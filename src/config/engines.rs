@@ -27,7 +27,7 @@ impl Engine {
             tls_cert: self.tls_cert.clone(),
             tls_key: self.tls_key.clone(),
             cert_path: self.cert_path.clone(),
-            insecure: None,
+            insecure: self.insecure,
         }
     }
 }
@@ -93,8 +93,7 @@ pub(super) fn check(typed: &File, places: &Places, findings: &mut Findings) {
     }
 }
 
-/// What is wrong with one engine, each with its key. Of the default one the host is known without being said, and plain
-/// TCP is how a socket proxy beside Backstop is reached.
+/// What is wrong with one engine, each with its key. Of the default one the host is known without being said.
 fn wrong_with(at: &EngineAt, is_default: bool) -> impl Iterator<Item = (&'static str, Wrong)> {
     const FILES: &str = "`tls_ca`, `tls_cert` and `tls_key` together would be right, or `cert_path` alone";
     let host = at.host.as_ref().map(|host| host.0.as_str());
@@ -120,10 +119,10 @@ fn wrong_with(at: &EngineAt, is_default: bool) -> impl Iterator<Item = (&'static
             ),
         )
     });
-    let open = (is_tcp && !is_default && speaks.is_none() && at.insecure != Some(true)).then(|| {
+    let open = (is_tcp && speaks.is_none() && at.insecure != Some(true)).then(|| {
         let wrong = "is plain TCP: whoever reaches this port is root on that machine";
-        let right = "`tls_ca`, `tls_cert` and `tls_key` (or `cert_path`) would be right, or an ssh:// host; where the \
-                     network is closed to everybody else, `insecure = true`";
+        let right = "`tls_ca`, `tls_cert` and `tls_key` (or `cert_path`) would be right, or an ssh:// host; where nobody \
+                     else reaches it, as a socket proxy on a network of its own, `insecure = true`";
         ("host", Wrong::new(wrong, right))
     });
     [missing, half, misplaced, open].into_iter().flatten()

@@ -155,6 +155,7 @@ sections! {
         tls_cert: HostFile,
         tls_key: HostFile,
         cert_path: Directory,
+        insecure: bool,
     }
 
     /// `[engines.NAME]`

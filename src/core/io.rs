@@ -160,6 +160,9 @@ pub enum Executed {
         /// What was changed in a project's files so that it lasts.
         #[serde(default)]
         pin: Option<Pin>,
+        /// Which of the two was stopped or started first, and why, where that was ours to choose.
+        #[serde(default)]
+        order: Option<String>,
     },
     /// It did not begin: what runs is no longer what was judged, or the journal could not be written.
     Void {
@@ -305,4 +308,8 @@ pub struct RollbackRequest {
     pub stop_grace: Duration,
     /// When it was decided; none while it is only prepared.
     pub decided: Option<Timestamp>,
+    /// Nothing was left of it when it was asked for: its containers ended, and went with that. If they went later, somebody
+    /// removed them, and the request is void.
+    #[serde(default)]
+    pub vanished: bool,
 }

@@ -313,6 +313,7 @@ impl Service {
             to: target,
             stop_grace: self.settings.stop_grace,
             decided: None,
+            vanished: self.replicas.is_empty(),
         };
         self.prepared = Some(request.clone());
         turn.effect(Effect::Prepare(request));

@@ -200,6 +200,9 @@ pub struct RollbackRecord {
     /// The services of its group that go back with it, all or none.
     #[serde(default)]
     pub along: Vec<ServiceName>,
+    /// Which of the two was stopped or started first, and why; known once it is applied.
+    #[serde(default)]
+    pub order: Option<String>,
     /// The request, so that a restarted daemon can go on.
     pub request: RollbackRequest,
 }

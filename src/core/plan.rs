@@ -35,6 +35,9 @@ pub struct Plan {
     pub close: usize,
     /// What this plan cannot restore faithfully, for people; usually nothing.
     pub notes: Vec<String>,
+    /// Which of the two is stopped or started first, and why; none where nothing runs, or an orchestrator decides it.
+    #[serde(default)]
+    pub order: Option<String>,
 }
 
 /// One step of a plan: a closed set. [`fmt::Display`] says it in an operator's words.

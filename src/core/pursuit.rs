@@ -42,6 +42,7 @@ impl Service {
             to: to.clone(),
             stop_grace: self.settings.stop_grace,
             decided: Some(turn.now),
+            vanished: self.replicas.is_empty(),
         };
         let record = RollbackRecord {
             id: request.id.clone(),
@@ -57,6 +58,7 @@ impl Service {
             outcome: RollbackOutcome::Executing,
             pin: None,
             along,
+            order: None,
             request: request.clone(),
             decision,
         };
@@ -111,7 +113,7 @@ impl Service {
             return;
         }
         match result {
-            Executed::Applied { notes, pin } => self.applied(turn, &notes, pin),
+            Executed::Applied { notes, pin, order } => self.applied(turn, &notes, pin, order),
             Executed::Void { why } => {
                 self.end_rollback(turn, RollbackOutcome::Void(why.clone()));
                 let runs = self.runs();
@@ -143,7 +145,7 @@ impl Service {
     }
 
     /// The target runs. From here on it is judged by the same rules as any release.
-    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String], pin: Option<Pin>) {
+    fn applied(&mut self, turn: &mut Turn<'_>, notes: &[String], pin: Option<Pin>, order: Option<String>) {
         let Some(mut record) = self.rollback.take() else {
             return;
         };
@@ -151,6 +153,7 @@ impl Service {
         record.applied = Some(now);
         record.outcome = RollbackOutcome::Verifying;
         record.pin = pin;
+        record.order = order;
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record.clone())));
         self.condemn(turn, &record);
         // The target is what the release that was rolled back was compared with.
@@ -287,6 +290,7 @@ impl Service {
         a.fields.push(("Status".into(), said));
         a.fields.push(("Reason".into(), record.decision.reason.to_string()));
         a.fields.push(("Duration".into(), self.durations(turn.now, &record)));
+        a.fields.extend(record.order.clone().map(|order| ("Order".to_owned(), order)));
         if let Some(from) = record.from.as_ref().filter(|from| from.reference == record.to.reference) {
             let bad = from.image.as_str();
             let beware = format!(
@@ -430,7 +434,8 @@ impl Service {
     }
 
     fn runs(&self) -> String {
-        self.current.as_ref().map_or("nothing".into(), ToString::to_string)
+        let runs = self.current.as_ref().filter(|_| !self.replicas.is_empty());
+        runs.map_or("nothing".into(), ToString::to_string)
     }
 
     pub(crate) fn say_failed(

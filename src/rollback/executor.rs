@@ -234,7 +234,12 @@ impl Inner {
                 request.to
             )));
         }
-        self.runtime.plan(now, &snapshots, request)
+        let plan = self.runtime.plan(now, &snapshots, request)?;
+        if !plan.is_of_swarm() && is_removed(now, request) {
+            let message = format!("somebody removed {} meanwhile: nothing of it is left", request.service);
+            return Err(RuntimeError { class: ErrorClass::Removed, message });
+        }
+        Ok(plan)
     }
 
     /// Puts a new plan into the slot, durably. What was prepared under the same name is taken back first.
@@ -245,7 +250,7 @@ impl Inner {
         request: &RollbackRequest,
     ) -> Result<&'a mut Saga, String> {
         if let Some(saga) = slot.as_mut() {
-            if let Unwound::Incomplete(why) = saga.unwind(None).await {
+            if let Unwound::Incomplete(why) = saga.unwind(false).await {
                 return Err(format!("what was prepared could not be removed: {why}"));
             }
             saga.replan(plan, request).await?;
@@ -262,7 +267,7 @@ impl Inner {
         let Some(saga) = slot.as_mut() else {
             return Executed::Void { why };
         };
-        match saga.unwind(None).await {
+        match saga.unwind(false).await {
             Unwound::Clean | Unwound::Superseded(_) => saga.end(Executed::Void { why }).await,
             // Nobody notices it, and it is tried again: not worth waking a person.
             Unwound::Incomplete(left) => Executed::Void { why: format!("{why}; {left}") },
@@ -282,7 +287,7 @@ impl Inner {
                         saga.state().id()
                     ));
                 }
-                if let Unwound::Incomplete(why) = saga.unwind(None).await {
+                if let Unwound::Incomplete(why) = saga.unwind(false).await {
                     return Err(why);
                 }
             }
@@ -337,7 +342,13 @@ impl Inner {
     }
 }
 
-/// Whether what runs is what was judged. Nothing at all does no harm: whatever is started is better.
+/// Whether somebody removed all of it since it was judged, and so does not want it started. What had ended and vanished
+/// before does no harm: whatever is started is better. Swarm may just be replacing the last one.
+fn is_removed(now: &Observation, request: &RollbackRequest) -> bool {
+    now.replicas.is_empty() && request.from.is_some() && !request.vanished
+}
+
+/// Whether what runs is what was judged. Nothing at all is for [`is_removed`] to say.
 fn judged(now: &Observation, request: &RollbackRequest) -> Result<(), String> {
     let other = now.replicas.iter().find(|r| Some(&r.release.id) != request.from.as_ref());
     other.map_or(Ok(()), |other| {

@@ -231,6 +231,8 @@ pub struct SagaState {
     pub outputs: Vec<Option<StepOutput>>,
     /// What failed first, for people.
     pub failure: Option<String>,
+    /// It failed because somebody removed what it was about.
+    pub removed: bool,
 }
 
 /// What is wrong with a journal.
@@ -392,6 +394,7 @@ impl SagaState {
             plan: Plan::clone(plan),
             request: RollbackRequest::clone(request),
             failure: None,
+            removed: false,
         })
     }
 
@@ -545,8 +548,9 @@ impl SagaState {
                 self.steps[*step] = StepStatus::Succeeded;
                 self.outputs[*step] = Some(output.clone());
             }
-            JournalEvent::Failed { step, message, .. } => {
+            JournalEvent::Failed { step, class, message } => {
                 self.steps[*step] = StepStatus::Failed(message.clone());
+                self.removed |= *class == ErrorClass::Removed;
                 self.failure.get_or_insert_with(|| message.clone());
             }
             JournalEvent::UndoStarted { step } => {

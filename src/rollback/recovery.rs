@@ -151,7 +151,7 @@ impl Executor {
         let decided = saga.state().request.decided;
         match saga.state().phase.clone() {
             Phase::Preparing | Phase::Unwinding if decided.is_none() => {
-                if let Unwound::Incomplete(why) = saga.unwind(None).await {
+                if let Unwound::Incomplete(why) = saga.unwind(false).await {
                     tracing::warn!(rollback = %saga.state().id(), %why, "what was prepared could not be removed; it is tried again");
                 } else {
                     saga.close().await;

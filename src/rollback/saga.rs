@@ -108,7 +108,7 @@ impl Saga {
     pub(super) async fn prepare(&mut self) -> Result<(), String> {
         for step in 0..self.state.plan.prepare {
             if let Err(e) = self.forward(step, PREPARE_PATIENCE).await {
-                let left = self.unwind(None).await;
+                let left = self.unwind(false).await;
                 return Err(match left {
                     Unwound::Clean | Unwound::Superseded(_) => e,
                     Unwound::Incomplete(left) => format!("{e}; {left}"),
@@ -156,7 +156,8 @@ impl Saga {
 
     /// Goes back, around the newer deployment if there is one, and says how that ended.
     pub(super) async fn go_back(&mut self, why: String, foreign: Option<&Replica>) -> Executed {
-        let result = match self.unwind(foreign).await {
+        let withdrawn = foreign.is_none() && self.is_withdrawn().await;
+        let result = match self.unwind(foreign.is_some() || withdrawn).await {
             Unwound::Clean if self.touched => Executed::Unwound { why },
             Unwound::Clean => Executed::Void { why },
             Unwound::Superseded(left) => Executed::Void { why: superseded(&why, foreign, &left) },
@@ -171,13 +172,20 @@ impl Saga {
         result
     }
 
-    /// Takes back whatever may be in effect, last step first. With a newer deployment, takes back only what we made,
-    /// and leaves alone what that deployment replaced.
-    pub(super) async fn unwind(&mut self, foreign: Option<&Replica>) -> Unwound {
+    /// Whether somebody removed the service in the middle of it, all of it: then they want nothing to run.
+    async fn is_withdrawn(&self) -> bool {
+        self.state.removed && self.observe().await.is_some_and(|now| !now.replicas.iter().any(is_up))
+    }
+
+    /// Takes back whatever may be in effect, last step first. If somebody deployed or removed it meanwhile (`newer`), takes
+    /// back only what we made, and leaves alone what was theirs to replace or to remove.
+    pub(super) async fn unwind(&mut self, newer: bool) -> Unwound {
         let mut left_alone = Vec::new();
         while let Some(step) = self.state.next_undo() {
-            if foreign.is_some() && self.is_replaced(step) {
-                left_alone.extend(describe_left_alone(&self.state.plan.steps[step]));
+            if newer && self.is_replaced(step) {
+                if self.state.steps[step] == StepStatus::Succeeded || !self.state.removed {
+                    left_alone.extend(describe_left_alone(&self.state.plan.steps[step]));
+                }
                 self.record_anyway(JournalEvent::LeftAlone { step }).await;
                 continue;
             }
@@ -186,11 +194,15 @@ impl Saga {
             }
             match self.undo(step).await {
                 Ok(()) => self.record_anyway(JournalEvent::UndoFinished { step }).await,
+                // One of several replicas that somebody removed does not come back.
+                Err(RuntimeError { class: ErrorClass::NotFound, .. }) if self.state.removed => {
+                    self.record_anyway(JournalEvent::UndoFinished { step }).await;
+                }
                 // A leftover that nobody notices is not worth a person's night: it is tried again later.
-                Err(message) if self.state.request.decided.is_none() => {
+                Err(RuntimeError { message, .. }) if self.state.request.decided.is_none() => {
                     return Unwound::Incomplete(message);
                 }
-                Err(message) => {
+                Err(RuntimeError { message, .. }) => {
                     self.record_anyway(JournalEvent::UndoFailed { step, message }).await;
                     // Something that serves beats nothing: as long as nothing does, the rest is tried all the same.
                     if self.something_runs().await {
@@ -202,7 +214,7 @@ impl Saga {
         if self.state.undo_failures().next().is_some() {
             return Unwound::Incomplete(self.what_is_left());
         }
-        if foreign.is_some() {
+        if newer {
             return Unwound::Superseded(left_alone);
         }
         Unwound::Clean
@@ -312,7 +324,7 @@ impl Saga {
         if let (Some(why), false) = (&self.unwritten, self.backlog.is_empty()) {
             notes.push(format!("the journal could not be written: {why}"));
         }
-        Executed::Applied { notes, pin: self.state.pin() }
+        Executed::Applied { notes, pin: self.state.pin(), order: self.state.plan.order.clone() }
     }
 
     async fn forward(&mut self, step: usize, patience: Duration) -> Result<(), String> {
@@ -373,7 +385,7 @@ impl Saga {
         }
     }
 
-    async fn undo(&self, step: usize) -> Result<(), String> {
+    async fn undo(&self, step: usize) -> Result<(), RuntimeError> {
         let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
         let (plan_step, output) = (&state.plan.steps[step], state.outputs[step].as_ref());
         let deadline = deadline(plan_step);
@@ -392,12 +404,13 @@ impl Saga {
             attempts += 1;
             let go_on = match e.class {
                 ErrorClass::Transient => waited < patience,
-                ErrorClass::Permanent | ErrorClass::NotFound | ErrorClass::Conflict => {
+                ErrorClass::Permanent | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Removed => {
                     attempts < UNDO_ATTEMPTS
                 }
             };
             if !go_on {
-                return Err(format!("could not take back \"{plan_step}\": {}", e.message));
+                let message = format!("could not take back \"{plan_step}\": {}", e.message);
+                return Err(RuntimeError { message, ..e });
             }
             tokio::time::sleep(pause).await;
             waited += pause;
@@ -417,6 +430,8 @@ impl Saga {
         match &self.state.plan.steps[step] {
             Step::StopOld { .. } | Step::SetAsideOld { .. } => true,
             Step::DisarmOld { container, .. } => stopped(container),
+            // Whoever takes it back looks first whether it is still ours; what is not there at all, it would start.
+            Step::UpProject { .. } => self.state.removed,
             Step::EnsureImage { .. }
             | Step::ProbeOld { .. }
             | Step::CreateReplacement { .. }
@@ -430,8 +445,7 @@ impl Saga {
             | Step::CheckCompose { .. }
             | Step::RestartDependants { .. }
             | Step::CheckService { .. }
-            // Whoever takes these back looks first whether they are still ours.
-            | Step::UpProject { .. }
+            // Whoever takes it back looks first whether it is still ours.
             | Step::UpdateService { .. }
             | Step::AwaitConverged { .. } => false,
         }
@@ -605,8 +619,10 @@ fn describe_left_alone(step: &Step) -> Option<String> {
 }
 
 fn superseded(why: &str, foreign: Option<&Replica>, left: &[String]) -> String {
-    let newer =
-        foreign.map_or_else(String::new, |r| format!("; {} was deployed meanwhile as {}", r.release, r.name));
+    let newer = foreign.map_or_else(
+        || "; nothing is started again, for that was somebody's decision".to_owned(),
+        |r| format!("; {} was deployed meanwhile as {}", r.release, r.name),
+    );
     let left = left.iter().map(|l| format!("; {l}")).collect::<String>();
     format!("{why}{newer}{left}")
 }

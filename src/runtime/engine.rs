@@ -475,12 +475,7 @@ impl Engine {
             }
             Host::Tcp(address) => match &self.tls {
                 None => format!("does it answer? `curl http://{address}/_ping`"),
-                Some(files) => format!(
-                    "does it answer? `curl --cacert {} --cert {} --key {} https://{address}/_ping`",
-                    files.ca.display(),
-                    files.cert.display(),
-                    files.key.display()
-                ),
+                Some(files) => files.remedy(address, why),
             },
             Host::Ssh(to, _) => {
                 format!(

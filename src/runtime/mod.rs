@@ -176,6 +176,8 @@ pub enum ErrorClass {
     NotFound,
     /// Somebody else changed it meanwhile.
     Conflict,
+    /// Somebody else removed it in the middle of a rollback: they want it gone.
+    Removed,
 }
 
 /// What the kernel's killing looks like as an exit code: 128 and SIGKILL.

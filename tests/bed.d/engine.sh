@@ -35,6 +35,7 @@ answers() { curl -fsS --max-time 5 --unix-socket "$BED_RUN/$1/docker.sock" http:
 engine_up() {
     local name=$1 engine=$2 netns=$3
     mkdir -p "$BED_RUN/$name"
+    secure "$name" "$4"
     [ ! -e "$BED_RUN/$name/version" ] || engine=$(cat "$BED_RUN/$name/version")
     if ! alive "$name"; then
         echo "$engine" >"$BED_RUN/$name/version"
@@ -45,6 +46,9 @@ engine_up() {
     fi
     printf 'DOCKER_HOST=unix://%s/%s/docker.sock\n' "$BED_RUN" "$name"
 }
+
+# From its next start on.
+secure() { [ -z "$2" ] || printf '%s\n' "$2" >"$BED_RUN/$1/tls"; }
 
 # Each engine has a number of its own for its networks, the lowest free one; mkdir makes the claim atomic.
 engine_number() {
@@ -91,10 +95,15 @@ storage_driver() {
 write_arguments() {
     local name=$1 run=$BED_RUN/$1 data=$BED_DATA/$1 n
     local bridge=(--bridge "bsbed-$name")
+    local tls=()
     n=$(engine_number "$name")
+    if [ -e "$run/tls" ]; then
+        tls=(--host tcp://0.0.0.0:2376 --tlsverify --tlscacert "$(cat "$run/tls")/ca.pem"
+            --tlscert "$(cat "$run/tls")/server.pem" --tlskey "$(cat "$run/tls")/server.key")
+    fi
     ! has_namespace "$name" || bridge=(--bip "10.212.$n.1/24")
     printf '%s\n' --data-root "$data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
-        --host "unix://$run/docker.sock" --config-file "$run/daemon.json" "${bridge[@]}" \
+        --host "unix://$run/docker.sock" "${tls[@]}" --config-file "$run/daemon.json" "${bridge[@]}" \
         --default-address-pool "base=10.214.$((n * 8)).0/21,size=27" \
         --iptables=false --ip6tables=false --ip-masq=false --userland-proxy=true \
         --storage-driver "$(storage_driver)" --exec-opt native.cgroupdriver=cgroupfs \
@@ -135,6 +144,7 @@ wait_end() { timeout "$1" tail --pid="$2" -f /dev/null; }
 engine_restart() {
     local name=$1 kill=$2 pid
     [ -e "$BED_RUN/$name/version" ] || die "no engine '$name'; start it with: tests/bed up $name"
+    secure "$name" "$3"
     pid=$(pid_of "$name")
     if is_ours "$pid" "$name"; then
         if [ "$kill" = yes ]; then kill -KILL "$pid"; else kill -TERM "$pid"; fi

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::bed::Own;
+use crate::support::ca::Ca;
 use crate::support::story::{WATCHED, images, rollback_over};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
@@ -94,4 +95,56 @@ fn an_engine_behind_ssh_is_watched_and_rolled_back() {
     bed.serves(seconds(5), "web", "v1");
     let calls = fs::read_to_string(bin.path().join("calls")).unwrap();
     assert!(calls.contains("-o BatchMode=yes") && calls.contains("-l ops -p 2222"), "{calls}");
+}
+
+/// An engine of another machine, which asks for a certificate: only who knows its CA, and is known to it, gets in.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn an_engine_behind_tls_is_watched_and_rolled_back() {
+    let east = Bed::start(Own::Machine);
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name);
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    ca.write(&path("ca.pem"));
+    ca.server(&east.machine(), &path("server.pem"), &path("server.key"));
+    ca.client(&path("cert.pem"), &path("key.pem"));
+    stranger.write(&path("strange-ca.pem"));
+    stranger.client(&path("strange-cert.pem"), &path("strange-key.pem"));
+    east.serve_tls(files.path());
+    images(&east, &Image::demo("v2").env("DEMO_EXIT_AFTER", "300ms").env("DEMO_EXIT_CODE", "3"));
+
+    let (machine, directory) = (east.machine(), files.path().display().to_string());
+    let by = |name: &str, files: [&str; 3]| {
+        let [ca, cert, key] = files.map(|file| format!("{directory}/{file}"));
+        format!(
+            "[engines.{name}]\nhost = \"tcp://{machine}:2376\"\ntls_ca = \"{ca}\"\ntls_cert = \"{cert}\"\ntls_key = \"{key}\"\n"
+        )
+    };
+    let more = format!(
+        "[engines.east]\nhost = \"tcp://{machine}:2376\"\ncert_path = \"{directory}\"\n{}{}",
+        by("duped", ["strange-ca.pem", "cert.pem", "key.pem"]),
+        by("unknown", ["ca.pem", "strange-cert.pem", "strange-key.pem"])
+    );
+    let daemon = Daemon::start_unready("/nowhere/docker.sock", None, &more);
+    for (engine, file) in [("duped", "strange-ca.pem"), ("unknown", "strange-cert.pem")] {
+        eventually(seconds(20), &format!("it is said that {file} is wrong"), || {
+            let status = daemon.api("/api/v1/status")?;
+            let said = status["engines"][engine]["error"].as_str().unwrap_or_default();
+            if said.contains(&path(file).display().to_string()) && said.contains("sign") {
+                Ok(())
+            } else {
+                Err(status["engines"].to_string())
+            }
+        });
+    }
+    let arguments = ["--label", "backstop.enable=true", "--restart", "always"];
+    east.deploy("web", "web:v1", &arguments);
+    daemon.proved(ON_EAST);
+    east.deploy("web", "web:v2", &arguments);
+    assert_eq!(rollback_over(&daemon, ON_EAST)["outcome"], "verified");
+    east.serves(seconds(5), "web", "v1");
+    let metrics = daemon.get("/metrics").unwrap().body;
+    for line in ["{engine=\"east\"} 1", "{engine=\"duped\"} 0", "{engine=\"unknown\"} 0", "{engine=\"\"} 0"] {
+        assert!(metrics.contains(&format!("\nbackstop_engine_up{line}\n")), "{line}: {metrics}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Services that are one release: all of them go back, or none.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::monitoring::free_address;
 use crate::support::story::{WATCHED, good_service, images, newest_rollback, rollback_over, service_is_back};
@@ -27,8 +27,9 @@ fn one_bad_service_takes_those_that_were_deployed_with_it_back() {
     bed.deploy("other", "web:v2-well", &WATCHED);
     bed.deploy("api", "web:v2", &on_trial());
 
-    service_is_back(&bed, &daemon, "api", &api);
-    service_is_back(&bed, &daemon, "jobs", &jobs);
+    let of_api = service_is_back(&bed, &daemon, "api", &api);
+    let of_jobs = service_is_back(&bed, &daemon, "jobs", &jobs);
+    assert_eq!((&of_api["along"], &of_jobs["along"]), (&json!(["jobs"]), &json!(["api"])));
     webhook.announced(seconds(5), &["ROLLBACK IN PROGRESS", "jobs", "api is one release with it"]);
     assert_ne!(bed.inspect("other")["Image"], other["Image"], "it is in no group");
     assert!(newest_rollback(&daemon, "other").is_err());

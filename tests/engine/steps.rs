@@ -214,6 +214,7 @@ impl Stage {
             to: good.0.replicas[0].release.clone(),
             stop_grace: Duration::from_secs(3),
             decided: None,
+            vanished: false,
         };
         self.runtime.plan(&now, &good.1, &request).unwrap()
     }

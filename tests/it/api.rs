@@ -8,7 +8,7 @@ use backstop::core::decision::Gate;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{Action, Mode, ServiceSettings, Severity};
-use backstop::core::snapshot::{RowAnswer, State};
+use backstop::core::snapshot::{EngineSnapshot, RowAnswer, State};
 use backstop::core::{Command, EngineState, Timestamp};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -703,8 +703,17 @@ mod metrics {
             picture.engine = engine;
             metrics.observe(&picture);
         }
-        assert_eq!(value(&metrics, "backstop_engine_reconnects_total"), Some(1.0));
-        assert_eq!(value(&metrics, "backstop_engine_up"), Some(1.0));
+        assert_eq!(value(&metrics, r#"backstop_engine_reconnects_total{engine=""}"#), Some(1.0));
+        assert_eq!(value(&metrics, r#"backstop_engine_up{engine=""}"#), Some(1.0));
+        let away = Some(EngineState::Unreachable { why: "gone".to_owned() });
+        let east = |state| vec![EngineSnapshot { name: "east".to_owned(), state, looked: true }];
+        for (state, up) in [(None, 0.0), (picture.engine.clone(), 1.0), (away, 0.0)] {
+            picture.engines = east(state);
+            metrics.observe(&picture);
+            assert_eq!(value(&metrics, r#"backstop_engine_up{engine="east"}"#), Some(up));
+            assert_eq!(value(&metrics, r#"backstop_engine_up{engine=""}"#), Some(1.0));
+        }
+        assert_eq!(value(&metrics, r#"backstop_engine_reconnects_total{engine="east"}"#), Some(0.0));
         metrics.rollback_ended(&record(1, NEW_YEAR, RollbackOutcome::Verifying));
         metrics.rollback_ended(&record(1, NEW_YEAR, RollbackOutcome::Verified(String::new())));
         assert_eq!(

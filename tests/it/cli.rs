@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
-use backstop::core::ledger::RollbackOutcome;
+use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
 use backstop::core::release::ServiceName;
 use backstop::core::snapshot::FleetSnapshot;
 use serde_json::Value;
@@ -97,7 +97,11 @@ async fn history_lists_and_shows_one_with_its_journal() {
     assert_eq!(nobody.status.code(), Some(1));
     assert_eq!(err(&nobody), "error: there is no service `shpo`\nhint: did you mean `shop`?\n");
     *surface.past.rollbacks.lock().unwrap() = vec![
-        record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned())),
+        RollbackRecord {
+            along: vec![ServiceName::new("jobs")],
+            order: Some("stop-first: it publishes ports".to_owned()),
+            ..record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned()))
+        },
         record(1, NEW_YEAR, RollbackOutcome::Unwound("the image is gone".to_owned())),
     ];
     insta::assert_snapshot!(
@@ -178,8 +182,8 @@ async fn wait_tells_why_a_release_was_rolled_back() {
     shop.current = Some(release("shop:v1", 'a'));
     shop.ledger.iter_mut().for_each(|entry| entry.deployed = NEW_YEAR.before(Duration::from_secs(60)));
     let surface = Surface::start(FleetSnapshot { services: vec![shop], ..fleet(NEW_YEAR) }).await;
-    let wait = |release: &'static str| {
-        surface.run(&["wait", "shop", "--release", release, "--timeout", "2s", "--json"])
+    let wait = async |release: &str| {
+        surface.run(&["wait", "shop", "--release", release, "--timeout", "2s", "--json"]).await
     };
 
     // Nobody rolled it back yet: somebody deployed the other one.

@@ -846,8 +846,15 @@ fn a_watch_that_is_raised_is_shown_as_it_is_in_force() {
 #[test]
 fn the_engine_is_where_docker_host_says_if_no_setting_says_it() {
     let docker = |text: &str| Case::new(text).variable("DOCKER_HOST", "tcp://proxy:2375");
-    assert_eq!(docker("").good().engine.host, "tcp://proxy:2375");
-    assert_eq!(docker("").good().changed()[0].place, "environment variable DOCKER_HOST");
+    let proxy = || docker("[engine]\ninsecure = true\n");
+    assert_eq!(proxy().good().engine.host, "tcp://proxy:2375");
+    let changed = proxy().good().changed().to_vec();
+    assert!(changed.iter().any(|one| one.place == "environment variable DOCKER_HOST"), "{changed:?}");
+    let open = docker("").bad();
+    assert!(
+        open.len() == 1 && open[0].starts_with("environment variable DOCKER_HOST: engine.host: is plain TCP"),
+        "{open:?}"
+    );
     assert_eq!(docker("[engine]\nhost = \"unix:///a.sock\"\n").good().engine.host, "unix:///a.sock");
     let variable = docker("").variable("BACKSTOP_ENGINE__HOST", "unix:///b.sock");
     assert_eq!(variable.good().engine.host, "unix:///b.sock");
@@ -862,7 +869,7 @@ fn the_engine_is_where_docker_host_says_if_no_setting_says_it() {
     assert_eq!(odd().set("engine.host", "unix:///c.sock").good().engine.host, "unix:///c.sock");
     let tls = docker("").variable("DOCKER_TLS_VERIFY", "1").variable("DOCKER_CERT_PATH", "/certs").good();
     assert_eq!(tls.engine.tls.unwrap().key, Path::new("/certs/key.pem"));
-    assert_eq!(docker("").variable("DOCKER_CERT_PATH", "/certs").good().engine.tls, None);
+    assert_eq!(proxy().variable("DOCKER_CERT_PATH", "/certs").good().engine.tls, None);
 }
 
 #[test]
@@ -881,12 +888,13 @@ fn engines_have_names_and_each_its_own_way_there() {
 
 #[test]
 fn what_is_wrong_with_engines_is_said_at_once() {
-    let text = "[engines.open]\nhost = \"tcp://open:2375\"\n[engines.half]\nhost = \"tcp://half:2376\"\n\
+    let text = "[engine]\nhost = \"tcp://proxy:2375\"\n[engines.open]\nhost = \"tcp://open:2375\"\n[engines.half]\nhost = \"tcp://half:2376\"\n\
         tls_ca = \"/t/ca\"\n[engines.none]\ninsecure = true\n[engines.odd]\nhost = \"ssh://odd\"\n\
         cert_path = \"/t\"\n[engines.\"a/b\"]\nhost = \"ssh://ab\"\n[services.\"nowhere/web\"]\nmode = \"act\"\n\
         [groups]\nshop = [\"web\", \"half/web\"]\n";
     let said = Case::new(text).bad();
     for (key, wrong) in [
+        ("engine.host", "is plain TCP"),
         ("engines.open.host", "is plain TCP"),
         ("engines.half.tls_ca", "tls_cert is not"),
         ("engines.none", "is missing"),
@@ -897,7 +905,7 @@ fn what_is_wrong_with_engines_is_said_at_once() {
     ] {
         assert!(said.iter().any(|line| line.contains(key) && line.contains(wrong)), "{key}: {said:#?}");
     }
-    assert_eq!(said.len(), 7, "{said:#?}");
+    assert_eq!(said.len(), 8, "{said:#?}");
 }
 
 #[test]

@@ -97,6 +97,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
         outcome,
         pin: None,
         along: Vec::new(),
+        order: None,
         request: RollbackRequest {
             id,
             service: ServiceName::new("shop"),
@@ -104,6 +105,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
             to: release("shop:v1", 'a'),
             stop_grace: Duration::from_secs(3),
             decided: Some(at),
+            vanished: false,
         },
     }
 }
@@ -422,6 +424,7 @@ impl Operate for Core {
                     "start it under the name shop-1".to_owned(),
                 ],
                 notes: vec!["the anonymous volume of /cache is carried over".to_owned()],
+                order: Some("stop-first: it publishes ports".to_owned()),
             }),
             Some(other) => Err(format!("unexpected: {other}")),
         }

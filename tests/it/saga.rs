@@ -3,6 +3,7 @@
 //! Whatever happens, the world afterwards is exactly one of: what ran before runs, untouched; the target runs;
 //! a person is called. A new step or a new event is covered on the day it is added.
 
+mod removed;
 mod together;
 mod world;
 
@@ -181,7 +182,7 @@ async fn a_rollback_without_trouble_ends_with_the_target() {
         );
         let observed = bench.runtime.observed();
         let executed = executor.execute(&bench.decided()).await;
-        let Executed::Applied { notes, pin } = &executed else { panic!("{executed:?}") };
+        let Executed::Applied { notes, pin, .. } = &executed else { panic!("{executed:?}") };
         let mut expected = vec!["a note".to_owned(); setup.replicas.max(1)];
         expected.push("pinned".into());
         assert_eq!(*notes, expected);

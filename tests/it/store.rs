@@ -131,6 +131,7 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
         outcome,
         pin: None,
         along: Vec::new(),
+        order: None,
         request: RollbackRequest {
             id: RollbackId::new(id),
             service: service(name),
@@ -138,6 +139,7 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
             to: release("good"),
             stop_grace: Duration::from_secs(3),
             decided: Some(started),
+            vanished: false,
         },
     }
 }

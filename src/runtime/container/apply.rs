@@ -58,23 +58,26 @@ impl ContainerRuntime {
             Step::StopOld { container, name, grace, .. } => {
                 self.stop(container, name, *grace, old_of(plan, done, container)).await
             }
-            Step::SetAsideOld { container, aside, .. } => {
-                self.set_aside(container, aside, old_of(plan, done, container)).await
+            Step::SetAsideOld { container, aside, name } => {
+                self.make_way(container, name, aside, old_of(plan, done, container)).await
             }
             Step::TakeName { created, name, .. } => {
-                self.take_name(new_of(plan, done, *created)?, name).await.map(|()| StepOutput::Done)
+                let new = new_of(plan, done, *created)?;
+                let taken = self.take_name(new, name).await.map(|()| StepOutput::Done);
+                self.unless_removed(plan, *created, new, name, taken).await
             }
             Step::StartNew { created, name, .. } => {
                 let new = new_of(plan, done, *created)?;
                 self.ours.mark(new.as_str());
-                verbs::start(&self.engine, new.as_str())
-                    .await
-                    .map_err(|e| said(&format!("starting {name}"), e))?;
-                Ok(StepOutput::Done)
+                let started = verbs::start(&self.engine, new.as_str()).await.map(|()| StepOutput::Done);
+                let started = started.map_err(|e| said(&format!("starting {name}"), e));
+                self.unless_removed(plan, *created, new, name, started).await
             }
             Step::AwaitRunning { created, name, beside } => {
                 let image = image_of(plan, done).unwrap_or(&plan.to.image);
-                self.await_running(plan, image, new_of(plan, done, *created)?, name, *beside).await
+                let new = new_of(plan, done, *created)?;
+                let running = self.await_running(plan, image, new, name, *beside).await;
+                self.unless_removed(plan, *created, new, name, running).await
             }
             Step::SaveEvidence { container, .. } => {
                 Ok(StepOutput::Evidence { log: self.evidence(container).await? })
@@ -138,12 +141,10 @@ impl ContainerRuntime {
                 self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, name, .. } => {
-                self.set_aside(container, name, old_of(plan, done, container)).await.map(drop)
+                absent_is_fine(self.set_aside(container, name, old_of(plan, done, container)).await)
             }
             Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
-                Ok(new) => {
-                    absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await).map(drop)
-                }
+                Ok(new) => absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await),
                 Err(_) => Ok(()),
             },
             Step::StartNew { created, .. } => match new_of(plan, done, *created) {
@@ -321,7 +322,7 @@ impl ContainerRuntime {
         }
         // First its restart policy: one that crashes at once would stay down without it.
         self.rearm(container, None, old).await?;
-        let removed = matches!(old, Some(StepOutput::Old { auto_remove: true, .. }));
+        let removed = goes_by_itself(old);
         match verbs::start(&self.engine, container.as_str()).await {
             Err(error) if error.class == ErrorClass::NotFound => {}
             // It is being removed right now.
@@ -332,9 +333,12 @@ impl ContainerRuntime {
         }
         // The engine removed it, as `--rm` asks for: the same again is as near as it gets.
         let Some(StepOutput::Old { specification: Some(specification), .. }) = old else {
-            return Err(permanent(format!(
-                "the old {name} ({container}) was removed by somebody else: deploy it again"
-            )));
+            return Err(RuntimeError {
+                class: ErrorClass::NotFound,
+                message: format!(
+                    "the old {name} ({container}) was removed by somebody else: deploy it again"
+                ),
+            });
         };
         let snapshot: Snapshot = read(specification)?;
         self.remove(container.as_str()).await?;
@@ -352,18 +356,62 @@ impl ContainerRuntime {
         Ok(inspect.is_some_and(|i| i["State"]["Running"] == true))
     }
 
+    /// It is ours to remove once the target runs, and not before. One that somebody is removing can still be renamed, and
+    /// never goes then.
+    async fn make_way(
+        &self,
+        container: &ReplicaId,
+        name: &str,
+        aside: &str,
+        old: Option<&StepOutput>,
+    ) -> Result<StepOutput, RuntimeError> {
+        if !goes_by_itself(old) && self.is_removed(container).await? {
+            return Err(removed(name));
+        }
+        let set_aside = self.set_aside(container, aside, old).await;
+        set_aside.map_err(|e| if e.class == ErrorClass::NotFound { removed(name) } else { e })
+    }
+
     async fn set_aside(
         &self,
         container: &ReplicaId,
         name: &str,
         old: Option<&StepOutput>,
     ) -> Result<StepOutput, RuntimeError> {
-        if matches!(old, Some(StepOutput::Old { auto_remove: true, .. })) {
+        if goes_by_itself(old) {
             // The engine is removing it: renaming it now writes into a directory that is being deleted, which leaves
             // the container half removed for ever (seen on 20.10). It gives its name free by itself.
             return Ok(StepOutput::Done);
         }
-        absent_is_fine(verbs::rename(&self.engine, container.as_str(), name).await)
+        verbs::rename(&self.engine, container.as_str(), name).await.map(|()| StepOutput::Done)
+    }
+
+    /// Tells a replacement that failed from one that somebody removed. The engine itself removes only `--rm` containers.
+    async fn unless_removed(
+        &self,
+        plan: &Plan,
+        created: usize,
+        new: &ReplicaId,
+        name: &str,
+        result: Result<StepOutput, RuntimeError>,
+    ) -> Result<StepOutput, RuntimeError> {
+        let failed = result.as_ref().is_err_and(|e| e.class != ErrorClass::Transient);
+        if !failed || !self.is_removed(new).await? {
+            return result;
+        }
+        let by_itself = match plan.steps.get(created) {
+            Some(Step::CreateReplacement { specification, .. }) => {
+                read::<Snapshot>(specification)?.inspect["HostConfig"]["AutoRemove"] == true
+            }
+            _ => false,
+        };
+        if by_itself { result } else { Err(removed(name)) }
+    }
+
+    /// Whether it is not there any more, or about to go.
+    async fn is_removed(&self, container: &ReplicaId) -> Result<bool, RuntimeError> {
+        let inspect = verbs::inspect(&self.engine, container.as_str()).await?;
+        Ok(inspect.is_none_or(|inspect| is_going(&inspect)))
     }
 
     async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
@@ -390,7 +438,7 @@ impl ContainerRuntime {
     async fn is_leaving(&self, name: &str) -> Result<bool, RuntimeError> {
         let Some(holder) = verbs::inspect(&self.engine, name).await? else { return Ok(true) };
         let removed = holder["HostConfig"]["AutoRemove"] == true && holder["State"]["Running"] != true;
-        Ok(removed || matches!(holder["State"]["Status"].as_str(), Some("removing" | "dead")))
+        Ok(removed || is_going(&holder))
     }
 
     async fn await_running(
@@ -531,11 +579,24 @@ fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result
     Ok(())
 }
 
-fn absent_is_fine(result: Result<(), RuntimeError>) -> Result<StepOutput, RuntimeError> {
+fn absent_is_fine<T>(result: Result<T, RuntimeError>) -> Result<(), RuntimeError> {
     match result {
         Err(error) if error.class != ErrorClass::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(StepOutput::Done),
+        Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Whether the engine removes it as soon as it ends.
+fn goes_by_itself(old: Option<&StepOutput>) -> bool {
+    matches!(old, Some(StepOutput::Old { auto_remove: true, .. }))
+}
+
+fn is_going(inspect: &Value) -> bool {
+    matches!(inspect["State"]["Status"].as_str(), Some("removing" | "dead"))
+}
+
+pub(super) fn removed(name: &str) -> RuntimeError {
+    RuntimeError { class: ErrorClass::Removed, message: format!("somebody removed {name} meanwhile") }
 }
 
 fn said(what: &str, error: RuntimeError) -> RuntimeError {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::apply::removed;
 use super::plan::{ensure_image, point_tag, restart};
 use super::projects::needs;
 use super::{ContainerRuntime, enrol, fingerprint, verbs};
@@ -72,6 +73,7 @@ pub(super) fn plan(
         close: steps.len(),
         steps,
         notes: Vec::new(),
+        order: None,
     })
 }
 
@@ -139,6 +141,10 @@ impl ContainerRuntime {
         };
         let image = good_image(plan, done);
         let containers = self.containers(&project.name, &project.service).await?;
+        let there_were = plan.steps.iter().any(|step| matches!(step, Step::SaveEvidence { .. }));
+        if containers.is_empty() && there_were {
+            return Err(removed(&project.service));
+        }
         if !are(&containers, image, *replicas) {
             self.makes(command, project, hash, &containers).await?;
             self.run_up(command, project, *replicas, sharing, *grace, &containers).await?;
@@ -226,6 +232,9 @@ impl ContainerRuntime {
         let mut waited = Duration::ZERO;
         while waited <= MOMENT {
             let containers = self.containers(&project.name, &project.service).await?;
+            if containers.is_empty() {
+                return Err(removed(&project.service));
+            }
             if !are(&containers, image, replicas) {
                 let up = containers.iter().filter(|c| c.running && c.image == image.as_str()).count();
                 return Err(permanent(format!(

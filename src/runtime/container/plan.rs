@@ -89,6 +89,7 @@ pub(super) fn plan(
         pivot,
         close,
         notes: notes(&surplus, pairs.len()),
+        order: order_of(now.settings.order, &pairs),
     })
 }
 
@@ -139,12 +140,27 @@ fn pair<'a>(
 
 /// Whether the replacement is started while the old one runs.
 fn starts_first(order: Order, old: &Replica, good: &Snapshot) -> bool {
-    old.phase == Phase::Running
-        && match order {
-            Order::Auto => exclusive::of(&good.inspect).is_none(),
-            Order::StartFirst => exclusive::of_the_engine(&good.inspect).is_none(),
-            Order::StopFirst => false,
-        }
+    old.phase == Phase::Running && forbids(order, good).is_none()
+}
+
+/// Why the replacement must not be started while the old one runs.
+fn forbids(order: Order, good: &Snapshot) -> Option<String> {
+    match order {
+        Order::Auto => exclusive::of(&good.inspect),
+        Order::StartFirst => exclusive::of_the_engine(&good.inspect),
+        Order::StopFirst => Some("`order` says so".to_owned()),
+    }
+}
+
+/// Which comes first, for people. What does not run has nothing to be stopped for.
+fn order_of(order: Order, pairs: &[(Option<&Replica>, &Snapshot)]) -> Option<String> {
+    let mut serving = pairs.iter().filter(|(old, _)| old.is_some_and(|old| old.phase == Phase::Running));
+    serving.clone().next()?;
+    Some(match (serving.find_map(|(_, good)| forbids(order, good)), order) {
+        (None, _) => "start-first: the good release serves before the bad one stops".to_owned(),
+        (Some(why), Order::StartFirst) => format!("stop-first, although `order` says start-first: {why}"),
+        (Some(why), Order::Auto | Order::StopFirst) => format!("stop-first: {why}"),
+    })
 }
 
 fn step_aside(old: &Replica, tx: &str, grace: Duration, replaced: bool) -> [Step; 3] {
@@ -253,6 +269,7 @@ mod tests {
             to,
             stop_grace: Duration::from_secs(3),
             decided: None,
+            vanished: false,
         }
     }
 
@@ -319,6 +336,30 @@ mod tests {
         {
             assert_eq!(names(&acts(order, ports))[..2], ["disarm_old", "stop_old"], "{order:?}");
         }
+    }
+
+    #[test]
+    fn it_is_said_which_comes_first_and_why() {
+        let said = |order: Order, ports: &Value, state: &str| {
+            let mut now = now(&["shop"]);
+            now.settings = std::sync::Arc::new(ServiceSettings { order, ..ServiceSettings::default() });
+            if state == "exited" {
+                now.replicas[0].phase = Phase::Exited;
+            }
+            let mut good = good(&["shop"]);
+            good[0].inspect["HostConfig"]["PortBindings"] = ports.clone();
+            order_of(order, &pair(&now.replicas, &good).0)
+        };
+        let (port, none) = (json!({"80/tcp": [{"HostPort": "80"}]}), json!({}));
+        let told = |order, ports, state| said(order, ports, state).unwrap_or_default();
+        assert_eq!(told(Order::Auto, &port, "running"), "stop-first: it publishes ports");
+        assert_eq!(
+            told(Order::StartFirst, &port, "running"),
+            "stop-first, although `order` says start-first: it publishes ports"
+        );
+        assert_eq!(told(Order::StopFirst, &none, "running"), "stop-first: `order` says so");
+        assert!(told(Order::Auto, &none, "running").starts_with("start-first: "));
+        assert_eq!(said(Order::StartFirst, &port, "exited"), None, "nothing serves anyway");
     }
 
     #[test]

@@ -15,6 +15,10 @@ const START: Duration = Duration::from_secs(60);
 /// A kill ends when the kernel has taken the process away.
 const KILL: Duration = Duration::from_secs(30);
 
+/// The engine may learn so much later than of an end that it was for want of memory.
+const LEARNS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1_000)];
+
 /// A container, image, network or volume as the engine states it; none if it is not there.
 pub(in crate::runtime) async fn look_up(engine: &Engine, path: &str) -> Result<Option<Value>, RuntimeError> {
     match engine.json(path).await {
@@ -36,6 +40,24 @@ pub(in crate::runtime) async fn inspect(
         podman::in_docker_words(inspect);
     }
     Ok(found)
+}
+
+/// Whether the kernel killed a container's main process for want of memory, as its engine tells it: events of it may be
+/// missing. The engine learns of the kill apart from the end, and on a busy machine later. One that is not here, or no
+/// more, cannot be asked about.
+pub(in crate::runtime) async fn was_out_of_memory(
+    engine: &Engine,
+    container: &str,
+) -> Result<bool, RuntimeError> {
+    for wait in LEARNS {
+        tokio::time::sleep(wait).await;
+        match inspect(engine, container).await? {
+            Some(inspect) if inspect["State"]["OOMKilled"] == true => return Ok(true),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(false)
 }
 
 /// The id behind an image reference; none if it points nowhere.

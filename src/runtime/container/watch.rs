@@ -31,10 +31,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const REQUEST_HOLDS: u64 = 60;
 /// Signals that ask a process to end, whatever the container's own stop signal is: INT, QUIT, KILL, TERM.
 const ENDING: [u32; 4] = [2, 3, 9, 15];
-/// The engine may learn so much later than of an end that it was for want of memory.
-const LEARNS: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(1_000)];
-
 /// The listener is gone.
 struct Gone;
 
@@ -250,24 +246,11 @@ impl Watcher<'_> {
         let holds = self.seen(id).and_then(|seen| seen.stop_timeout).unwrap_or_default().max(REQUEST_HOLDS);
         let asked = marks.asked.is_some_and(|asked| at.saturating_sub(asked) <= nanos(holds));
         let requested = asked || self.runtime.ours.has(id);
-        let oom = marks.oom || (!requested && code == KILLED && self.was_out_of_memory(id).await?);
+        let oom = marks.oom
+            || (!requested && code == KILLED && verbs::was_out_of_memory(&self.runtime.engine, id).await?);
         let (service, replica) = (service.clone(), ReplicaId::new(id));
         self.send(Input::Exited { service, replica, code, oom, requested }).await?;
         Ok(())
-    }
-
-    /// Asks the engine, for the event may be missing. It learns of the kill apart from the end, and on a busy machine
-    /// later; a `--rm` container cannot be asked any more.
-    async fn was_out_of_memory(&self, id: &str) -> Result<bool, Broken> {
-        for wait in LEARNS {
-            tokio::time::sleep(wait).await;
-            match verbs::inspect(&self.runtime.engine, id).await? {
-                Some(inspect) if inspect["State"]["OOMKilled"] == true => return Ok(true),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        Ok(false)
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<(), Broken> {

@@ -27,6 +27,37 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// What to do about a connection to `address` that failed, in words: libraries name neither file nor remedy.
+    pub(super) fn remedy(&self, address: &str, why: &str) -> String {
+        let (ca, cert) = (self.ca.display(), self.cert.display());
+        let whose = format!("`openssl s_client -connect {address} -showcerts` shows it");
+        if why.contains("UnknownIssuer") || why.contains("BadSignature") {
+            return format!(
+                "the CA in {ca} did not sign the engine's certificate: give the CA that did; {whose}"
+            );
+        }
+        if why.contains("not valid for name") || why.contains("NotValidForName") {
+            return format!(
+                "the engine's certificate is for another name: call it by one that it is for; {whose}"
+            );
+        }
+        if why.contains("Expired") || why.contains("certificate expired") {
+            return format!("the engine's certificate has expired; {whose}");
+        }
+        if why.contains("received fatal alert") {
+            return format!(
+                "the engine does not take our certificate: the CA that the engine was given (`--tlscacert`) has to have \
+                 signed {cert}; `openssl x509 -in {cert} -noout -issuer -dates` shows who did, and until when it holds"
+            );
+        }
+        format!(
+            "does it answer? `curl --cacert {ca} --cert {cert} --key {} https://{address}/_ping`",
+            self.key.display()
+        )
+    }
+}
+
 impl Host {
     pub(super) fn parse(text: &str) -> Result<Self, RuntimeError> {
         if let Some(path) = text.strip_prefix("unix://")
@@ -76,6 +107,20 @@ pub(super) fn with_tls(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tls_fails_for_is_said_with_the_file_that_is_wrong() {
+        let files = TlsFiles { ca: "/t/ca.pem".into(), cert: "/t/cert.pem".into(), key: "/t/key.pem".into() };
+        for (why, said) in [
+            ("invalid peer certificate: UnknownIssuer", "the CA in /t/ca.pem did not sign"),
+            ("invalid peer certificate: certificate not valid for name \"east\"", "for another name"),
+            ("invalid peer certificate: Expired", "has expired"),
+            ("received fatal alert: CertificateRequired", "signed /t/cert.pem"),
+            ("connection refused", "curl --cacert /t/ca.pem"),
+        ] {
+            assert!(files.remedy("east:2376", why).contains(said), "{why}");
+        }
+    }
 
     #[test]
     fn hosts_are_read_or_refused_with_what_would_be_right() {

@@ -72,6 +72,7 @@ pub(super) fn plan(
         pivot,
         close: pivot,
         notes: Vec::new(),
+        order: None,
     })
 }
 
@@ -135,6 +136,7 @@ mod tests {
             to: release::release(&recorded::service()["Spec"]),
             stop_grace: Duration::from_secs(3),
             decided: None,
+            vanished: false,
         }
     }
 

@@ -258,16 +258,15 @@ impl Watcher<'_> {
     }
 
     async fn tell_end(&self, found: &Found, end: End) -> Result<(), Broken> {
-        let oom = end.code == KILLED && self.was_out_of_memory(end.container.as_deref()).await?;
+        // Only the engine of the task's node knows, and a manager cannot ask it.
+        let oom = match &end.container {
+            Some(container) if end.code == KILLED => {
+                verbs::was_out_of_memory(&self.runtime.engine, container).await?
+            }
+            Some(_) | None => false,
+        };
         let service = found.observation.service.clone();
         self.send(Input::Exited { service, replica: end.task, code: end.code, oom, requested: false }).await
-    }
-
-    /// Only the engine of the task's node knows, and a manager cannot ask it.
-    async fn was_out_of_memory(&self, container: Option<&str>) -> Result<bool, Broken> {
-        let Some(container) = container else { return Ok(false) };
-        let inspect = verbs::inspect(&self.runtime.engine, container).await?;
-        Ok(inspect.is_some_and(|inspect| inspect["State"]["OOMKilled"] == true))
     }
 
     async fn send(&self, input: Input) -> Result<(), Broken> {

@@ -1,6 +1,7 @@
 //! An engine of a test's own, leased from those that tests/run started.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -80,6 +81,11 @@ impl Bed {
     #[track_caller]
     pub(crate) fn machine(&self) -> String {
         bed(&["address", &self.engine]).trim().to_owned()
+    }
+
+    /// From now on it listens at port 2376 of its machine too, for whom the CA in `directory` vouches.
+    pub(crate) fn serve_tls(&self, directory: &Path) {
+        bed(&["restart", &self.engine, "--tls", directory.to_str().unwrap()]);
     }
 
     /// Its machine loses power.

@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::ca::Ca;
 use super::monitoring::free_port_of;
 use super::{Bed, eventually, seconds};
 
@@ -55,17 +55,10 @@ impl Registry {
 
     /// A CA that nobody has heard of, until the engine is told.
     fn secure(&self, name: &str) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Else both certificates would have one name, and curl would take the server's for self-signed.
-        params.distinguished_name.push(DnType::CommonName, "the CA of the tests");
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let server = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-        fs::write(self.home.path().join("ca.pem"), ca.pem()).unwrap();
-        fs::write(self.home.path().join("server.pem"), server.pem()).unwrap();
-        fs::write(self.home.path().join("server.key"), key.serialize_pem()).unwrap();
+        let ca = Ca::new();
+        let path = |name: &str| self.home.path().join(name);
+        ca.write(&path("ca.pem"));
+        ca.server(name, &path("server.pem"), &path("server.key"));
         fs::create_dir_all(self.trusted()).unwrap();
         fs::copy(self.home.path().join("ca.pem"), self.trusted().join("ca.crt")).unwrap();
     }

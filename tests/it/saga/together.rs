@@ -118,6 +118,7 @@ impl Bench {
             id: RollbackId::new(format!("rb{i}")),
             service: ServiceName::new(name),
             decided: Some(Clock::start().now()),
+            vanished: false,
             ..request(Some("bad"))
         };
         NAMES.into_iter().enumerate().map(one).collect()

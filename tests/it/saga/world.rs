@@ -37,6 +37,7 @@ pub(crate) fn request(from: Option<&str>) -> RollbackRequest {
         to: release("good"),
         stop_grace: Duration::from_secs(3),
         decided: None,
+        vanished: from.is_none(),
     }
 }
 
@@ -102,6 +103,8 @@ pub(crate) enum Op {
 pub(crate) enum Fault {
     /// It fails; with or without having taken effect.
     Fail { class: ErrorClass, effect: bool, times: u32 },
+    /// Somebody removes all of whose name is this (all of them, if it is empty), and the step finds that out.
+    Remove { whose: &'static str },
     /// The process dies before or after the effect.
     Crash { effect: bool },
 }
@@ -201,6 +204,11 @@ impl FakeRuntime {
         });
     }
 
+    /// What a person does who wants it gone.
+    pub(crate) fn remove(&self, name: &str) {
+        self.world().containers.retain(|c| !name.is_empty() && c.name != name);
+    }
+
     async fn perform(&self, op: Op, act: impl Fn(&mut World) -> Result<StepOutput, RuntimeError>) -> Done {
         if let Some(gate) = &self.gate {
             gate.notified().await;
@@ -232,6 +240,10 @@ impl FakeRuntime {
                     let _ = effect(&mut self.world());
                 }
                 Err(RuntimeError { class, message: format!("{op:?} was made to fail") })
+            }
+            Some(Fault::Remove { whose }) => {
+                self.remove(whose);
+                Err(error(ErrorClass::Removed, format!("somebody removed {whose} meanwhile")))
             }
             Some(Fault::Crash { effect: took }) => {
                 if took {
@@ -603,6 +615,7 @@ fn orchestrated(now: &Observation, request: &RollbackRequest) -> Plan {
         pivot: 3,
         close: 3,
         notes: Vec::new(),
+        order: None,
     }
 }
 
@@ -635,6 +648,7 @@ fn composed(now: &Observation, request: &RollbackRequest) -> Plan {
         close: steps.len(),
         steps,
         notes: Vec::new(),
+        order: None,
     }
 }
 
@@ -694,6 +708,7 @@ fn plan(now: &Observation, to: &[Snapshot], request: &RollbackRequest, beside: b
         pivot,
         close,
         notes: Vec::new(),
+        order: None,
     }
 }
 

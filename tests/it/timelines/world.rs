@@ -495,7 +495,7 @@ impl World {
         let mut applied = |notes: Vec<String>, pin: Option<Pin>| {
             let replica = self.replica(&name, &request.to.reference, Duration::ZERO);
             self.services.insert(name.clone(), vec![replica]);
-            Executed::Applied { notes, pin }
+            Executed::Applied { notes, pin, order: None }
         };
         let result = match scripted {
             None => applied(Vec::new(), None),
