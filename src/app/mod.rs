@@ -26,7 +26,7 @@ use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
-use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
+use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, Standing};
 use crate::core::release::ServiceName;
 use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
@@ -315,7 +315,15 @@ impl Program {
         let now = self.clock.now();
         let mut remembered = store.load(now).await?;
         if let Some((ahead, changes)) = remembered.put_back(now) {
+            let far = ahead > FAR_BEHIND;
             let ahead = human(ahead);
+            if far {
+                warn!(
+                    "the clock is behind what the store remembers, by {ahead}: it was not set yet; until it is, no release is \
+                     old enough to be judged; next: check that this machine's clock is right"
+                );
+                return Ok(remembered);
+            }
             warn!(
                 "the clock is behind what the store remembers, by {ahead} at most; that is taken for now; next: check that \
                  this machine's clock is right"

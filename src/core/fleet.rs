@@ -218,10 +218,11 @@ impl Fleet {
                 effects.extend(answer.map(|answer| Effect::Reply { request, answer }));
             }
             Input::Unpinned { request, service, result } => {
-                if let Ok(done) = &result {
-                    let asked = request.is_some();
-                    self.with(now, &service, effects, |s, turn| s.unpinned(turn, done, asked));
-                }
+                self.with(now, &service, effects, |s, turn| match &result {
+                    Ok(done) => s.unpinned(turn, done, request.is_some()),
+                    Err(why) if request.is_none() => s.pin_holds(turn, why),
+                    Err(_) => {}
+                });
                 effects.extend(request.map(|request| Effect::Reply { request, answer: result }));
                 return About::Service(service);
             }

@@ -281,7 +281,11 @@ impl Remembered {
     /// release would not be judged, and a cooldown not end, before our clock has caught up. What follows one another goes on
     /// doing so. Gives how far ahead it was, and what has to be kept so that it is so at the next start as well; the log of
     /// rollbacks stays as it was written.
+    ///
+    /// A clock that is further behind than [`FAR_BEHIND`] was not set yet, as on a machine that keeps none while it is off:
+    /// nothing is put back to that, it would be long ago as soon as the clock is right.
     pub fn put_back(&mut self, now: Timestamp) -> Option<(Duration, Vec<LedgerChange>)> {
+        let as_stored = self.clone();
         let mut back = Back { now, ahead: Duration::ZERO };
         let mut changes = Vec::new();
         for (service, entries) in &mut self.ledgers {
@@ -321,9 +325,16 @@ impl Remembered {
                 back.put(time, now);
             }
         }
+        if back.ahead > FAR_BEHIND {
+            *self = as_stored;
+            return Some((back.ahead, Vec::new()));
+        }
         (!back.ahead.is_zero()).then_some((back.ahead, changes))
     }
 }
+
+/// A clock that runs wrong is wrong by minutes or hours; one that is wrong by more was never set.
+pub const FAR_BEHIND: Duration = Duration::from_secs(24 * 3600);
 
 struct Back {
     now: Timestamp,

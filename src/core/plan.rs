@@ -160,7 +160,7 @@ pub enum Step {
         /// The project that it is for.
         project: ComposeProject,
     },
-    /// Let `docker compose up` replace the containers of a service, by the project's files, which say the good release by
+    /// Let `docker compose up` make the containers of a service anew, by the project's files, which say the good release by
     /// now. Yields [`StepOutput::Done`].
     UpProject {
         /// Index of the step that found the command.
@@ -173,6 +173,9 @@ pub enum Step {
         replicas: usize,
         /// Services that share a network with its containers, and are made anew with them.
         sharing: Vec<String>,
+        /// Services that the good release depends on.
+        #[serde(default)]
+        needs: Vec<String>,
         /// The most that the old ones get between their stop signal and SIGKILL, unless they have a stop timeout.
         grace: Duration,
     },
@@ -536,7 +539,7 @@ impl fmt::Display for Step {
 fn up(service: &str, sharing: &[String], replicas: usize) -> String {
     let more: String = sharing.iter().map(|other| format!(" {other}")).collect();
     format!(
-        "run `docker compose up -d {service}{more}`, and check that {replicas} of {service} stay up with the good image and configuration"
+        "run `docker compose up --no-start {service}{more}`, start them, and check that {replicas} of {service} stay up with the good image and configuration"
     )
 }
 

@@ -433,6 +433,14 @@ impl Service {
         }
     }
 
+    /// It could not be taken back, and keeps from being deployed what a person wrote.
+    pub(crate) fn pin_holds(&self, turn: &mut Turn<'_>, why: &str) {
+        let mut a = self.announcement(turn, AnnouncementKind::Unpinned, "PIN HOLDS AGAINST A FIX");
+        a.fields.push(("Reason".into(), why.to_owned()));
+        a.next = Some("delete that file, then docker compose up -d".into());
+        turn.effect(Effect::Announce(a));
+    }
+
     fn runs(&self) -> String {
         let runs = self.current.as_ref().filter(|_| !self.replicas.is_empty());
         runs.map_or("nothing".into(), ToString::to_string)

@@ -334,7 +334,7 @@ fn what_shares_its_network_is_made_anew_with_it_by_compose_itself() {
     let before = bed.inspect("shop-reader-1");
     let (code, planned) = daemon.command(&["plan", "shop-web"]);
     assert_eq!(code, Some(0), "{planned}");
-    assert!(planned.contains("run `docker compose up -d web side`"), "{planned}");
+    assert!(planned.contains("run `docker compose up --no-start web side`"), "{planned}");
     let record = rollback_over(&daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
 
@@ -410,6 +410,33 @@ fn what_depends_on_says_counts_as_a_dependency() {
     });
     bed.serves(seconds(5), "shop-web-1", "v2");
     assert!(newest_rollback(&daemon, "shop-web").is_err(), "nothing was rolled back");
+}
+
+/// Compose would first wait for what the service depends on, and scale it to what the files say.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn compose_waits_for_nobody_and_leaves_others_as_they_are() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    bed.image("web:db", &Image::demo("db").healthcheck());
+    let daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    let conditions = "{db: {condition: service_healthy}, mq: {condition: service_started}}";
+    let others = "  db:\n    image: web:db\n  mq:\n    image: web:db\n";
+    with(&project, &format!("    depends_on: {conditions}\n{others}"));
+    project.compose(&["up", "-d", "--scale", "mq=3"]);
+    daemon.proved("shop-web");
+    let mq = || bed.docker(&["ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.service=mq"]);
+    let before = mq();
+    assert_eq!(before.split_whitespace().count(), 3);
+
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d", "--no-deps", "--scale", "web=1", "web"]);
+    bed.turn("shop-db-1", "health", "error");
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    bed.serves(seconds(5), "shop-web-1", "v1");
+    assert_eq!(mq(), before, "what it depends on is what it was, and as many");
 }
 
 /// Killed after every event of the journal in turn: Compose may be at work just then, and goes on without us.

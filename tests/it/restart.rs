@@ -111,6 +111,17 @@ fn what_runs_is_judged_and_rolled_back_as_ever() {
     assert!(done.contains("roll back to shop:v3") && done.trim_start().starts_with("12"), "{:#?}", world.log);
 }
 
+/// A machine that keeps no time while it is off begins years ago: what was put back to that would be long ago soon after.
+#[test]
+fn a_clock_that_was_never_set_puts_nothing_back() {
+    let mut remembered = ahead();
+    let was = remembered.clone();
+    let (by, changes) = remembered.put_back(START.before(20 * HOUR)).unwrap();
+    assert!(by > 24 * HOUR && changes.is_empty(), "{by:?} {changes:?}");
+    assert_eq!(remembered.ledgers, was.ledgers);
+    assert_eq!(remembered.rollbacks, was.rollbacks);
+}
+
 #[tokio::test]
 async fn what_is_later_than_now_is_now_in_its_order_and_stays_so() {
     let directory = tempfile::tempdir().unwrap();

@@ -132,10 +132,7 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         }
         if let Dependency::Service(service) = dependency
             && let Some(n) = around.roster.get(service).filter(|n| n.present && ails(n, q.now))
-            && began_by(
-                n,
-                if n.relies_on.contains(q.service) { onset.before(AT_ONCE) } else { onset + LINGERS },
-            )
+            && began_by(n, excused_by(q, n, onset))
             && n.ailing.as_ref().is_some_and(|a| a.since + BORNE >= q.deployed)
         {
             return Err(format!("what it depends on is degraded: {service}"));
@@ -151,6 +148,18 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         if names.is_empty() { String::new() } else { format!("{} {how}; ", names.join(", ")) }
     };
     Ok(told(&well, "ok") + &told(&unknown, "not measured yet"))
+}
+
+/// Until when something must have fallen ill to be what a service suffers from. A release that fails from its very start
+/// can have brought down what it depends on, so that it has to have begun at the same moment, as well as probes can tell.
+fn excused_by(q: Question<'_>, n: &Neighbour, onset: Timestamp) -> Timestamp {
+    if n.relies_on.contains(q.service) {
+        onset.before(AT_ONCE)
+    } else if onset.since(q.deployed) <= CENTRE_AFTER {
+        onset + LATER
+    } else {
+        onset + LINGERS
+    }
 }
 
 /// Others, that nobody deployed, suffer at the same time.

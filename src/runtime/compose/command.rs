@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::override_file;
 use crate::core::plan::ComposeProject;
 use crate::runtime::engine::cut;
 
@@ -75,12 +74,7 @@ pub async fn run(
 fn options(project: &ComposeProject) -> Vec<String> {
     let mut all = vec!["--project-name".to_owned(), project.name.clone()];
     all.extend(["--project-directory".to_owned(), project.directory.display().to_string()]);
-    // An override file of ours comes and goes.
-    let ours = |path: &std::path::Path| {
-        path.file_name().is_some_and(|name| override_file::NAMES.iter().any(|known| name == *known))
-    };
-    let there = project.files.iter().filter(|path| !ours(path) || path.exists());
-    let mut files: Vec<_> = there.cloned().collect();
+    let mut files: Vec<_> = super::project::files_of(project).cloned().collect();
     if let Ok(place) = super::project::read(project).and_then(|files| files.place)
         && !place.services.is_empty()
         && !files.contains(&place.file)

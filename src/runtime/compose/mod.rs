@@ -101,7 +101,7 @@ fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>) -> StepOutput {
 /// override file.
 fn already(mut files: pin::Files, wanted: Wanted<'_>) -> Option<Pin> {
     if let Ok(place) = &files.place
-        && place.services.get(wanted.service).is_some_and(|kept| kept.bad == wanted.bad)
+        && place.services.get(wanted.service).is_some_and(|kept| kept.image == wanted.good)
     {
         return Some(kept(place.file.clone(), wanted));
     }

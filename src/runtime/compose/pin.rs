@@ -104,7 +104,7 @@ pub(super) fn change(files: &Files, wanted: Wanted<'_>) -> Result<Change, Unpinn
         )));
     }
     if let Some(kept) = files.place.as_ref().ok().and_then(|place| place.services.get(service)) {
-        return kept_already(files, kept, good);
+        return kept_already(files, kept, wanted);
     }
     let line = image_line(files, good)?;
     let says = says(files, line, good)?;
@@ -178,13 +178,20 @@ fn keep(files: &Files, wanted: Wanted<'_>, no: Unpinned) -> Result<Change, Unpin
 }
 
 /// An override file of ours says something for it already: written before a crash, or left from an earlier rollback.
-fn kept_already(files: &Files, kept: &Kept, good: &str) -> Result<Change, Unpinned> {
+fn kept_already(files: &Files, kept: &Kept, wanted: Wanted<'_>) -> Result<Change, Unpinned> {
+    let Wanted { service, bad, good, .. } = wanted;
     let file = files.place.as_ref().map(|place| place.file.display().to_string()).unwrap_or_default();
     if kept.image == good {
         return Ok(Change::Holds(format!("{file} says {good}")));
     }
     let why = format!("{file} says {} since an earlier rollback", kept.image);
-    Err(Unpinned::new(why, format!("change it to {good} there")))
+    let no = Unpinned::new(why, format!("change it to {good} there"));
+    let Some(place) = files.place.as_ref().ok().filter(|_| kept.image == bad) else { return Err(no) };
+    // What it is compared with stays what the files beneath it say.
+    let mut services = place.services.clone();
+    services.insert(service.to_owned(), Kept { image: good.to_owned(), ..kept.clone() });
+    let text = override_file::render(&services).ok_or(no)?;
+    Ok(Change::Keep { place: place.clone(), text })
 }
 
 /// In the file that sets it last, else at the end of the last one.
@@ -345,6 +352,8 @@ mod tests {
             said(literal, api("shop:v0"), "shop:v2")
                 .contains("since an earlier rollback; change it to shop:v1")
         );
+        let again = said(literal, api("shop:v2"), "shop:v2");
+        assert!(again.contains("image: \"shop:v1\" # instead of x:v2"), "the next one back: {again}");
         assert!(
             said(literal, Services::new(), "shop:v3").contains("by now"),
             "what a person wrote comes first"

@@ -42,7 +42,7 @@ const MORE_MAX: usize = 64;
 /// What cannot be read, and why.
 pub(super) fn read(project: &ComposeProject) -> Result<Files, String> {
     let mut compose = Vec::new();
-    for path in &project.files {
+    for path in files_of(project) {
         compose.push((path.clone(), load(path)?));
     }
     let environment = if project.environment.is_empty() {
@@ -57,6 +57,15 @@ pub(super) fn read(project: &ComposeProject) -> Result<Files, String> {
     include(&mut files, project);
     lines(&mut files, &project.service);
     Ok(files)
+}
+
+/// The project's files, without an override file that is not there any more: ours come and go, and what was deployed
+/// meanwhile is labelled with them.
+pub(super) fn files_of(project: &ComposeProject) -> impl Iterator<Item = &PathBuf> {
+    let comes_and_goes = |path: &Path| {
+        path.file_name().is_some_and(|name| override_file::NAMES.iter().any(|known| name == *known))
+    };
+    project.files.iter().filter(move |path| !comes_and_goes(path) || path.exists())
 }
 
 fn load(path: &Path) -> Result<ComposeFile, String> {
@@ -155,7 +164,7 @@ fn line(
 /// Where an override file of ours would be, or is, if Compose reads one at all.
 fn place(project: &ComposeProject, environment: &[(PathBuf, String)]) -> Result<Place, String> {
     let ours = |path: &Path| disk::read(path).ok().flatten().and_then(|text| override_file::read(&text));
-    let theirs: Vec<&PathBuf> = project.files.iter().filter(|path| ours(path).is_none()).collect();
+    let theirs: Vec<&PathBuf> = files_of(project).filter(|path| ours(path).is_none()).collect();
     let with_f = || "the project was started with `-f`, and then Compose reads no override file".to_owned();
     let [main] = theirs.as_slice() else { return Err(with_f()) };
     let name = main.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -59,6 +59,10 @@ fn an_override_file_does_not_hold_against_what_a_person_writes() {
     assert!(said.starts_with("the project's files say shop:v3 for api by now; "), "{said}");
     assert!(!file.exists());
     assert_eq!(withdraw(&known), None, "once");
+
+    // What was deployed meanwhile is labelled with the file that is gone now, and can be pinned all the same.
+    fs::write(main, text).unwrap();
+    assert!(pinned(&known, "shop:v2", "shop:v1").0.is_some());
 }
 
 #[test]

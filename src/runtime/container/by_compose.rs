@@ -4,6 +4,7 @@
 //! Compose replaces containers without asking, so everything that can be wrong is found out before: it must make of the
 //! files exactly what ran when the release was good, and must find nothing to do about what the service depends on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -60,7 +61,8 @@ pub(super) fn plan(
     }
     let replicas = if now.replicas.is_empty() { to.len() } else { now.replicas.len() };
     let grace = request.stop_grace;
-    steps.push(Step::UpProject { checked, project, hash, replicas, sharing, grace });
+    let needs = to.first().map(|good| needs(&enrol::labels(&good.inspect["Config"]))).unwrap_or_default();
+    steps.push(Step::UpProject { checked, project, hash, replicas, sharing, needs, grace });
     let pivot = steps.len();
     steps.extend(restart(to, restarted));
     Ok(Plan {
@@ -133,7 +135,7 @@ impl ContainerRuntime {
         step: &Step,
         done: Done<'_>,
     ) -> Result<StepOutput, RuntimeError> {
-        let Step::UpProject { checked, project, hash, replicas, sharing, grace } = step else {
+        let Step::UpProject { checked, project, hash, replicas, sharing, needs, grace } = step else {
             return Err(permanent(format!("\"{step}\" is not for Compose")));
         };
         let Some(StepOutput::Compose { command }) = done.get(*checked).and_then(Option::as_ref) else {
@@ -146,11 +148,41 @@ impl ContainerRuntime {
             return Err(removed(&project.service));
         }
         if !are(&containers, image, *replicas) {
-            self.makes(command, project, hash, &containers).await?;
-            self.run_up(command, project, *replicas, sharing, *grace, &containers).await?;
+            let around = self.around(project, &containers, sharing, needs).await?;
+            self.makes(command, project, hash, &around).await?;
+            let scales = scales(project, *replicas, &around);
+            self.run_up(command, project, &scales, sharing, *grace, &containers).await?;
         }
         self.stay_up(plan, project, image, *replicas).await?;
         Ok(StepOutput::Done)
+    }
+
+    /// The services that Compose takes along: what this one, and those that share its network, depend on.
+    async fn around(
+        &self,
+        project: &ComposeProject,
+        containers: &[Container],
+        sharing: &[String],
+        needs: &[String],
+    ) -> Result<BTreeMap<String, Vec<Container>>, RuntimeError> {
+        let mut waiting: Vec<String> = containers.first().map(needed).unwrap_or_default();
+        // What runs may have been deployed with `--no-deps`, and then says that it needs nobody.
+        waiting.extend(needs.iter().cloned());
+        for service in sharing {
+            waiting.extend(
+                self.containers(&project.name, service).await?.first().map(needed).unwrap_or_default(),
+            );
+        }
+        let mut found = BTreeMap::new();
+        while let Some(service) = waiting.pop() {
+            if service == project.service || sharing.contains(&service) || found.contains_key(&service) {
+                continue;
+            }
+            let its = self.containers(&project.name, &service).await?;
+            waiting.extend(its.first().map(needed).unwrap_or_default());
+            found.insert(service, its);
+        }
+        Ok(found)
     }
 
     /// What Compose makes of the files now is what it made of them then, and nothing else of the project would change.
@@ -159,19 +191,13 @@ impl ContainerRuntime {
         command: &[String],
         project: &ComposeProject,
         hash: &str,
-        containers: &[Container],
+        around: &BTreeMap<String, Vec<Container>>,
     ) -> Result<(), RuntimeError> {
         let mut expected = vec![(project.service.clone(), hash.to_owned())];
-        let mut waiting: Vec<String> = containers.first().map(needed).unwrap_or_default();
-        while let Some(service) = waiting.pop() {
-            if expected.iter().any(|(known, _)| *known == service) {
-                continue;
-            }
-            if let Some(one) = self.containers(&project.name, &service).await?.first() {
-                waiting.extend(needed(one));
-                let hash = one.inspect["Config"]["Labels"][HASH].as_str().unwrap_or_default();
-                expected.push((service, hash.to_owned()));
-            }
+        for (service, containers) in around {
+            let hash =
+                |c: &Container| c.inspect["Config"]["Labels"][HASH].as_str().unwrap_or_default().to_owned();
+            expected.extend(containers.first().map(|one| (service.clone(), hash(one))));
         }
         let services: Vec<String> = expected.iter().map(|(service, _)| service.clone()).collect();
         let made =
@@ -193,11 +219,13 @@ impl ContainerRuntime {
         }))
     }
 
+    /// Compose makes the containers, and we start them: it would first wait for what they depend on, while nothing serves,
+    /// and run again what ran once.
     async fn run_up(
         &self,
         command: &[String],
         project: &ComposeProject,
-        replicas: usize,
+        scales: &[String],
         sharing: &[String],
         grace: Duration,
         old: &[Container],
@@ -205,21 +233,32 @@ impl ContainerRuntime {
         for container in old {
             self.ours.mark(&container.id);
         }
-        let scale = format!("{}={replicas}", project.service);
         let seconds = grace.as_secs().to_string();
-        let mut words = vec!["up", "--detach", "--no-build", "--pull", "never", "--scale", &scale];
+        let mut words = vec!["up", "--no-start", "--no-build", "--pull", "never"];
+        words.extend(scales.iter().flat_map(|scale| ["--scale", scale.as_str()]));
         // Whoever set a stop timeout knows why; Compose takes it from the container.
-        if old.iter().all(|c| c.inspect["Config"]["StopTimeout"].is_null()) {
+        let set = |c: &Container| c.inspect["Config"]["StopTimeout"].as_u64().map(Duration::from_secs);
+        if old.iter().all(|c| set(c).is_none()) {
             words.extend(["--timeout", &seconds]);
         }
         words.push(&project.service);
         words.extend(sharing.iter().map(String::as_str));
-        let within = UP + grace * u32::try_from(old.len()).unwrap_or(1);
+        let within = UP + old.iter().map(|c| set(c).unwrap_or(grace)).sum::<Duration>();
         let ran = command::run(command, &self.engine.host(), project, &words, within).await;
         for container in old {
             self.ours.unmark(&container.id);
         }
-        ran.map(drop).map_err(permanent)
+        // However it ended: what is there is better started than not.
+        let mut started = Ok(());
+        for service in [&project.service].into_iter().chain(sharing) {
+            for container in self.containers(&project.name, service).await? {
+                if !container.running {
+                    started = started.and(verbs::start(&self.engine, &container.id).await);
+                }
+            }
+        }
+        ran.map_err(permanent)?;
+        started
     }
 
     async fn stay_up(
@@ -264,7 +303,7 @@ impl ContainerRuntime {
         step: &Step,
         done: Done<'_>,
     ) -> Result<(), RuntimeError> {
-        let (Step::UpProject { checked, project, replicas, sharing, grace, .. }, Some(from)) =
+        let (Step::UpProject { checked, project, replicas, sharing, needs, grace, .. }, Some(from)) =
             (step, &plan.from)
         else {
             return Ok(());
@@ -285,7 +324,9 @@ impl ContainerRuntime {
                 _ => {}
             }
         }
-        self.run_up(command, project, *replicas, sharing, *grace, &containers).await
+        let around = self.around(project, &containers, sharing, needs).await?;
+        self.run_up(command, project, &scales(project, *replicas, &around), sharing, *grace, &containers)
+            .await
     }
 
     /// Takes back a pin that was set before the containers were replaced.
@@ -376,6 +417,17 @@ impl ContainerRuntime {
 /// Whether so many containers run, and all of them of this image.
 fn are(containers: &[Container], image: &ImageId, replicas: usize) -> bool {
     containers.len() == replicas && containers.iter().all(|c| c.running && c.image == image.as_str())
+}
+
+/// As many containers of each as there are: Compose would make as many as the files say.
+fn scales(
+    project: &ComposeProject,
+    replicas: usize,
+    around: &BTreeMap<String, Vec<Container>>,
+) -> Vec<String> {
+    let others =
+        around.iter().filter(|(_, its)| !its.is_empty()).map(|(name, its)| format!("{name}={}", its.len()));
+    [format!("{}={replicas}", project.service)].into_iter().chain(others).collect()
 }
 
 fn needed(container: &Container) -> Vec<String> {

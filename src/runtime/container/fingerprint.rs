@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::projects::DEPENDS_ON;
 use crate::core::release::{ImageId, Release, ReleaseId};
 
 /// Fields of `Config` that say how a container came to be and not what it is. `Image` is a string that may point
@@ -85,6 +86,9 @@ fn chosen(inspect: &Value) -> Value {
     hostname(inspect, &mut config);
     if let Some(labels) = config.get_mut("Labels").and_then(Value::as_object_mut) {
         labels.retain(|key, _| !LABELS_OUT.contains(&key.as_str()));
+        if let Some(depends_on) = labels.get_mut(DEPENDS_ON) {
+            *depends_on = in_order(text(depends_on)).into();
+        }
     }
     host.insert("Links".into(), links(&inspect["HostConfig"]["Links"]));
     for key in ["NetworkMode", "IpcMode", "PidMode"] {
@@ -101,6 +105,13 @@ fn chosen(inspect: &Value) -> Value {
     all.insert("Config".into(), prune(Value::Object(config)));
     all.insert("HostConfig".into(), prune(Value::Object(host)));
     Value::Object(all)
+}
+
+/// Compose writes what a service depends on in an order that differs from container to container.
+fn in_order(depends_on: &str) -> String {
+    let mut all: Vec<&str> = depends_on.split(',').collect();
+    all.sort_unstable();
+    all.join(",")
 }
 
 /// A host name that the engine made up, or takes from elsewhere at each start, is nobody's choice.
@@ -266,6 +277,18 @@ mod tests {
                            "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}, "ConsoleSize": [0, 0],
                            "MaskedPaths": ["/proc/kcore"], "Links": ["/db:/shop/database", "/mq:/shop/mq"]},
         })
+    }
+
+    #[test]
+    fn the_order_in_which_compose_names_dependencies_is_nobodys_choice() {
+        let with = |depends_on: &str| json!({"Config": {"Labels": {DEPENDS_ON: depends_on}}});
+        let (a, b) = (
+            with("db:service_healthy:false,mq:service_started:true"),
+            with("mq:service_started:true,db:service_healthy:false"),
+        );
+        assert_eq!(fingerprint(&a), fingerprint(&b));
+        assert!(differences(&a, &b).is_empty());
+        assert_ne!(fingerprint(&a), fingerprint(&with("db:service_healthy:false")));
     }
 
     #[test]

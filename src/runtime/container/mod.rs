@@ -25,7 +25,7 @@ use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
-use crate::core::settings::{Dependency, ServiceSettings};
+use crate::core::settings::{Dependency, Mode, ServiceSettings};
 use crate::core::time::Timestamp;
 use enrol::{Labels, Ourselves};
 use projects::Projects;
@@ -295,7 +295,8 @@ impl ContainerRuntime {
         }
         known.settings.insert(service.clone(), Arc::clone(settings));
         let labels = found.last().map(|f| &f.inspect["Config"]["Labels"]);
-        match labels.and_then(compose::project_of).filter(|_| settings.pin && !self.engine.is_remote()) {
+        let may = settings.pin && settings.mode == Mode::Act && !self.engine.is_remote();
+        match labels.and_then(compose::project_of).filter(|_| may) {
             Some(project) => _ = known.composed.insert(service.clone(), project),
             None => _ = known.composed.remove(service),
         }

@@ -9,7 +9,8 @@ use super::enrol::{self, Labels};
 use crate::core::release::ServiceName;
 use crate::runtime::compose;
 
-const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+/// What a service depends on, as Compose writes it on its containers.
+pub(super) const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 
 /// A service by its project's name and its own.
 type Key = (String, String);

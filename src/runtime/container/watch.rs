@@ -54,8 +54,15 @@ impl From<RuntimeError> for Broken {
 
 /// Watches until nobody listens.
 pub(super) async fn watch(runtime: &ContainerRuntime, inputs: &mpsc::Sender<Input>) {
-    let mut watcher =
-        Watcher { runtime, inputs, marks: HashMap::new(), last: None, quiet_until: 0, worked: false };
+    let mut watcher = Watcher {
+        runtime,
+        inputs,
+        marks: HashMap::new(),
+        last: None,
+        quiet_until: 0,
+        worked: false,
+        told: BTreeSet::new(),
+    };
     let mut wait = BACKOFF;
     let mut told: Option<String> = None;
     loop {
@@ -97,6 +104,8 @@ struct Watcher<'a> {
     quiet_until: i64,
     /// There was a connection before.
     worked: bool,
+    /// Override files that could not be taken back, and why.
+    told: BTreeSet<(ServiceName, String)>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -171,18 +180,16 @@ impl Watcher<'_> {
     }
 
     /// Whoever wrote a fix into a project's files is not to be kept from it by an override file of ours.
-    async fn withdraw(&self) -> Result<(), Gone> {
+    async fn withdraw(&mut self) -> Result<(), Gone> {
         let composed = self.runtime.known().composed.clone();
         let look = move || {
             let taken = composed.into_iter().map(|(service, project)| (service, compose::withdraw(&project)));
             taken.filter_map(|(service, taken)| Some((service, taken?))).collect::<Vec<_>>()
         };
         for (service, result) in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
-            match result {
-                Ok(_) => self.send(Input::Unpinned { request: None, service, result }).await?,
-                Err(why) => {
-                    tracing::warn!(%service, %why, "an override file holds against what its project says")
-                }
+            // What cannot be done is said once.
+            if result.is_ok() || self.told.insert((service.clone(), format!("{result:?}"))) {
+                self.send(Input::Unpinned { request: None, service, result }).await?;
             }
         }
         Ok(())

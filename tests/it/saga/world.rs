@@ -629,6 +629,7 @@ fn composed(now: &Observation, request: &RollbackRequest) -> Plan {
         hash: "good".into(),
         replicas: now.replicas.len(),
         sharing: Vec::new(),
+        needs: Vec::new(),
         grace: request.stop_grace,
     };
     let mut steps = vec![Step::CheckCompose { project: project.clone() }];
