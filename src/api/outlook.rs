@@ -23,8 +23,8 @@ fn pinned(service: &ServiceSnapshot, pin: &Pin) -> String {
             format!("The last rollback set {variable}={is} in {}{was}.", file.display())
         }
         Pin::Override { file, image, .. } => format!(
-            "The last rollback wrote {}, which keeps {image} whatever the project's other files say: a fix is deployed \
-             only after `backstop unpin {}`.",
+            "The last rollback wrote {}, which keeps {image}. Once the project's other files say a release that is neither of \
+             the two, it is taken back within half a minute; then run `docker compose up -d` again (at once: `backstop unpin {}`).",
             file.display(),
             service.name
         ),

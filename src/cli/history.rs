@@ -42,8 +42,8 @@ pub(super) async fn run(args: HistoryArgs, client: &Client, out: &Output) -> any
     }
     match args.format {
         Format::Table => out.show(&answer.json, |screen| list(&answer.view, &args, screen)),
-        Format::Markdown => write_out(&log::markdown(&answer.view.rollbacks, &out.screen)),
-        Format::Csv => write_out(&log::csv(&answer.view.rollbacks, &out.screen)?),
+        Format::Markdown => write_out(&log::markdown(&answer.view.rollbacks)),
+        Format::Csv => write_out(&log::csv(&answer.view.rollbacks)?),
         Format::Json => write_out(&format!("{}\n", serde_json::to_string_pretty(&answer.json)?)),
     }
 }

@@ -88,7 +88,7 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Go on: ends a pause, clears `stuck`, resets the breaker
     Resume(pause::ResumeArgs),
-    /// Take back what a rollback changed in a Compose project's `.env`
+    /// Take back what a rollback changed in a Compose project's files: a variable in `.env`, or an override file
     Unpin(unpin::UnpinArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),

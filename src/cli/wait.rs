@@ -8,10 +8,12 @@ use serde_json::json;
 
 use super::client::Client;
 use super::failure::{Code, Failure};
-use super::table::span;
+use super::table::{release, span};
 use super::{Output, write_out};
 use crate::api::views::{LedgerView, ReleaseView, RollbackView, RollbacksView, ServiceView};
 
+/// A deployment that was typed just now is seen within a second; until then, what had its tag before is what runs.
+const SETTLES: Duration = Duration::from_secs(5);
 /// How often the daemon is asked: a second more or less is nothing to a pipeline, and an answer costs it a millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -27,7 +29,8 @@ Exit codes:
 pub(super) struct WaitArgs {
     /// The service
     service: String,
-    /// Which release: its reference, its tag, its version label, its digest or its id [default: what runs now]
+    /// Which release: its reference, its tag, its version label, its digest or its id [default: what runs now].
+    /// Of a tag that moves (`latest`), the newest deployment is meant; a digest leaves no doubt
     #[arg(long, value_name = "RELEASE")]
     release: Option<String>,
     /// How long to wait at most
@@ -55,6 +58,9 @@ pub(super) async fn run(args: WaitArgs, client: &Client, out: &Output) -> anyhow
     loop {
         let standing = look(client, &args.service, &mut wanted).await;
         let last = match standing {
+            Ok(Standing::KnownGood(why)) if waited < SETTLES.min(args.timeout) => {
+                Last { text: why, judged: true }
+            }
             Ok(Standing::KnownGood(why)) => return ended(&args, wanted, out, None, "known_good", &why),
             Ok(Standing::RolledBack(why)) => {
                 return ended(&args, wanted, out, Some(Code::Failure), "rolled_back", &why);
@@ -79,9 +85,11 @@ pub(super) async fn run(args: WaitArgs, client: &Client, out: &Output) -> anyhow
             }
             Err(error) => Last { text: error.to_string(), judged: false },
         };
-        if last.text != told {
+        // A countdown is no news.
+        let news: String = last.text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if news != told {
             anstream::eprintln!("{:>6}  {}", span(waited.as_secs_f64()), last.text);
-            told.clone_from(&last.text);
+            told = news;
         }
         if waited >= args.timeout {
             let (code, verdict) =
@@ -112,12 +120,17 @@ async fn look(client: &Client, service: &str, wanted: &mut Option<String>) -> an
     if wanted.is_none() {
         *wanted = view.summary.current.as_ref().map(|current| current.id.clone());
     }
-    let Some(wanted) = wanted.as_deref() else {
+    let Some(name) = wanted.as_deref() else {
         return Ok(Standing::NotSeen(format!("nothing of {service} runs yet")));
     };
+    // From here on it is this one, whatever else is called so: a tag that moved may be put back.
+    let meant = view.releases.iter().find(|entry| is(&entry.release, name));
+    let new = meant.filter(|entry| entry.current && entry.standing != "known_good");
+    let name = new.map_or_else(|| name.to_owned(), |entry| entry.release.id.clone());
+    *wanted = Some(name.clone());
     let query = [("service", service), ("limit", "20")];
     let rollbacks = client.get::<RollbacksView>(&["api", "v1", "rollbacks"], &query).await?.view.rollbacks;
-    Ok(standing(&view, &rollbacks, wanted))
+    Ok(standing(&view, &rollbacks, &name))
 }
 
 /// What the daemon's answers say of a release. Newest deployments and rollbacks come first.
@@ -125,7 +138,7 @@ fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Sta
     let Some(entry) = view.releases.iter().find(|entry| is(&entry.release, wanted)) else {
         return Standing::NotSeen(format!("{} has not run {wanted} yet", view.summary.name));
     };
-    let (name, state) = (&entry.release.reference, view.summary.state.as_str());
+    let (name, state) = (release(&entry.release), view.summary.state.as_str());
     let of =
         |rollback: &&RollbackView| rollback.from.as_ref().is_some_and(|from| from.id == entry.release.id);
     let rolled_back = rollbacks.iter().find(of).filter(|r| r.started >= entry.deployed);
@@ -133,7 +146,7 @@ fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Sta
         return match rolled_back {
             Some(rollback) if rollback.over => Standing::RolledBack(format!(
                 "{name} was rolled back to {} ({}): {}",
-                rollback.to.reference,
+                release(&rollback.to),
                 rollback.outcome.replace('_', " "),
                 rollback.text
             )),
@@ -149,11 +162,9 @@ fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Sta
 }
 
 fn replaced(view: &ServiceView, entry: &LedgerView) -> String {
-    let by = view.summary.current.as_ref().map_or("nothing", |current| current.reference.as_str());
-    format!(
-        "{} runs {by} instead of {}, and nobody rolled it back",
-        view.summary.name, entry.release.reference
-    )
+    let by = view.summary.current.as_ref().map_or_else(|| "nothing".to_owned(), release);
+    let wanted = release(&entry.release);
+    format!("{} runs {by} instead of {wanted}, and nobody rolled it back", view.summary.name)
 }
 
 /// Whether a release is meant: by id, reference, tag, version label, digest or the image's id.

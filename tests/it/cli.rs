@@ -1,13 +1,14 @@
 //! The command line, run as a program against a real port. What a terminal shows is tested next to the tables.
 
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
-use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
+use backstop::core::ledger::{RollbackOutcome, RollbackRecord, Standing};
 use backstop::core::release::ServiceName;
-use backstop::core::snapshot::FleetSnapshot;
+use backstop::core::snapshot::{FleetSnapshot, State};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
@@ -120,7 +121,7 @@ async fn history_lists_and_shows_one_with_its_journal() {
     insta::assert_snapshot!("history_csv", succeeded(&surface.run(&["history", "--format", "csv"]).await));
     surface.past.rollbacks.lock().unwrap().clear();
     let none = succeeded(&surface.run(&["history", "--format", "markdown"]).await);
-    assert!(none.ends_with("| (none yet) |  |  |  |  |  |  |  |  |\n"), "{none}");
+    assert!(none.ends_with("| (none yet) |  |  |  |  |  |  |  |  |  |\n"), "{none}");
 }
 
 #[tokio::test]
@@ -139,7 +140,10 @@ async fn wait_says_by_its_exit_code_what_became_of_a_release() {
             )
         }
     };
-    assert_eq!(wait(&["well", "--release", "v2"]).await, (Some(0), "well:v2 is known-good\n".to_owned()));
+    assert_eq!(
+        wait(&["well", "--release", "v2"]).await,
+        (Some(0), "well:v2 [bbbbbbbbbbbb] is known-good\n".to_owned())
+    );
     assert_eq!(wait(&["well"]).await.0, Some(0), "what runs");
 
     let (code, said) = wait(&["web", "--release", "web:v2"]).await;
@@ -189,7 +193,11 @@ async fn wait_tells_why_a_release_was_rolled_back() {
     // Nobody rolled it back yet: somebody deployed the other one.
     let replaced = wait("v2").await;
     assert_eq!(replaced.status.code(), Some(3), "{}", err(&replaced));
-    assert!(err(&replaced).contains("shop runs shop:v1 instead of shop:v2"), "{}", err(&replaced));
+    assert!(
+        err(&replaced).contains("shop runs shop:v1 [aaaaaaaaaaaa] instead of shop:v2 [bbbbbbbbbbbb]"),
+        "{}",
+        err(&replaced)
+    );
 
     *surface.past.rollbacks.lock().unwrap() =
         vec![record(1, NEW_YEAR, RollbackOutcome::Verified("all checks pass".to_owned()))];
@@ -198,12 +206,36 @@ async fn wait_tells_why_a_release_was_rolled_back() {
     let json: Value = serde_json::from_str(&out(&rolled_back)).unwrap();
     assert_eq!((&json["verdict"], &json["release"]), (&"rolled_back".into(), &"v2".into()));
     assert!(
-        json["reason"]
-            .as_str()
-            .unwrap()
-            .starts_with("shop:v2 was rolled back to shop:v1 (verified): health check"),
+        json["reason"].as_str().unwrap().starts_with(
+            "shop:v2 [bbbbbbbbbbbb] was rolled back to shop:v1 [aaaaaaaaaaaa] (verified): health check"
+        ),
         "{json}"
     );
+}
+
+/// `latest` was deployed, rolled back to the `latest` before it, and that one is known-good: it is not what was waited for.
+#[tokio::test]
+async fn wait_is_not_taken_in_by_a_tag_that_is_put_back() {
+    let (old, new) = (release("shop:latest", 'a'), release("shop:latest", 'b'));
+    let mut shop = service("shop", NEW_YEAR);
+    shop.ledger.truncate(2);
+    (shop.ledger[0].release, shop.ledger[1].release) = (new.clone(), old.clone());
+    (shop.ledger[0].deployed, shop.ledger[1].deployed) =
+        (NEW_YEAR, NEW_YEAR.before(Duration::from_secs(600)));
+    let mut before = shop.clone();
+    (shop.state, shop.current) = (State::Trial, Some(new));
+    shop.ledger[0].standing = Standing::Trial;
+    before.current = Some(old);
+    let surface = Surface::start(FleetSnapshot { services: vec![shop], ..fleet(NEW_YEAR) }).await;
+    let mut waiting = backstop(&["wait", "shop", "--release", "latest", "--timeout", "20s"]);
+    let waiting = waiting.env("BACKSTOP_ENDPOINT", &surface.url).stderr(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    *surface.past.rollbacks.lock().unwrap() =
+        vec![record(1, NEW_YEAR, RollbackOutcome::Verified("all checks pass".to_owned()))];
+    surface.fleet.send_replace(Arc::new(FleetSnapshot { services: vec![before], ..fleet(NEW_YEAR) }));
+    let ended = waiting.wait_with_output().await.unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", err(&ended));
+    assert!(err(&ended).contains("shop:latest [bbbbbbbbbbbb] was rolled back"), "{}", err(&ended));
 }
 
 #[tokio::test]
