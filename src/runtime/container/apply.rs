@@ -564,7 +564,13 @@ fn new_of<'a>(plan: &Plan, done: Done<'a>, created: usize) -> Result<&'a Replica
     }
 }
 
-fn identity(plan: &Plan, image: &ImageId, inspect: &Value, name: &str) -> Result<(), RuntimeError> {
+/// A container runs the image and the configuration that were asked for.
+pub(super) fn identity(
+    plan: &Plan,
+    image: &ImageId,
+    inspect: &Value,
+    name: &str,
+) -> Result<(), RuntimeError> {
     let found = inspect["Image"].as_str().unwrap_or_default();
     if found != image.as_str() {
         return Err(permanent(format!("{name} runs the image {found}, and {image} was asked for")));

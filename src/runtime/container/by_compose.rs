@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::apply::removed;
+use super::apply::{identity, image_of, removed};
 use super::plan::{ensure_image, point_tag, restart};
 use super::projects::needs;
-use super::{ContainerRuntime, enrol, fingerprint, verbs};
+use super::{ContainerRuntime, enrol, verbs};
 use crate::core::io::RollbackRequest;
 use crate::core::observation::Observation;
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
@@ -20,7 +20,7 @@ use crate::core::release::ImageId;
 use crate::core::settings::Executor;
 use crate::runtime::compose::{self, command};
 use crate::runtime::engine::permanent;
-use crate::runtime::{RuntimeError, Snapshot};
+use crate::runtime::{Runtime, RuntimeError, Snapshot};
 
 /// What Compose made of the files when it made a container.
 const HASH: &str = "com.docker.compose.config-hash";
@@ -282,13 +282,8 @@ impl ContainerRuntime {
                     project.service, project.name
                 )));
             }
-            let other =
-                containers.iter().any(|c| fingerprint::fingerprint(&c.inspect) != plan.to.fingerprint);
-            if other {
-                return Err(permanent(format!(
-                    "{} runs with another configuration than {} had",
-                    project.service, plan.to
-                )));
+            for container in &containers {
+                identity(plan, image, &container.inspect, &project.service)?;
             }
             tokio::time::sleep(POLL).await;
             waited += POLL;
@@ -347,8 +342,7 @@ impl ContainerRuntime {
             }
         };
         let Some(pin) = known else { return Ok(()) };
-        let taken = tokio::task::spawn_blocking(move || compose::unpin(&pin)).await;
-        taken.map_err(|e| permanent(e.to_string()))?.map(drop).map_err(permanent)
+        self.unpin(&plan.service, &pin).await.map(drop)
     }
 
     /// Points the tag at the bad image again, if it was that release's and shows the good one.
@@ -435,5 +429,5 @@ fn needed(container: &Container) -> Vec<String> {
 }
 
 fn good_image<'a>(plan: &'a Plan, done: Done<'a>) -> &'a ImageId {
-    super::apply::image_of(plan, done).unwrap_or(&plan.to.image)
+    image_of(plan, done).unwrap_or(&plan.to.image)
 }
