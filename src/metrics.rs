@@ -20,6 +20,7 @@ use crate::core::ledger::RollbackRecord;
 use crate::core::sample::Signal;
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, SampleCounts, ServiceSnapshot, State};
 use crate::core::{EngineState, Timestamp};
+use crate::rollback::drill::Drill;
 
 /// Buckets of the time that users feel: a restart takes about a second, a stop with the engine's default grace
 /// ten, a fetched image minutes.
@@ -118,6 +119,7 @@ impl ReportOutcome {
 pub struct Metrics {
     registry: Registry,
     service_state: GaugeVec,
+    readiness: GaugeVec,
     no_target: GaugeVec,
     targets: GaugeVec,
     refused: IntGauge,
@@ -174,6 +176,7 @@ impl Metrics {
         let registry = Registry::new();
         let made = Maker(&registry);
         let metrics = Self {
+            readiness: made.gauges("drill_readiness_ratio", "How ready a service was for a rollback in its last drill, from 0 to 1.", &["service"]),
             service_state: made.gauges("service_state", "State of a watched service: 1 for the state it is in, 0 for the others.", &["service", "state"]),
             no_target: made.gauges("service_no_rollback_target", "Whether there is no release that a service could be rolled back to: 1 means that a rollback is impossible.", &["service"]),
             targets: made.gauges("service_targets", "Known-good releases that a service could be rolled back to, by whether their images can be had.", &["service", "availability"]),
@@ -311,6 +314,11 @@ impl Metrics {
     /// Says how many turns are missing in the flight record since the start.
     pub fn unrecorded(&self, turns: u64) {
         self.unrecorded.inc_by(turns.saturating_sub(self.unrecorded.get()));
+    }
+
+    /// Says what a drill found.
+    pub fn drilled(&self, drill: &Drill) {
+        self.readiness.with_label_values(&[drill.service.as_str()]).set(drill.score());
     }
 
     /// Says how the last load of the configuration went.
@@ -466,7 +474,7 @@ impl Metrics {
         for counters in [&self.deployments, &self.samples, &self.decisions, &self.rollbacks] {
             forget(counters, services);
         }
-        for gauges in [&self.service_state, &self.no_target, &self.targets, &self.row] {
+        for gauges in [&self.service_state, &self.readiness, &self.no_target, &self.targets, &self.row] {
             forget(gauges, services);
         }
     }

@@ -261,6 +261,7 @@ mod tests {
             last_decision: None,
             rollback: None,
             pin: None,
+            window: None,
             flags: Flags::default(),
             samples: Vec::new(),
         }

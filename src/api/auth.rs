@@ -4,6 +4,7 @@
 //! it is never logged. Wrong attempts are bounded per address, so that one careless script cannot lock the
 //! on-call engineer out from another one.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,8 @@ const ADDRESSES_MAX: usize = 1024;
 pub struct Tokens {
     /// What operators show. While there is none, there are no operator actions.
     pub operators: Option<SecretString>,
+    /// What single people show, by their names: what they do is done in their name.
+    pub people: BTreeMap<String, SecretString>,
     /// What those show that only tell something: Alertmanager, and whoever passes reports of users on. The
     /// operators' token does for them too.
     pub hooks: Option<SecretString>,
@@ -49,6 +52,13 @@ pub(super) enum Door {
     Operators,
     /// Alerts and reports of users.
     Hooks,
+}
+
+/// Who shows a token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Whose own token it is; none if several share it.
+    pub(super) person: Option<String>,
 }
 
 /// A door with its memory of wrong attempts. Each has its own: a sender with a wrong token, on the same host as the
@@ -66,12 +76,17 @@ impl Guard {
         Self { state, door, attempts: Arc::new(Mutex::new(attempts)) }
     }
 
-    /// The tokens that open this door.
-    fn keys(&self) -> Vec<SecretString> {
+    /// The tokens that open this door, each with whose it is.
+    fn keys(&self) -> Vec<(Caller, SecretString)> {
         let tokens = self.state.tokens.borrow();
+        let people =
+            tokens.people.iter().map(|(name, key)| (Caller { person: Some(name.clone()) }, key.clone()));
+        let shared =
+            |key: &Option<SecretString>| key.iter().cloned().map(|key| (Caller::default(), key)).collect();
+        let operators: Vec<_> = shared(&tokens.operators);
         match self.door {
-            Door::Operators => tokens.operators.iter().cloned().collect(),
-            Door::Hooks => tokens.hooks.iter().chain(&tokens.operators).cloned().collect(),
+            Door::Operators => people.chain(operators).collect(),
+            Door::Hooks => people.chain(shared(&tokens.hooks)).chain(operators).collect(),
         }
     }
 
@@ -81,7 +96,7 @@ impl Guard {
 }
 
 /// Lets a request through if it carries the token.
-pub(super) async fn require_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn require_token(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let keys = guard.keys();
     if keys.is_empty() {
         return guard.door.shut().into_response();
@@ -96,8 +111,15 @@ pub(super) async fn require_token(State(guard): State<Guard>, request: Request, 
     }
     let given = presented(request.headers(), guard.door);
     // Every key is compared: how long it takes must not tell which one it was.
-    if given.as_ref().is_some_and(|given| keys.iter().fold(false, |found, key| found | same(given, key))) {
+    let caller = given.as_ref().and_then(|given| {
+        keys.into_iter().fold(None, |found, (caller, key)| {
+            let same = same(given, &key);
+            found.or(same.then_some(caller))
+        })
+    });
+    if let Some(caller) = caller {
         guard.attempts().give_back(&peer);
+        request.extensions_mut().insert(caller);
         return next.run(request).await;
     }
     guard.state.metrics.token_refused();

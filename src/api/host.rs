@@ -6,34 +6,48 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
 /// Which `Host` headers are answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
     /// All: the address is reachable from elsewhere, under names that we do not know.
     Any,
-    /// `localhost` and loopback addresses.
-    Loopback,
+    /// `localhost` and loopback addresses, and the name under which a proxy on this machine passes us on.
+    Loopback {
+        /// That name.
+        public: Option<String>,
+    },
 }
 
 impl Hosts {
     /// What fits a listener's address.
     pub fn of_listener(address: SocketAddr) -> Self {
-        if address.ip().to_canonical().is_loopback() { Self::Loopback } else { Self::Any }
+        if address.ip().to_canonical().is_loopback() { Self::Loopback { public: None } } else { Self::Any }
     }
 
-    fn answers(self, host: &str) -> bool {
+    /// The same, and the host of the address under which people reach us (`api.public_url`).
+    #[must_use]
+    pub fn also(self, public_url: Option<&str>) -> Self {
+        let host = |url: &str| url.parse::<Uri>().ok()?.host().map(str::to_owned);
+        match self {
+            Self::Any => Self::Any,
+            Self::Loopback { .. } => Self::Loopback { public: public_url.and_then(host) },
+        }
+    }
+
+    fn answers(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Loopback => {
+            Self::Loopback { public } => {
                 let name = without_port(host);
                 let literal = name.trim_start_matches('[').trim_end_matches(']');
                 name.eq_ignore_ascii_case("localhost")
+                    || public.as_ref().is_some_and(|public| name.eq_ignore_ascii_case(public))
                     || literal.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
             }
         }
@@ -75,6 +89,9 @@ mod tests {
     #[test]
     fn only_loopbacks_own_names_are_answered_on_loopback() {
         let hosts = Hosts::of_listener(([127, 0, 0, 1], 9797).into());
+        let known = hosts.clone().also(Some("https://ops.example.com:8443/backstop"));
+        assert!(known.answers("ops.example.com:8443") && known.answers("OPS.example.com"));
+        assert!(!known.answers("evil.example.com") && !hosts.answers("ops.example.com"));
         for good in ["localhost", "LOCALHOST:9797", "127.0.0.1:9797", "127.8.9.1", "[::1]:9797", "[::1]"] {
             assert!(hosts.answers(good), "{good}");
         }

@@ -7,10 +7,12 @@
 mod alerts;
 pub mod auth;
 mod body;
+mod deploys;
 pub mod error;
 mod health;
 mod host;
 mod limit;
+pub mod links;
 mod listener;
 mod operate;
 mod outlook;
@@ -49,12 +51,14 @@ use crate::core::release::{Release, RollbackId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input, Timestamp};
 use crate::metrics::Metrics;
+use crate::rollback::drill::Drill;
 
 pub use self::alerts::examine as examine_notification;
 pub use self::auth::Tokens;
 use self::auth::{Door, Guard};
 use self::error::ApiError;
 pub use self::host::Hosts;
+pub use self::links::Links;
 pub(crate) use self::render::time;
 
 /// Longest request body. The longest honest one is a rollback with a long reason: well below a KiB.
@@ -111,6 +115,9 @@ pub trait Operate: Send + Sync + std::fmt::Debug {
     /// What a rollback would do now. Asks the engine and changes nothing.
     async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String>;
 
+    /// Tries what of a rollback touches nothing that serves.
+    async fn drill(&self, service: &ServiceName) -> Result<Drill, String>;
+
     /// Hands samples to the core, without waiting: all of them or none.
     ///
     /// # Errors
@@ -166,6 +173,8 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
+    /// Links that answer questions; none if no key could be had for them.
+    pub links: Option<Links>,
     /// The tokens that open what is not open to everybody.
     pub tokens: watch::Receiver<Tokens>,
     /// How the configuration in force came about.
@@ -245,6 +254,11 @@ pub fn router(state: ApiState) -> Router {
     let operator = Router::new()
         .route("/api/v1/services/{name}/rollback", post(operate::rollback))
         .route("/api/v1/services/{name}/unpin", post(operate::unpin))
+        .route("/api/v1/services/{name}/drill", post(operate::drill))
+        .route("/api/v1/services/{name}/unquarantine", post(deploys::unquarantine))
+        .route("/api/v1/services/{name}/approve", post(operate::approve))
+        .route("/api/v1/services/{name}/cancel", post(operate::cancel))
+        .route("/api/v1/services/{name}/extend", post(operate::extend))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
         // Before the body is read: nobody without the token makes us parse anything.
@@ -259,17 +273,21 @@ pub fn router(state: ApiState) -> Router {
             "/api/v1/services/{name}/reports",
             post(reports::report).layer(DefaultBodyLimit::max(reports::BODY_BYTES_MAX)),
         )
+        .route("/hooks/deploy", post(deploys::deploy))
         .route_layer(guard(Door::Hooks))
         .with_state(intake);
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        // Whoever has the link may answer: it is signed.
+        .route("/answer/{token}", get(links::show).post(links::answer))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/services", get(services::list))
         .route("/api/v1/services/{name}", get(services::one))
         .route("/api/v1/services/{name}/plan", get(operate::plan))
+        .route("/api/v1/quarantine", get(deploys::quarantine))
         .route("/api/v1/rollbacks", get(rollbacks::list))
         .route("/api/v1/rollbacks/{id}", get(rollbacks::one))
         .merge(operator)
@@ -278,7 +296,7 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(bound_time))
-        .layer(middleware::from_fn_with_state(state.hosts, host::check))
+        .layer(middleware::from_fn_with_state(state.hosts.clone(), host::check))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
@@ -320,15 +338,22 @@ async fn index() -> impl IntoResponse {
          GET  /api/v1/services                   the services\n\
          GET  /api/v1/services/NAME              one service: matrix, gates, releases\n\
          GET  /api/v1/services/NAME/plan?to=     what a rollback would do\n\
+         GET  /api/v1/quarantine                 what was rolled back and is not trusted\n\
          GET  /api/v1/rollbacks?service=&before=&limit=\n\
          GET  /api/v1/rollbacks/ID               one rollback with its journal\n\n\
          With `Authorization: Bearer TOKEN`:\n\
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
          POST /api/v1/services/NAME/unpin        {{}}\n\
+         POST /api/v1/services/NAME/approve      {{\"why\": ...}}\n\
+         POST /api/v1/services/NAME/cancel       {{\"why\": ...}}\n\
+         POST /api/v1/services/NAME/extend       {{\"for\": \"30m\", \"why\": ...}}\n\
+         POST /api/v1/services/NAME/drill        {{}}\n\
+         POST /api/v1/services/NAME/unquarantine {{\"release\": ..., \"why\": ...}}\n\
          POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
          POST /api/v1/resume                     {{\"service\": ...}}\n\n\
          With that token, or the one of `api.hook_token_file`:\n\
          POST /api/v1/services/NAME/reports      {{\"reporter\": ..., \"text\": ...}}\n\
+         POST /hooks/deploy                      {{\"service\": ..., \"release\": ..., \"commit\": ..., \"author\": ...}}\n\
          POST /hooks/alertmanager                for `webhook_configs` of Alertmanager\n"
     )
 }

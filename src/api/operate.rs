@@ -2,30 +2,33 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::auth::Caller;
 use super::body::{object, text};
 use super::error::ApiError;
 use super::views::{
-    AnswerView, PauseRequestBody, PlanView, ResumeRequestBody, RollbackRequestBody, UnpinRequestBody,
+    AnswerRequestBody, AnswerView, DrillView, ExtendRequestBody, PauseRequestBody, PlanView,
+    ResumeRequestBody, RollbackRequestBody, UnpinRequestBody,
 };
 use super::{ApiState, find};
 use crate::core::Command;
+use crate::core::approval::{Via, Word};
 use crate::core::release::ServiceName;
 
 /// Longest reason: it goes into announcements, which chats cut off.
-const WHY_CHARS_MAX: usize = 500;
+pub(super) const WHY_CHARS_MAX: usize = 500;
 
 /// Longest name of a person.
-const BY_CHARS_MAX: usize = 100;
+pub(super) const BY_CHARS_MAX: usize = 100;
 
 /// Longest name of a release: an image reference with a digest.
-const RELEASE_CHARS_MAX: usize = 512;
+pub(super) const RELEASE_CHARS_MAX: usize = 512;
 
 /// Longest pause. What should not be watched for longer than a month should not be enrolled.
 const PAUSE_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -59,6 +62,7 @@ pub(super) async fn plan(
 pub(super) async fn rollback(
     State(state): State<ApiState>,
     Path(name): Path<String>,
+    caller: Option<Extension<Caller>>,
     body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let body: RollbackRequestBody = object(body)?;
@@ -67,12 +71,32 @@ pub(super) async fn rollback(
         to: release(body.to)?,
         why: text("why", body.why, WHY_CHARS_MAX)?,
         service: service.clone(),
+        via: via(&caller),
     };
-    carry_out(&state, command, body.by, Some(&service)).await
+    carry_out(&state, command, (caller, body.by), Some(&service)).await
+}
+
+pub(super) async fn drill(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<DrillView>, ApiError> {
+    let _: AnswerRequestBody = object(body)?;
+    let service = find(&state.fleet(), &name)?.name.clone();
+    tracing::info!(%service, "a drill was asked for");
+    // On a task of its own: what it creates is removed again, whether anybody waits for it or not.
+    let operate = state.operate.clone();
+    let about = service.clone();
+    let drilled = tokio::spawn(async move { operate.drill(&about).await }).await;
+    let drilled = drilled.unwrap_or_else(|_| Err("the drill met a fault in Backstop".into()));
+    let drill = drilled.map_err(|why| refused(&why, Some(&service)))?;
+    state.metrics.drilled(&drill);
+    Ok(Json((&drill).into()))
 }
 
 pub(super) async fn pause(
     State(state): State<ApiState>,
+    caller: Option<Extension<Caller>>,
     body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let body: PauseRequestBody = object(body)?;
@@ -82,48 +106,119 @@ pub(super) async fn pause(
         why: text("why", body.why, WHY_CHARS_MAX)?,
         service: service.clone(),
     };
-    carry_out(&state, command, body.by, service.as_ref()).await
+    carry_out(&state, command, (caller, body.by), service.as_ref()).await
 }
 
 pub(super) async fn resume(
     State(state): State<ApiState>,
+    caller: Option<Extension<Caller>>,
     body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let body: ResumeRequestBody = object(body)?;
     let service = known(&state, body.service)?;
     let command = Command::Resume { service: service.clone() };
-    carry_out(&state, command, body.by, service.as_ref()).await
+    carry_out(&state, command, (caller, body.by), service.as_ref()).await
 }
 
 pub(super) async fn unpin(
     State(state): State<ApiState>,
     Path(name): Path<String>,
+    caller: Option<Extension<Caller>>,
     body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let body: UnpinRequestBody = object(body)?;
     let service = find(&state.fleet(), &name)?.name.clone();
-    carry_out(&state, Command::Unpin { service: service.clone() }, body.by, Some(&service)).await
+    carry_out(&state, Command::Unpin { service: service.clone() }, (caller, body.by), Some(&service)).await
 }
 
-async fn carry_out(
+pub(super) async fn approve(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    caller: Option<Extension<Caller>>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<AnswerView>, ApiError> {
+    say(&state, &name, Word::Approved, caller, body).await
+}
+
+pub(super) async fn cancel(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    caller: Option<Extension<Caller>>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<AnswerView>, ApiError> {
+    say(&state, &name, Word::Refused, caller, body).await
+}
+
+async fn say(
+    state: &ApiState,
+    name: &str,
+    word: Word,
+    caller: Option<Extension<Caller>>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<AnswerView>, ApiError> {
+    let body: AnswerRequestBody = object(body)?;
+    let service = find(&state.fleet(), name)?.name.clone();
+    let command = Command::Answer {
+        service: service.clone(),
+        question: None,
+        word,
+        why: text("why", body.why, WHY_CHARS_MAX)?,
+        via: via(&caller),
+    };
+    carry_out(state, command, (caller, body.by), Some(&service)).await
+}
+
+pub(super) async fn extend(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    caller: Option<Extension<Caller>>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<AnswerView>, ApiError> {
+    let body: ExtendRequestBody = object(body)?;
+    let service = find(&state.fleet(), &name)?.name.clone();
+    let command = Command::Extend {
+        service: service.clone(),
+        question: None,
+        span: duration(&body.span)?,
+        why: text("why", body.why, WHY_CHARS_MAX)?,
+        via: via(&caller),
+    };
+    carry_out(&state, command, (caller, body.by), Some(&service)).await
+}
+
+pub(super) async fn carry_out(
     state: &ApiState,
     command: Command,
-    by: Option<String>,
+    (caller, by): (Option<Extension<Caller>>, Option<String>),
     service: Option<&ServiceName>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let by = text("by", by, BY_CHARS_MAX)?;
-    let by = if by.is_empty() { "operator".to_owned() } else { by };
+    let by = match caller.and_then(|Extension(caller)| caller.person) {
+        // Nobody acts in the name of somebody else with a token of their own.
+        Some(person) => person,
+        None if by.is_empty() => "operator".to_owned(),
+        None => by,
+    };
+    match run(state, command, by).await {
+        Ok(answer) => Ok(Json(AnswerView { answer })),
+        Err(why) => Err(refused(&why, service)),
+    }
+}
+
+/// How we know who it is.
+fn via(caller: &Option<Extension<Caller>>) -> Via {
+    let own = caller.as_ref().is_some_and(|Extension(caller)| caller.person.is_some());
+    if own { Via::Person } else { Via::Token }
+}
+
+/// Hands a command to the core and waits for its answer.
+pub(super) async fn run(state: &ApiState, command: Command, by: String) -> Result<String, String> {
     tracing::info!(by, ?command, "an operator asked");
     // On a task of its own: a client that hangs up, or our own time limit, must not leave the core's answer
     // without a reader, nor a command half handed over.
     let operate = state.operate.clone();
-    let answer = tokio::spawn(async move { operate.command(command, by).await }).await.map_err(|_| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the command met a fault in Backstop")
-    })?;
-    match answer {
-        Ok(answer) => Ok(Json(AnswerView { answer })),
-        Err(why) => Err(refused(&why, service)),
-    }
+    let asked = tokio::spawn(async move { operate.command(command, by).await });
+    asked.await.unwrap_or_else(|_| Err("the command met a fault in Backstop; next: backstop status".into()))
 }
 
 /// The core's refusal. Where its sentence ends with the next command, that command gets its own field.
@@ -147,7 +242,7 @@ fn release(to: Option<String>) -> Result<Option<String>, ApiError> {
     Ok((!to.is_empty()).then_some(to))
 }
 
-fn duration(given: &str) -> Result<Duration, ApiError> {
+pub(super) fn duration(given: &str) -> Result<Duration, ApiError> {
     let wrong = |what: String| {
         ApiError::new(StatusCode::BAD_REQUEST, what)
             .next("right would be `30m`, `2h` or `1day`; leave it out to pause until resumed")

@@ -3,6 +3,7 @@
 
 use super::views::CommandView;
 use super::windows;
+use crate::core::approval::Approval;
 use crate::core::decision::GateAnswer;
 use crate::core::plan::Pin;
 use crate::core::settings::{Action, Condition, Mode, Rule};
@@ -46,6 +47,15 @@ fn next(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
             human(settings.verify),
             human(settings.verify_timeout)
         )],
+        State::AwaitingApproval => {
+            vec![match service.flags.approval.as_deref().and_then(Approval::deadline) {
+                Some(until) if until > fleet.at => format!(
+                    "In {} it is rolled back, unless somebody says no or it is well again by then.",
+                    human(until.since(fleet.at))
+                ),
+                _ => "It is rolled back when people say yes; nothing is done until then.".to_owned(),
+            }]
+        }
         State::Blind => {
             vec!["No verdict while it cannot be measured: not knowing is not failing.".to_owned()]
         }
@@ -58,10 +68,12 @@ pub(super) fn next_command(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> 
     let name = &service.name;
     match service.state {
         State::Trial | State::Steady | State::CoolingDown => None,
+        State::AwaitingApproval => Some(format!("backstop approve {name}, or backstop cancel {name}")),
         State::Suspect | State::RollingBack | State::Verifying | State::Blind | State::Stuck => {
             Some(format!("backstop explain {name}"))
         }
-        State::Paused => Some(resume(service, fleet)),
+        State::Paused if is_paused(service, fleet) => Some(resume(service, fleet)),
+        State::Paused => None,
     }
 }
 
@@ -103,7 +115,15 @@ fn for_state(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandVie
                 "once you have repaired it: Backstop judges and acts again",
             ),
         ],
-        State::Paused => vec![command(resume(service, fleet), "Backstop judges and acts again")],
+        State::Paused if is_paused(service, fleet) => {
+            vec![command(resume(service, fleet), "Backstop judges and acts again")]
+        }
+        State::Paused => vec![history()],
+        State::AwaitingApproval => vec![
+            command(format!("backstop approve {name}"), "rolls back at once"),
+            command(format!("backstop cancel {name}"), "leaves it as it is until something else is deployed"),
+            command(format!("backstop extend {name} 30m"), "puts the deadline off, where there is one"),
+        ],
         State::Suspect => back().into_iter().chain([look()]).collect(),
         State::RollingBack | State::Verifying => vec![history()],
         State::Blind => back().into_iter().chain([look(), history()]).collect(),
@@ -117,6 +137,11 @@ fn for_state(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<CommandVie
     }
 }
 
+/// Somebody paused it, or all: it is not only in a window.
+const fn is_paused(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> bool {
+    service.flags.paused.is_some() || fleet.flags.paused.is_some()
+}
+
 fn resume(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
     // Its own pause first: resuming the fleet would wake up the others too.
     if service.flags.paused.is_none() && fleet.flags.paused.is_some() {
@@ -128,6 +153,9 @@ fn resume(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
 
 fn paused(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> String {
     let pause = service.flags.paused.as_ref().or(fleet.flags.paused.as_ref());
+    if let (None, Some(window)) = (pause, &service.window) {
+        return format!("Nothing while it is in {window}.");
+    }
     match pause.and_then(|pause| pause.until) {
         Some(until) => {
             format!("Nothing for another {}, or until somebody resumes it.", human(until.since(fleet.at)))

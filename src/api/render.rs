@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use crate::core::Timestamp;
+use crate::core::approval::{Approval, Said};
 use crate::core::availability::{Availability, Gone};
 use crate::core::decision::{Decision, GateAnswer};
 use crate::core::ledger::{Flags, LedgerEntry, RollbackRecord, Standing};
 use crate::core::observation::{ContainerHealth, Phase, Refusal, Replica};
 use crate::core::release::Release;
 use crate::core::sample::Signal;
-use crate::core::settings::{Mode, ServiceSettings};
+use crate::core::settings::{Mode, OpenWindow, ServiceSettings};
 use crate::core::snapshot::{RowSnapshot, SampleCounts, ServiceSnapshot};
+use crate::rollback::drill::{Drill, Point};
 
 use super::views::{
-    DecisionView, FlagsView, GateView, LedgerView, PauseView, RefusedView, ReleaseView, ReplicaView,
-    RollbackView, RowView, SampleView, Time,
+    ApprovalView, DecisionView, DrillPointView, DrillView, FlagsView, GateView, LedgerView, PauseView,
+    RefusedView, ReleaseView, ReplicaView, RollbackView, RowView, SaidView, SampleView, Time, WindowView,
 };
 use super::windows;
 
@@ -190,6 +192,58 @@ impl RowView {
     }
 }
 
+impl From<&Approval> for ApprovalView {
+    fn from(approval: &Approval) -> Self {
+        Self {
+            id: approval.id.to_string(),
+            ask: approval.ask.name().to_owned(),
+            open: approval.is_open(),
+            reason: approval.decision.reason.to_string(),
+            asked: time(approval.asked),
+            deadline: approval.deadline().map(time),
+            needed: approval.needed,
+            approvals: approval.approvals(),
+            said: approval.said.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Said> for SaidView {
+    fn from(said: &Said) -> Self {
+        let word = said.word.name().to_owned();
+        Self { at: time(said.at), by: said.who(), word, why: said.why.clone() }
+    }
+}
+
+impl From<&Drill> for DrillView {
+    fn from(drill: &Drill) -> Self {
+        let point = |point: &Point| DrillPointView {
+            what: point.what.clone(),
+            verdict: point.verdict.name().to_owned(),
+            detail: point.detail.clone(),
+        };
+        Self {
+            service: drill.service.to_string(),
+            at: time(drill.at),
+            ready: drill.is_ready(),
+            score: drill.score(),
+            estimate_seconds: drill.estimate.map(seconds),
+            points: drill.points.iter().map(point).collect(),
+        }
+    }
+}
+
+impl From<&OpenWindow> for WindowView {
+    fn from(window: &OpenWindow) -> Self {
+        Self {
+            name: window.name.clone(),
+            kind: window.kind.name().to_owned(),
+            until: time(window.until),
+            why: window.why.clone(),
+        }
+    }
+}
+
 impl LedgerView {
     pub(crate) fn new(entry: &LedgerEntry, service: &ServiceSnapshot) -> Self {
         let is = |release: Option<&Release>| release.is_some_and(|release| release.id == entry.release.id);
@@ -210,6 +264,7 @@ impl LedgerView {
             standing: entry.standing.name().to_owned(),
             standing_since: since.map(time),
             why,
+            origin: entry.note.as_ref().and_then(|note| note.origin()),
             current: is(service.current.as_ref()),
             target: is(service.target.as_ref()),
             availability_why: availability.as_ref().and_then(Availability::why).map(str::to_owned),

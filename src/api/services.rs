@@ -63,6 +63,8 @@ fn whole(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> ServiceView {
         decisions_error: None,
         in_flight: service.rollback.as_ref().map(Into::into),
         flags: (&service.flags).into(),
+        approval: service.flags.approval.as_deref().map(Into::into),
+        window: service.window.as_ref().map(Into::into),
         settings: service.settings.as_ref().into(),
     }
 }

@@ -14,6 +14,7 @@ use super::services::summary;
 use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView};
 use super::{ApiState, ConfigState, is_about_a_label};
 use crate::config::DEFAULT_FILE;
+use crate::core::approval::time_of_day;
 use crate::core::ledger::Standing;
 use crate::core::observation::{Phase, Refusal};
 use crate::core::settings::{Action, Mode, Severity};
@@ -78,6 +79,7 @@ fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> 
     let services = || fleet.services.iter();
     let mut told = BTreeSet::new();
     stuck
+        .chain(services().filter_map(waits))
         .chain(daemon(fleet, config))
         .chain(by_severity(services().filter_map(held)))
         .chain(by_severity(services().filter_map(asked)))
@@ -94,6 +96,21 @@ fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> 
 fn about(service: &ServiceSnapshot, what: String) -> AttentionView {
     let next = Some(format!("backstop explain {}", service.name));
     AttentionView { service: Some(service.name.to_string()), what, next }
+}
+
+/// People are asked about it.
+fn waits(service: &ServiceSnapshot) -> Option<AttentionView> {
+    let approval = service.flags.approval.as_deref().filter(|approval| approval.is_open())?;
+    let until = approval.deadline().map_or_else(
+        || "waits for an answer".to_owned(),
+        |until| format!("is rolled back at {} unless somebody says no", time_of_day(until)),
+    );
+    let name = &service.name;
+    Some(AttentionView {
+        service: Some(name.to_string()),
+        what: format!("{until}: {}", approval.decision.reason),
+        next: Some(format!("backstop approve {name}, or backstop cancel {name}")),
+    })
 }
 
 /// The most severe first; services of one severity by name, as they are.

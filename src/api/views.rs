@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
+mod people;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::people::*;
 
 /// A moment, in JSON as RFC 3339 in UTC: `2026-11-20T21:00:00Z`.
 pub type Time = jiff::Timestamp;
@@ -129,7 +133,7 @@ pub struct ServiceSummary {
     pub name: String,
     /// `act` or `dry-run`.
     pub mode: String,
-    /// Its state: `trial`, `steady`, `suspect`, `rolling_back`, `verifying`, `cooling_down`, `blind`, `paused` or
+    /// Its state: `trial`, `steady`, `suspect`, `awaiting_approval`, `rolling_back`, `verifying`, `cooling_down`, `blind`, `paused` or
     /// `stuck`.
     pub state: String,
     /// Since when it is in that state.
@@ -180,6 +184,12 @@ pub struct ServiceView {
     pub in_flight: Option<RollbackView>,
     /// Pause and stuck.
     pub flags: FlagsView,
+    /// What people are asked about it, or said.
+    #[serde(default)]
+    pub approval: Option<ApprovalView>,
+    /// The window that it is in.
+    #[serde(default)]
+    pub window: Option<WindowView>,
     /// Its settings in force.
     pub settings: SettingsView,
 }
@@ -226,6 +236,9 @@ pub struct LedgerView {
     pub standing_since: Option<Time>,
     /// Why it is quarantined.
     pub why: Option<String>,
+    /// What whoever deployed it said of it: commit, author, pipeline.
+    #[serde(default)]
+    pub origin: Option<String>,
     /// Whether it runs now.
     pub current: bool,
     /// Whether a rollback would go there now.

@@ -15,9 +15,10 @@ use crate::core::decision::Decision;
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use crate::core::settings::ServiceSettings;
+use crate::core::settings::{Mode, ServiceSettings};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input};
+use crate::rollback::drill::{Drill, Point, Readiness};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
@@ -96,6 +97,7 @@ pub(super) struct Operators {
     /// Where samples go: the same queue as the probes'.
     inputs: mpsc::Sender<Input>,
     executor: Executor,
+    settings: watch::Receiver<Arc<Settings>>,
     snapshot: watch::Receiver<Arc<FleetSnapshot>>,
 }
 
@@ -105,9 +107,23 @@ impl Operators {
         inputs: &mpsc::Sender<Input>,
         executor: &Executor,
         published: &watch::Sender<Arc<FleetSnapshot>>,
+        settings: watch::Receiver<Arc<Settings>>,
     ) -> Self {
         let (inputs, executor, snapshot) = (inputs.clone(), executor.clone(), published.subscribe());
-        Self { orders, inputs, executor, snapshot }
+        Self { orders, inputs, executor, settings, snapshot }
+    }
+
+    /// A rollback that is not decided.
+    fn request(&self, seen: &ServiceSnapshot, to: Release) -> RollbackRequest {
+        RollbackRequest {
+            id: RollbackId::new("preview"),
+            service: seen.name.clone(),
+            from: seen.current.as_ref().map(|c| c.id.clone()),
+            to,
+            stop_grace: seen.settings.stop_grace,
+            decided: None,
+            vanished: seen.replicas.is_empty(),
+        }
     }
 }
 
@@ -124,15 +140,7 @@ impl Operate for Operators {
         let fleet = self.snapshot.borrow().clone();
         let seen = fleet.services.iter().find(|s| s.name == *service);
         let seen = seen.ok_or_else(|| format!("no service {service} is watched; next: backstop status"))?;
-        let request = RollbackRequest {
-            id: RollbackId::new("preview"),
-            service: service.clone(),
-            from: seen.current.as_ref().map(|c| c.id.clone()),
-            to: target(seen, to)?,
-            stop_grace: seen.settings.stop_grace,
-            decided: None,
-            vanished: seen.replicas.is_empty(),
-        };
+        let request = self.request(seen, target(seen, to)?);
         let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
         Ok(PlannedRollback {
             from: seen.current.clone(),
@@ -143,9 +151,75 @@ impl Operate for Operators {
         })
     }
 
+    async fn drill(&self, service: &ServiceName) -> Result<Drill, String> {
+        let fleet = self.snapshot.borrow().clone();
+        let seen = fleet.services.iter().find(|s| s.name == *service);
+        let seen = seen.ok_or_else(|| format!("no service {service} is watched; next: backstop status"))?;
+        if seen.state.in_flight() {
+            return Err(format!("a rollback of {service} is in flight; next: backstop explain {service}"));
+        }
+        let mut points = standing(seen, &fleet, self.settings.borrow().notify.webhook.is_some());
+        let target = target(seen, None);
+        points.push(Point::of("the target", target.clone().map(|to| format!("{to} is known-good"))));
+        let mut estimate = None;
+        if let Ok(to) = target {
+            let request = RollbackRequest {
+                id: RollbackId::new(format!("drill-{}", fleet.at.as_millis())),
+                ..self.request(seen, to)
+            };
+            let (found, takes) = self.executor.rehearse(&request).await;
+            points.extend(found);
+            estimate = takes;
+        }
+        Ok(Drill { service: service.clone(), at: fleet.at, points, estimate })
+    }
+
     fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
         hand_over(&self.inputs, samples)
     }
+}
+
+/// What of the daemon's own state a rollback depends on.
+fn standing(service: &ServiceSnapshot, fleet: &FleetSnapshot, notified: bool) -> Vec<Point> {
+    let store = fleet.store_error.clone().map_or_else(|| Ok("it takes writes".into()), Err);
+    let mode = match service.settings.mode {
+        Mode::Act => Point::new("the mode", Readiness::Ready, "decisions are carried out"),
+        Mode::DryRun => {
+            Point::new("the mode", Readiness::Missing, "dry-run: decisions are announced only (`mode`)")
+        }
+    };
+    let paused = service.flags.paused.as_ref().or(fleet.flags.paused.as_ref());
+    let stuck = service.flags.stuck.as_ref().or(fleet.flags.stuck.as_ref());
+    let free = match (paused, stuck) {
+        (Some(pause), _) => Err(format!("it is {pause}; next: backstop resume {}", service.name)),
+        (None, Some(why)) => {
+            Err(format!("a person is needed first: {why}; next: backstop resume {}", service.name))
+        }
+        (None, None) => Ok("neither paused nor stuck".to_owned()),
+    };
+    let proved = service.settings.checks.values().any(|check| check.required)
+        || service.replicas.iter().any(|replica| replica.health.is_some());
+    let proof = if proved {
+        Point::new("the proof", Readiness::Ready, "a health check vouches for what is put back")
+    } else {
+        let detail =
+            "no required check and no HEALTHCHECK: that it runs is all that would prove it (`health`)";
+        Point::new("the proof", Readiness::Weak, detail)
+    };
+    let heard = if notified {
+        Point::new(
+            "announcements",
+            Readiness::Ready,
+            "a channel is configured; to try it: backstop notify test",
+        )
+    } else {
+        Point::new(
+            "announcements",
+            Readiness::Missing,
+            "no channel is configured: nobody would hear of it (`notify`)",
+        )
+    };
+    vec![Point::of("the store", store), mode, Point::of("free to act", free), proof, heard]
 }
 
 /// Puts samples into the core's queue, all or none, without waiting.
@@ -168,8 +242,8 @@ fn hand_over(inputs: &mpsc::Sender<Input>, samples: Vec<Input>) -> Result<(), No
 /// The tokens in the words of the API.
 pub(super) fn tokens(settings: &Settings) -> Tokens {
     // Field by field: a token that is added must not be forgotten here.
-    let ApiSettings { listen: _, token, hook_token } = &settings.api;
-    Tokens { operators: token.clone(), hooks: hook_token.clone() }
+    let ApiSettings { listen: _, public_url: _, token, people, hook_token } = &settings.api;
+    Tokens { operators: token.clone(), people: people.clone(), hooks: hook_token.clone() }
 }
 
 /// The release that would be gone back to: the one named, if it is eligible, or the one that would be chosen.

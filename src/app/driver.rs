@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::hands::{Hands, Job};
+use crate::api::Links;
 use crate::clock::Clock;
+use crate::config::Settings;
 use crate::core::announcement::{Announcement, AnnouncementKind};
 use crate::core::ledger::LedgerChange;
 use crate::core::observation::Refusal;
@@ -84,6 +86,9 @@ pub(super) struct Driver {
     pub(super) tasks: TaskTracker,
     /// Checks of targets that may go on at a time.
     pub(super) checks: Arc<Semaphore>,
+    /// What makes links to answer questions, and where people reach them.
+    pub(super) links: Option<Links>,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) books: Books,
 }
 
@@ -208,6 +213,13 @@ impl Driver {
             Effect::Protect { service, release, older } => self.protect(service, release, older),
             Effect::Unprotect { service, release } => self.unprotect(service, release),
             Effect::CheckTarget { service, release, fetch } => self.check_target(service, release, fetch),
+            Effect::Mitigate { id, service, .. } if !remembered => {
+                let why = "it could not be recorded, and nothing is done that could not be".to_owned();
+                self.send(Input::Mitigated { id, service, result: Err(why) });
+            }
+            Effect::Mitigate { id, service, what } => {
+                self.hands.give(service.clone(), Job::Mitigate { id, service, what });
+            }
             Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),
             Effect::Discard { rollback } => self.hands.give_owner(&rollback, Job::Discard(rollback.clone())),
             Effect::RollBack(request) => self.hands.give(request.service.clone(), Job::RollBack(request)),
@@ -286,14 +298,20 @@ impl Driver {
         None
     }
 
-    async fn announce(&mut self, announcement: Announcement) {
+    async fn announce(&mut self, mut announcement: Announcement) {
         let text = announcement.to_string().replace('\n', "; ");
+        // After that: whoever reads the log need not be one who may answer.
+        self.add_link(&mut announcement);
         match announcement.kind {
-            AnnouncementKind::RollbackComplete | AnnouncementKind::RollbackInProgress => info!("{text}"),
+            AnnouncementKind::RollbackComplete
+            | AnnouncementKind::RollbackInProgress
+            | AnnouncementKind::Approval
+            | AnnouncementKind::Mitigation => info!("{text}"),
             AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
             AnnouncementKind::RollbackFailed
             | AnnouncementKind::WouldRollBack
             | AnnouncementKind::Evaluate
+            | AnnouncementKind::ApprovalWanted
             | AnnouncementKind::Hold
             | AnnouncementKind::NoRollbackTarget
             | AnnouncementKind::Target
@@ -313,6 +331,16 @@ impl Driver {
                 debug!("announced from memory: {why}");
                 self.notifier.send_now(announcement);
             }
+        }
+    }
+
+    /// Whoever is asked something gets a link to answer it, where we know under which address people reach us.
+    fn add_link(&self, announcement: &mut Announcement) {
+        let asked = announcement.service.as_ref().zip(announcement.approval.as_ref());
+        let settings = self.settings.borrow();
+        let public = settings.api.public_url.as_deref();
+        if let (Some((service, question)), Some(links), Some(public)) = (asked, &self.links, public) {
+            announcement.fields.push(("Answer".into(), links.url(public, service, question)));
         }
     }
 

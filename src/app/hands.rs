@@ -9,12 +9,14 @@ use tracing::{debug, warn};
 
 use crate::core::Input;
 use crate::core::io::RollbackRequest;
-use crate::core::release::{RollbackId, ServiceName};
+use crate::core::release::{MitigationId, RollbackId, ServiceName};
+use crate::core::settings::Mitigation;
 use crate::rollback::Executor;
 
 /// What is done to a service.
 #[derive(Debug)]
 pub(super) enum Job {
+    Mitigate { id: MitigationId, service: ServiceName, what: Mitigation },
     Prepare(RollbackRequest),
     Discard(RollbackId),
     RollBack(RollbackRequest),
@@ -88,6 +90,10 @@ impl Hands {
 async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = jobs.recv().await {
         match job {
+            Job::Mitigate { id, service, what } => {
+                let result = executor.mitigate(&service, what).await;
+                let _ = inputs.send(Input::Mitigated { id, service, result }).await;
+            }
             Job::Prepare(request) => {
                 let result = executor.prepare(&request).await;
                 if let Err(why) = &result {

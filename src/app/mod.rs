@@ -7,6 +7,7 @@
 mod bridges;
 mod driver;
 mod hands;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener as StdListener;
@@ -23,7 +24,7 @@ use tracing::{error, info, warn};
 use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, tokens};
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::hands::{Hands, Job};
-use crate::api::{ApiState, ConfigState, Hosts};
+use crate::api::{ApiState, ConfigState, Hosts, Links};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
 use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, Standing};
@@ -123,6 +124,12 @@ fn tell_warnings(settings: &Settings) {
     }
 }
 
+/// What makes links to answer questions with. Without it, they are answered in every other way.
+fn links(settings: &Settings) -> Option<Links> {
+    let opened = Links::open(&settings.state_dir);
+    opened.inspect_err(|e| warn!("there are no links to answer with in messages: {e}")).ok()
+}
+
 /// An engine that is watched.
 #[derive(Debug)]
 struct Reached {
@@ -175,6 +182,7 @@ impl Program {
         let executor = self.executor(&runtime, &records);
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
+        let links = links(&settings);
         let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
         let probes = self.start_probes(&inputs, (engines, whereabouts), &background, &life);
@@ -191,6 +199,8 @@ impl Program {
             published: published.clone(),
             tasks: background.clone(),
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+            links: links.clone(),
+            settings: self.settings.subscribe(),
             books: Books::new(store_error.as_ref().map(|_| self.clock.now())),
             clock: self.clock,
             metrics: self.metrics.clone(),
@@ -201,13 +211,15 @@ impl Program {
         for record in driver.fleet.executing() {
             driver.hands.owns(record.id.clone(), record.service.clone());
         }
+        self.start_windows(&inputs, &background, &life).await;
         if let Some(why) = store_error {
             let _ = inputs.send(Input::Store(Err(why))).await;
         }
         self.start_api(
             &published,
             records,
-            Operators::new(orders_sent, &inputs, &executor, &published),
+            Operators::new(orders_sent, &inputs, &executor, &published, self.settings.subscribe()),
+            links,
             &background,
             &life,
         )?;
@@ -333,6 +345,21 @@ impl Program {
         Ok(remembered)
     }
 
+    /// Tells the core which windows are open, now and whenever that changes. Before any engine is looked at, so that what is
+    /// in a window is not judged for a moment first.
+    async fn start_windows(
+        &self,
+        inputs: &mpsc::Sender<Input>,
+        tasks: &TaskTracker,
+        life: &CancellationToken,
+    ) {
+        let settings = self.settings.subscribe();
+        let open = windows::open(&settings.borrow(), self.clock);
+        let _ = inputs.send(Input::Windows(open.clone())).await;
+        let watching = windows::watch(inputs.clone(), settings, self.clock, open);
+        tasks.spawn(life.clone().run_until_cancelled_owned(watching));
+    }
+
     /// The flight record. The daemon's work does not depend on it.
     fn start_record(&self, settings: &Settings, fleet: &Fleet) -> Option<Recorder> {
         let wanted = settings.flight.enabled.then_some(&settings.flight)?;
@@ -367,6 +394,7 @@ impl Program {
         published: &watch::Sender<Arc<crate::core::snapshot::FleetSnapshot>>,
         records: Records,
         operators: Operators,
+        links: Option<Links>,
         tasks: &TaskTracker,
         life: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -387,7 +415,11 @@ impl Program {
             clock: self.clock,
             tokens: seen,
             config: self.config.subscribe(),
-            hosts: Hosts::of_listener(self.settings.borrow().api.listen),
+            links,
+            hosts: {
+                let api = &self.settings.borrow().api;
+                Hosts::of_listener(api.listen).also(api.public_url.as_deref())
+            },
         };
         let stop = life.clone();
         tasks.spawn(async move {
@@ -456,6 +488,7 @@ async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered:
             first_seen: one.since,
             deployed: one.since,
             standing,
+            note: None,
             gone: None,
         };
         let service = one.service.clone();

@@ -2,10 +2,12 @@
 //!
 //! Data goes to standard output, everything else to standard error. Every failure says what to type next.
 
+mod answer;
 mod backtest;
 mod check_config;
 mod client;
 mod demo;
+mod drill;
 mod demo_app;
 mod explain;
 mod failure;
@@ -13,6 +15,7 @@ mod history;
 mod log;
 mod pause;
 mod plan;
+mod quarantine;
 mod replay;
 mod report;
 mod rollback;
@@ -84,6 +87,16 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Roll a service back now
     Rollback(rollback::RollbackArgs),
+    /// Say yes to a rollback that waits for it
+    Approve(answer::AnswerArgs),
+    /// Say no to a rollback that is announced, or waits for a yes
+    Cancel(answer::AnswerArgs),
+    /// Put the deadline of an announced rollback off
+    Extend(answer::ExtendArgs),
+    /// Try whether a rollback would work, without touching what serves
+    Drill(drill::DrillArgs),
+    /// Show what was rolled back and is not trusted, or let a release of it go
+    Quarantine(quarantine::QuarantineArgs),
     /// Stop deciding, for one service or for all
     Pause(pause::PauseArgs),
     /// Go on: ends a pause, clears `stuck`, resets the breaker
@@ -152,6 +165,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(args, &asking()?, &out).await,
         Command::Plan(args) => plan::run(args, &asking()?, &out).await,
         Command::Rollback(args) => rollback::run(args, &asking()?, &out).await,
+        Command::Approve(args) => answer::approve(args, &asking()?, &out).await,
+        Command::Cancel(args) => answer::cancel(args, &asking()?, &out).await,
+        Command::Extend(args) => answer::extend(args, &asking()?, &out).await,
+        Command::Drill(args) => drill::run(args, &asking()?, &out).await,
+        Command::Quarantine(args) => quarantine::run(args, &asking()?, &out).await,
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::Unpin(args) => unpin::run(args, &asking()?, &out).await,

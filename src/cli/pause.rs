@@ -42,7 +42,7 @@ pub(super) async fn resume(args: ResumeArgs, client: &Client, out: &Output) -> a
 }
 
 /// Checks a duration here, so that a typing mistake is a usage error; it travels as it was typed.
-fn duration(given: &str) -> Result<String, String> {
+pub(super) fn duration(given: &str) -> Result<String, String> {
     humantime::parse_duration(given)
         .map(|_| given.to_owned())
         .map_err(|why| format!("{why}; right would be `30m`, `2h` or `1day`"))

@@ -31,6 +31,9 @@ pub(super) struct RollbackArgs {
     /// To which release: its id or its reference [default: the newest one that proved itself]
     #[arg(long, value_name = "RELEASE")]
     to: Option<String>,
+    /// To the known-good release that is so many back: 1 is the newest one
+    #[arg(long, value_name = "N", conflicts_with = "to", value_parser = clap::value_parser!(u32).range(1..=20))]
+    back: Option<u32>,
     /// Why, for the rollback log and the announcement
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
@@ -42,7 +45,8 @@ pub(super) struct RollbackArgs {
     wait: bool,
 }
 
-pub(super) async fn run(args: RollbackArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+pub(super) async fn run(mut args: RollbackArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+    args.to = args.to.or(args.back.map(|back| format!("~{back}")));
     if !args.yes && !can_ask() {
         return Err(Failure::new(Code::Usage, "this is no terminal, so nobody can be asked")
             .hint(format!("look at `backstop plan {}` first, then add `--yes`", args.service))

@@ -13,15 +13,18 @@ use super::requests::{
     Addresses, Body, CommandLine, Content, GrpcAddress, GrpcService, HeaderText, HostFile, HostPort,
     JsonPath, JsonValue, KeptFile, Method, Statuses,
 };
+use super::rules::Mitigations;
 use super::schema::{Key, Named, Setting, Shape, Way, given_up, over};
 use super::series::{AlertLabel, LabelValue, MetricName, Pattern, Preset, Query};
 use super::values::{
     DAY, Directory, EngineHost, HOUR, HttpUrl, Listen, LogLevel, MINUTE, Name, Parse, SECOND, SecretFile,
     SecretUrl, ServiceWord, Span, Token, UrlPath,
 };
+use super::windows::{Days, Moment, ServiceNames, Zone};
 use super::words::Enroll;
 use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    WindowKind,
 };
 use crate::telemetry::LogFormat;
 
@@ -134,10 +137,22 @@ sections! {
         api: Api,
         fleet: Fleet,
         groups: BTreeMap<String, Members>,
+        windows: BTreeMap<String, Window>,
         flight: Flight,
         defaults: Service,
         services: BTreeMap<String, Service>,
         notify: Notify,
+    }
+
+    /// `[windows.NAME]`
+    Window {
+        kind: WindowKind,
+        services: ServiceNames,
+        from: Moment,
+        to: Moment,
+        days: Days,
+        timezone: Zone,
+        why: Name,
     }
 
     /// `[log]`
@@ -177,10 +192,18 @@ sections! {
     /// `[api]`
     Api {
         listen: Listen,
+        public_url: HttpUrl,
+        operators: BTreeMap<String, Operator>,
         token: Token,
         token_file: SecretFile,
         hook_token: Token,
         hook_token_file: SecretFile,
+    }
+
+    /// `[api.operators.NAME]`
+    Operator {
+        token: Token,
+        token_file: SecretFile,
     }
 
     /// `[fleet]`
@@ -220,6 +243,8 @@ sections! {
         grace: Span<0, { DAY }>,
         profile: Profile,
         baseline: Span<{ 4 * MINUTE }, { HOUR }>,
+        deadline: Span<0, { DAY }>,
+        approvals: Count<1, 5>,
         cooldown: Span<0, { 30 * DAY }>,
         attempts: Count<1, 100>,
         attempts_window: Span<{ SECOND }, { 30 * DAY }>,
@@ -370,6 +395,7 @@ sections! {
         sustained: Span<0, { DAY }>,
         min_samples: Count<1, 1000>,
         severity: Severity,
+        mitigations: Mitigations,
         action: Action,
     }
 }
@@ -454,6 +480,14 @@ pub(super) fn short_name(name: &str, what: &str, example: &str) -> Result<(), Wr
 
 /// How the check of the short form is called.
 pub(super) const HEALTH: &str = "health";
+
+impl Named for Operator {
+    const NAME: &'static str = "OPERATOR";
+
+    fn check(name: &str) -> Result<(), Wrong> {
+        short_name(name, "an operator", "alice")
+    }
+}
 
 impl Named for Check {
     const NAME: &'static str = "CHECK";

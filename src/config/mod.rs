@@ -36,6 +36,7 @@ mod syntax;
 mod tree;
 mod values;
 mod warnings;
+pub mod windows;
 mod words;
 
 use std::collections::BTreeMap;
@@ -88,11 +89,13 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
         engines::check(&merged.typed, &places, &mut findings);
         groups::check(&merged.typed.groups.clone().unwrap_or_default(), &places, &mut findings);
     }
+    let windows = windows::made(&merged.typed.windows.clone().unwrap_or_default(), &places, &mut findings);
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
     if !findings.problems.is_empty() {
         return Err(Problems::of(findings.problems));
     }
     let mut made = settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files);
+    made.windows = windows;
     made.registry.usual = sources.docker_config();
     Ok(made)
 }
@@ -172,7 +175,8 @@ fn names_of_checks(typed: &File) -> BTreeSet<String> {
 fn check_services(merged: &Merged, credentials: Option<&Path>, places: &Places, findings: &mut Findings) {
     let defaults = merged.typed.defaults.clone().unwrap_or_default();
     let checks = names_of_checks(&merged.typed);
-    let context = Context { service: None, credentials, checks: &checks };
+    let people = merged.typed.api.iter().flat_map(|api| &api.operators).map(BTreeMap::len).sum();
+    let context = Context { service: None, credentials, checks: &checks, people };
     let shipped = ServiceSettings::default();
     let (_, of_all) = resolve(&shipped, &[&defaults], context);
     for (name, service) in merged.typed.services.iter().flatten() {
@@ -213,6 +217,7 @@ fn report(service: Option<&str>, clash: Clash, places: &Places, findings: &mut F
 struct Secrets {
     token: Option<SecretString>,
     hook_token: Option<SecretString>,
+    people: BTreeMap<String, SecretString>,
     webhook: Option<SecretString>,
 }
 
@@ -242,7 +247,18 @@ impl Secrets {
         };
         let api = merged.typed.api.clone().unwrap_or_default();
         let webhook = merged.typed.notify.clone().and_then(|notify| notify.webhook).unwrap_or_default();
+        let people = api.operators.unwrap_or_default().into_iter().filter_map(|(name, operator)| {
+            let keys = [format!("api.operators.{name}.token"), format!("api.operators.{name}.token_file")];
+            let token = either(
+                operator.token.map(|token| token.0),
+                operator.token_file.as_ref(),
+                [&keys[0], &keys[1]],
+                |file, credentials| secret::read::<Token>(file, credentials).map(|token| token.0),
+            );
+            token.map(|token| (name, token))
+        });
         Self {
+            people: people.collect(),
             token: either(
                 api.token.map(|token| token.0),
                 api.token_file.as_ref(),
@@ -297,6 +313,7 @@ fn settings(
             ..fleet(shipped, of_fleet.clone())
         },
         engines,
+        windows: Vec::new(),
         of_fleet,
         mode: typed.mode.unwrap_or(Mode::Act),
         flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
@@ -317,7 +334,9 @@ fn settings(
         },
         api: ApiSettings {
             listen: api.listen.map_or(([127, 0, 0, 1], 9797).into(), |listen| listen.0),
+            public_url: api.public_url.map(|url| url.0),
             token: secrets.token,
+            people: secrets.people,
             hook_token: secrets.hook_token,
         },
         notify: NotifySettings {

@@ -25,7 +25,8 @@ impl Settings {
             std::iter::once(&self.defaults).chain(self.services.get(service.as_str())).collect();
         let checks = self.checks.iter().chain(base.checks.keys()).cloned().collect();
         let credentials = self.credentials.as_deref();
-        let context = Context { service: Some(service.as_str()), credentials, checks: &checks };
+        let context =
+            Context { service: Some(service.as_str()), credentials, checks: &checks, people: usize::MAX };
         let (settings, clashes) = resolve(base, &layers, context);
         let problem = |clash| self.places.problem(Some(service.as_str()), clash).to_string();
         if clashes.is_empty() { Ok(settings) } else { Err(clashes.into_iter().map(problem).collect()) }

@@ -52,6 +52,8 @@ pub(super) struct Context<'a> {
     pub(super) credentials: Option<&'a Path>,
     /// The names of checks that any service has.
     pub(super) checks: &'a BTreeSet<String>,
+    /// How many people have a token of their own.
+    pub(super) people: usize,
 }
 
 /// What is gathered while settings are made.
@@ -107,6 +109,8 @@ pub(super) fn resolve(
         grace: typed.grace.map_or(base.grace, |span| span.0),
         profile: typed.profile.unwrap_or(base.profile),
         baseline: typed.baseline.map_or(base.baseline, |span| span.0),
+        deadline: typed.deadline.map_or(base.deadline, |span| span.0),
+        approvals: typed.approvals.map_or(base.approvals, |count| count.0),
         cooldown: typed.cooldown.map_or(base.cooldown, |span| span.0),
         attempts: typed.attempts.map_or(base.attempts, |count| count.0),
         attempts_window: typed.attempts_window.map_or(base.attempts_window, |span| span.0),
@@ -121,6 +125,7 @@ pub(super) fn resolve(
         pin: typed.pin.unwrap_or(base.pin),
         rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };
+    people(&settings, &mut resolving);
     if settings.verify_timeout < settings.verify {
         let (timeout, verify) = (time(settings.verify_timeout), time(settings.verify));
         resolving.clash(
@@ -132,4 +137,20 @@ pub(super) fn resolve(
         );
     }
     (settings, resolving.clashes)
+}
+
+/// Whoever wants different people to agree has to know them.
+fn people(settings: &ServiceSettings, resolving: &mut Resolving<'_>) {
+    let people = resolving.context.people;
+    if settings.approvals > 1 && (settings.approvals as usize) > people {
+        resolving.clash(
+            &["approvals"],
+            format!(
+                "approvals = {} asks for different people, and {people} of them {} known",
+                settings.approvals,
+                if people == 1 { "is" } else { "are" }
+            ),
+            "an [api.operators.NAME] with a token of their own for each of them would be right, or approvals = 1",
+        );
+    }
 }

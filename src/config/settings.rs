@@ -18,6 +18,7 @@ use super::problem::{Problem, Wrong};
 use super::resolve::Context;
 use super::schema::Findings;
 use super::tree::Place;
+use super::windows::Window;
 use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// Those that are watched besides it, by name.
     pub engines: Vec<EngineAddress>,
+    /// Times in which Backstop leaves services alone, or asks before it acts.
+    pub windows: Vec<Window>,
     /// Registries.
     pub registry: RegistrySettings,
     /// The HTTP interface.
@@ -135,8 +138,12 @@ pub struct RegistrySettings {
 pub struct ApiSettings {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Under which address people reach it, for the links in messages; without one there are none.
+    pub public_url: Option<String>,
     /// What operators show; without one their actions are refused.
     pub token: Option<SecretString>,
+    /// What single operators show, by their names.
+    pub people: BTreeMap<String, SecretString>,
     /// What senders of alerts show, who must not be operators; without one alerts are refused.
     pub hook_token: Option<SecretString>,
 }
@@ -214,6 +221,7 @@ impl Settings {
             service: Some(service.as_str()),
             credentials: self.credentials.as_deref(),
             checks: &self.checks,
+            people: self.api.people.len(),
         };
         let (mut settings, clashes) = super::resolve::resolve(&ServiceSettings::default(), &layers, context);
         for clash in clashes {

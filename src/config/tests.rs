@@ -155,7 +155,7 @@ fn exactly_what_is_secret_is_marked_secret() {
         "of checks, of their steps, of dependencies, of defaults and of services: {bodies:?}"
     );
     let others: Vec<_> = secret.iter().filter(|key| !key.ends_with(".body")).collect();
-    assert_eq!(others, ["api.token", "api.hook_token", "notify.webhook.url"]);
+    assert_eq!(others, ["api.operators.OPERATOR.token", "api.token", "api.hook_token", "notify.webhook.url"]);
 }
 
 #[test]

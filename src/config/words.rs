@@ -9,6 +9,7 @@ use super::tree::{Node, Value};
 use super::values::{quoted, shown};
 use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    WindowKind,
 };
 use crate::telemetry::LogFormat;
 
@@ -63,6 +64,7 @@ words! {
     Against { "absolute" => Absolute, "baseline" => Baseline }
     Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
     Executor { "auto" => Auto, "api" => Api, "compose" => Compose }
+    WindowKind { "maintenance" => Maintenance, "freeze" => Freeze }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{RollbackId, ServiceName};
+use super::release::{ApprovalId, RollbackId, ServiceName};
 use super::time::Timestamp;
 
 /// Something that people are told, complete: it can be delivered long after the fact.
@@ -20,6 +20,9 @@ pub struct Announcement {
     pub service: Option<ServiceName>,
     /// The rollback it belongs to.
     pub rollback: Option<RollbackId>,
+    /// The question that it puts, if it puts one: a link to answer it goes with the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalId>,
     /// The environment's name.
     pub environment: String,
     /// One line: `ROLLBACK IN PROGRESS: shop`.
@@ -44,6 +47,12 @@ pub enum AnnouncementKind {
     WouldRollBack,
     /// A person should decide.
     Evaluate,
+    /// People are asked before a rollback goes ahead.
+    ApprovalWanted,
+    /// Somebody answered, or no answer is needed any more.
+    Approval,
+    /// Something less than a rollback was tried, and how that went.
+    Mitigation,
     /// A symptom is there and is not acted on; the gate says why.
     Hold,
     /// There is nothing to roll back to.
@@ -73,6 +82,9 @@ impl AnnouncementKind {
             Self::RollbackFailed => "rollback_failed",
             Self::WouldRollBack => "would_roll_back",
             Self::Evaluate => "evaluate",
+            Self::ApprovalWanted => "approval_wanted",
+            Self::Approval => "approval",
+            Self::Mitigation => "mitigation",
             Self::Hold => "hold",
             Self::NoRollbackTarget => "no_rollback_target",
             Self::Target => "target",
@@ -101,6 +113,7 @@ impl Announcement {
             kind,
             service: None,
             rollback: None,
+            approval: None,
             environment: environment.to_owned(),
             title,
             fields: vec![("Environment".into(), environment.to_owned())],

@@ -86,11 +86,13 @@ pub enum Gate {
     Attempts,
     /// There were not too many rollbacks in the fleet.
     Breaker,
+    /// Whoever has to be asked was.
+    Approval,
 }
 
 impl Gate {
     /// All gates, in the order in which they are asked.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Store,
         Self::Engine,
         Self::Paused,
@@ -103,6 +105,7 @@ impl Gate {
         Self::Cooldown,
         Self::Attempts,
         Self::Breaker,
+        Self::Approval,
     ];
 
     /// The name used in metrics and the API.
@@ -120,6 +123,7 @@ impl Gate {
             Self::Cooldown => "cooldown",
             Self::Attempts => "attempts",
             Self::Breaker => "breaker",
+            Self::Approval => "approval",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The fleet: the one entrance to the core. Inputs go to the services they are about; then each service has its turn.
 
+mod orders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -7,18 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::agenda::Agenda;
 use super::announcement::{Announcement, AnnouncementKind};
-use super::decision::{Decision, Gate, Reason, Verdict};
+use super::decision::Gate;
 use super::engines::{DEFAULT, Engines, News};
-use super::group;
-use super::io::{Command, Effect, EngineState, Input};
-use super::ledger::{Flags, LedgerChange, Pause, Remembered, RollbackRecord, pick};
+use super::io::{Effect, EngineState, Input};
+use super::ledger::{Flags, LedgerChange, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Phase, Refusal};
-use super::release::{Release, ReplicaId, RollbackId, ServiceName};
+use super::release::{ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
-use super::settings::{FleetSettings, Severity};
+use super::settings::{FleetSettings, OpenWindow};
 use super::snapshot::FleetSnapshot;
-use super::state::{Event, State};
+use super::state::State;
 use super::surroundings::{Host, Roster, Surroundings};
 use super::time::{Timestamp, human};
 
@@ -39,6 +40,7 @@ macro_rules! surroundings {
             flags: &$fleet.flags,
             host: &$fleet.host,
             breaker_reset: $fleet.breaker_reset,
+            windows: &$fleet.windows,
             roster: &$fleet.roster,
         }
     };
@@ -59,6 +61,9 @@ pub struct Fleet {
     agenda: Agenda,
     store_error: Option<String>,
     flags: Flags,
+    /// The windows that are open.
+    #[serde(default)]
+    windows: Vec<OpenWindow>,
     /// The breaker counts rollbacks after this.
     breaker_reset: Timestamp,
     sequence: u32,
@@ -79,6 +84,7 @@ impl Fleet {
             agenda: Agenda::default(),
             store_error: None,
             flags: Flags::default(),
+            windows: Vec::new(),
             breaker_reset: Timestamp::default(),
             sequence: 0,
             last_tick: now,
@@ -180,6 +186,7 @@ impl Fleet {
             }
             Input::Engine(state) => self.engine_is(now, DEFAULT, state),
             Input::EngineOf { engine, state } => self.engine_is(now, &engine, state),
+            Input::Windows(windows) => self.windows = windows,
             Input::Host(state) => {
                 let pressed = state.pressure.as_ref().map(|_| self.host.pressed.unwrap_or(now));
                 self.host = Host { state, pressed };
@@ -207,6 +214,10 @@ impl Fleet {
             }
             Input::TargetChecked { service, release, availability } => {
                 self.with(now, &service, effects, |s, turn| s.target_checked(turn, &release, availability));
+                return About::Service(service);
+            }
+            Input::Mitigated { id, service, result } => {
+                self.with(now, &service, effects, |s, turn| s.mitigation_ended(turn, &id, result));
                 return About::Service(service);
             }
             Input::Executed { rollback, service, result } => {
@@ -496,137 +507,6 @@ impl Fleet {
             self.with(now, &name, effects, |s, turn| s.flag(turn, |flags| flags.paused = None));
         }
     }
-
-    /// Does what an operator asks for. The answer is none if it will come later.
-    fn command(
-        &mut self,
-        now: Timestamp,
-        request: u64,
-        command: Command,
-        by: &str,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Option<String>, String> {
-        match command {
-            Command::Pause { service, duration, why } => {
-                let until = duration.map(|d| now + d);
-                let pause = Pause { by: by.to_owned(), why, since: now, until };
-                let for_how_long =
-                    duration.map_or("until it is resumed".into(), |d| format!("for {}", human(d)));
-                self.set_flags(now, service.as_ref(), effects, |flags| flags.paused = Some(pause))?;
-                let whom = service.map_or("the whole fleet".into(), |s| s.to_string());
-                Ok(Some(format!("{whom} is paused {for_how_long}; a rollback in flight is finished")))
-            }
-            Command::Resume { service } => {
-                self.set_flags(now, service.as_ref(), effects, |flags| *flags = Flags::default())?;
-                match &service {
-                    Some(name) => self.with(now, name, effects, |s, turn| {
-                        // Whoever resumes has looked: what was tried before counts no more.
-                        s.failed_targets.clear();
-                        s.attempts.clear();
-                        s.last_ended = None;
-                        s.told.clear();
-                        if s.state == State::Stuck {
-                            s.evidence.void(turn.now);
-                            s.go_watching(turn);
-                        }
-                    }),
-                    None => self.breaker_reset = now,
-                }
-                Ok(Some(format!(
-                    "{} is watched again",
-                    service.map_or("the fleet".into(), |s| s.to_string())
-                )))
-            }
-            Command::Rollback { service, to, why } => {
-                self.order(now, &service, to.as_deref(), why, by, effects).map(Some)
-            }
-            Command::Unpin { service } => {
-                let known = self.services.get(&service).ok_or_else(|| unknown(&service))?;
-                let pin = known.pin().cloned().ok_or_else(|| {
-                    format!("no file of {service} was changed by a rollback, or it was taken back; next: backstop history {service}")
-                })?;
-                effects.push(Effect::Unpin { request, service, pin });
-                Ok(None)
-            }
-        }
-    }
-
-    fn set_flags(
-        &mut self,
-        now: Timestamp,
-        service: Option<&ServiceName>,
-        effects: &mut Vec<Effect>,
-        change: impl FnOnce(&mut Flags),
-    ) -> Result<(), String> {
-        match service {
-            Some(name) if !self.services.contains_key(name) => Err(unknown(name)),
-            Some(name) => {
-                self.with(now, name, effects, |s, turn| s.flag(turn, change));
-                Ok(())
-            }
-            None => {
-                change(&mut self.flags);
-                effects
-                    .push(Effect::Remember(LedgerChange::Flags { service: None, flags: self.flags.clone() }));
-                Ok(())
-            }
-        }
-    }
-
-    /// An operator orders a rollback: only what makes it impossible or unsafe is asked about.
-    fn order(
-        &mut self,
-        now: Timestamp,
-        name: &ServiceName,
-        to: Option<&str>,
-        why: String,
-        by: &str,
-        effects: &mut Vec<Effect>,
-    ) -> Result<String, String> {
-        let around = self.surroundings(name);
-        let Some(service) = self.services.get(name).filter(|s| s.seen) else {
-            return Err(unknown(name));
-        };
-        if service.state.in_flight() {
-            return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
-        }
-        if let Some(why) = around.store_error {
-            return Err(format!("nothing is done that could not be recorded first: {why}"));
-        }
-        if let Some(EngineState::Unreachable { why }) = around.engine {
-            return Err(format!("the engine does not answer: {why}"));
-        }
-        let target = target(service, to)?;
-        let gates = service.ask(now, None, around).into_iter().filter(|a| a.allow).collect();
-        let decision = Decision {
-            at: now,
-            service: name.clone(),
-            verdict: Verdict::Rollback,
-            reason: Reason::Operator { by: by.to_owned(), why },
-            rule: None,
-            severity: Severity::High,
-            from: service.current.clone(),
-            to: Some(target.clone()),
-            gates,
-            dry_run: false,
-        };
-        // Whoever names a release means this service alone.
-        let along = if to.is_none() { around.along(name) } else { Vec::new() };
-        if let Err(why) = group::together(name, true, around)
-            && !along.is_empty()
-        {
-            return Err(format!("{why}; alone: backstop rollback {name} --to RELEASE"));
-        }
-        let at = effects.len();
-        let said = self.with(now, name, effects, |s, turn| {
-            s.record(turn, &decision);
-            s.begin(turn, decision, by, None, Event::Decided, along);
-            let id = s.rollback.as_ref().map_or_else(String::new, |r| r.id.to_string());
-            format!("rollback {id} of {name} to {target} has begun; next: backstop history {name}")
-        });
-        self.take_along(now, name, at, effects);
-        Ok(said)
-    }
 }
 
 /// Whose turn it is after an input.
@@ -636,21 +516,6 @@ enum About {
     Whoever {
         due: bool,
     },
-}
-
-fn unknown(name: &ServiceName) -> String {
-    format!("no service {name} is watched; next: backstop status")
-}
-
-/// Where a rollback that an operator asks for goes: to the release that is named, or to the one that would be chosen.
-fn target(service: &Service, to: Option<&str>) -> Result<Release, String> {
-    let current = service.current.as_ref().map(|c| &c.id);
-    match to {
-        Some(wanted) => pick(&service.name, &service.ledger, current, wanted).cloned(),
-        None => {
-            service.target().cloned().map_err(|why| format!("{why}; next: backstop explain {}", service.name))
-        }
-    }
 }
 
 impl super::snapshot::SampleCounts {

@@ -5,14 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::announcement::Announcement;
+use super::approval::{Via, Word};
 use super::availability::Availability;
 use super::decision::Decision;
-use super::ledger::LedgerChange;
+use super::ledger::{DeployNote, LedgerChange};
 use super::observation::{Look, Observation};
 use super::plan::Pin;
-use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use super::release::{ApprovalId, MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
-use super::settings::FleetSettings;
+use super::settings::{FleetSettings, Mitigation, OpenWindow};
 use super::time::Timestamp;
 
 /// Everything the core learns. Each is handled with the time at which it happened.
@@ -65,6 +66,8 @@ pub enum Input {
         /// The result.
         measurement: Measurement,
     },
+    /// The windows that are open now; those that were are over.
+    Windows(Vec<OpenWindow>),
     /// How the machine that we run on is: what no release is to blame for.
     Host(HostState),
     /// An [`Effect::Protect`] ended: the specification is durable and the image protected, or why not.
@@ -102,6 +105,15 @@ pub enum Input {
         service: ServiceName,
         /// How.
         result: Executed,
+    },
+    /// An [`Effect::Mitigate`] ended.
+    Mitigated {
+        /// Which.
+        id: MitigationId,
+        /// The service.
+        service: ServiceName,
+        /// Done, or why not.
+        result: Result<(), String>,
     },
     /// What a rollback changed in a project's files was taken back.
     Unpinned {
@@ -207,6 +219,51 @@ pub enum Command {
         to: Option<String>,
         /// Why.
         why: String,
+        /// How we know who asks.
+        #[serde(default)]
+        via: Via,
+    },
+    /// Say yes or no to what is asked about a service.
+    Answer {
+        /// Which service.
+        service: ServiceName,
+        /// Which question; whichever is open if none.
+        question: Option<ApprovalId>,
+        /// Yes or no.
+        word: Word,
+        /// Why.
+        why: String,
+        /// How we know who it is.
+        via: Via,
+    },
+    /// A release that was rolled back may be judged like any other when it is deployed again.
+    Unquarantine {
+        /// Which service.
+        service: ServiceName,
+        /// Which release: its id or its reference.
+        release: String,
+        /// Why.
+        why: String,
+    },
+    /// Whoever deploys says what is deployed, before or after it is seen.
+    Deploying {
+        /// What of.
+        service: ServiceName,
+        /// What they say.
+        note: DeployNote,
+    },
+    /// Put the deadline off after which a rollback goes ahead.
+    Extend {
+        /// Which service.
+        service: ServiceName,
+        /// Which question; whichever is open if none.
+        question: Option<ApprovalId>,
+        /// By so much.
+        span: Duration,
+        /// Why.
+        why: String,
+        /// How we know who it is.
+        via: Via,
     },
     /// Take back what a rollback changed in a project's files.
     Unpin {
@@ -255,6 +312,15 @@ pub enum Effect {
     Discard {
         /// Which.
         rollback: RollbackId,
+    },
+    /// Do something less than a rollback. Answered by [`Input::Mitigated`].
+    Mitigate {
+        /// Which.
+        id: MitigationId,
+        /// The service.
+        service: ServiceName,
+        /// What.
+        what: Mitigation,
     },
     /// Carry the rollback out.
     RollBack(RollbackRequest),

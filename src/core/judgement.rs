@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announcement::{Announcement, AnnouncementKind};
+use super::approval::{Approval, Ask};
 use super::assess::Finding;
 use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
 use super::group::Complaint;
@@ -12,7 +13,7 @@ use super::ledger::{LedgerChange, Standing};
 use super::observation::Phase;
 use super::sample::Signal;
 use super::service::{BACKSTOP, Service, Turn};
-use super::settings::{Action, Condition, Severity};
+use super::settings::{Action, Condition, Mitigation, Severity, WindowKind};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
 use super::surroundings::{Surroundings, word_is_awaited};
@@ -61,15 +62,18 @@ impl Service {
     }
 
     fn judge(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
-        let paused = self.flags.paused.is_some() || around.flags.paused.is_some();
+        let maintenance = around.window(&self.name, WindowKind::Maintenance).is_some();
+        let paused = maintenance || self.flags.paused.is_some() || around.flags.paused.is_some();
         // What a person ordered during a pause is finished.
         if paused && !self.state.in_flight() {
             if self.state != State::Paused {
                 self.drop_prepared(turn);
+                self.withdraw_question(turn, "it was paused");
                 self.go(turn, Event::Paused);
             }
             return;
         }
+        self.lapse_question(turn);
         match self.state {
             State::Stuck | State::RollingBack | State::Verifying => return,
             State::Paused if self.flags.stuck.is_some() => {
@@ -82,9 +86,14 @@ impl Service {
                 self.start_anew(turn.now);
                 self.go_watching(turn);
             }
-            State::Trial | State::Steady | State::Suspect | State::CoolingDown | State::Blind => {}
+            State::Trial
+            | State::Steady
+            | State::Suspect
+            | State::AwaitingApproval
+            | State::CoolingDown
+            | State::Blind => {}
         }
-        if self.current.is_none() || self.mixed.is_some() || self.awaits_look {
+        if self.current.is_none() || self.mixed.is_some() || self.awaits_look || self.mitigating.is_some() {
             return;
         }
         let settings = Arc::clone(&self.settings);
@@ -102,10 +111,12 @@ impl Service {
             self.all_clear(turn, around);
             return;
         }
-        if self.state != State::Suspect {
+        if !matches!(self.state, State::Suspect | State::AwaitingApproval) {
             self.go(turn, Event::Suspected);
         }
-        if let Some(suspect) = crossed.iter().find(|f| f.rule.action == Action::Rollback) {
+        if let Some(suspect) =
+            crossed.iter().find(|f| f.rule.action == Action::Rollback && !self.is_ruled_out(f.rule.severity))
+        {
             self.prepare(turn, around, (suspect.rule.condition, suspect.since));
         }
         if removed || self.undone.is_some() {
@@ -131,22 +142,24 @@ impl Service {
         breaches: Vec<Breach>,
     ) -> Option<(Breach, Vec<GateAnswer>)> {
         let mut first = None;
+        let mut asks = None;
         for (i, breach) in breaches.into_iter().enumerate() {
             if self.awaits_word(now, around, &breach) {
                 continue;
             }
-            let gates = self.ask(now, breach.symptom(), around);
-            let acts = breach.action == Action::Rollback
-                && (breach.is_its_own() || !self.held_by_surroundings)
-                && gates.iter().all(|answer| answer.allow);
-            if acts {
-                return Some((breach, gates));
-            }
-            if i == 0 {
-                first = Some((breach, gates));
+            let acts = breach.action == Action::Rollback;
+            let gates = self.ask(now, breach.symptom(), acts.then_some(breach.severity), around);
+            let counts = acts && (breach.is_its_own() || !self.held_by_surroundings);
+            let mut denials = gates.iter().filter(|answer| !answer.allow).map(|answer| answer.gate);
+            match (denials.next(), i) {
+                (None, _) if counts => return Some((breach, gates)),
+                // Only people have to be asked.
+                (Some(Gate::Approval), _) if counts && asks.is_none() => asks = Some((breach, gates)),
+                (_, 0) => first = Some((breach, gates)),
+                _ => {}
             }
         }
-        first
+        asks.or(first)
     }
 
     /// Whether what the service is judged by cannot be measured. Not knowing is neither failing nor succeeding.
@@ -183,10 +196,12 @@ impl Service {
 
     /// No line is crossed: what was suspected passed, and time does its work.
     fn all_clear(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
+        self.mitigation_helped(turn);
         match self.state {
-            State::Suspect => {
+            State::Suspect | State::AwaitingApproval => {
                 self.drop_prepared(turn);
                 self.told.clear();
+                self.over_without_answer(turn);
                 if self.held_by_surroundings {
                     self.void_evidence(turn.now);
                 }
@@ -297,7 +312,7 @@ impl Service {
         if !self.settings.prepare || !self.acts() || self.prepared.is_some() {
             return;
         }
-        let answers = self.ask(turn.now, Some(suspect), around);
+        let answers = self.ask(turn.now, Some(suspect), None, around);
         // Cooldown and the like are a matter of time; without these four there is nothing to prepare.
         let needed = [Gate::Store, Gate::Engine, Gate::NewEnough, Gate::Target];
         if answers.iter().any(|a| needed.contains(&a.gate) && !a.allow) {
@@ -365,7 +380,7 @@ impl Service {
         }
         let told = breaches.iter().filter(|breach| breach.action == Action::Rollback).find_map(|breach| {
             let (condition, onset) = breach.condition.zip(breach.onset)?;
-            let mut answers = self.ask(now, Some((condition, Some(onset))), around).into_iter();
+            let mut answers = self.ask(now, Some((condition, Some(onset))), None, around).into_iter();
             let allowed = answers.all(|answer| answer.allow || ITS_OWN.contains(&answer.gate));
             let new = around.companions(&self.name).any(|(_, n)| n.companion.unproved && n.deployed <= onset);
             let (reason, severity) = (breach.reason.clone(), breach.severity);
@@ -415,7 +430,7 @@ impl Service {
         let verdict = match (&denial, breach.action) {
             (None, Action::Rollback) => Verdict::Rollback,
             (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
-            (Some(d), _) if d.gate == Gate::NewEnough => Verdict::Evaluate,
+            (Some(d), _) if matches!(d.gate, Gate::NewEnough | Gate::Approval) => Verdict::Evaluate,
             // A person is asked all the same, who may know what to do without a release to go back to.
             (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
             (Some(_), _) => Verdict::Hold,
@@ -439,14 +454,45 @@ impl Service {
                 if self.complaint.is_some()
                     || (denial.gate == Gate::NewEnough
                         && around.companions(&self.name).any(|(_, n)| n.in_flight)) => {}
+            (None | Some(GateAnswer { gate: Gate::Approval, .. }), _)
+                if self.tries_first(&decision, &breach.rule).is_some() =>
+            {
+                let what = self.tries_first(&decision, &breach.rule);
+                what.into_iter().for_each(|what| self.mitigate(turn, what, &breach.rule, &decision));
+            }
+            (Some(denial), _) if denial.gate == Gate::Approval && self.acts() => {
+                let frozen = around.window(&self.name, WindowKind::Freeze).is_some();
+                self.seek_approval(turn, frozen, decision);
+            }
+            (Some(denial), _) if denial.gate == Gate::Approval => {
+                self.advise(turn, &breach.rule, decision);
+            }
+            (Some(denial), _)
+                if denial.gate == Gate::NewEnough
+                    && self.is_still_blamed(turn.now)
+                    && self.can_ask(&decision) =>
+            {
+                if self.told.insert(format!("{}/{}", breach.rule, denial.gate)) {
+                    self.record(turn, &decision);
+                    self.put_question(turn, Ask::Evaluate, decision, Some(&denial.why));
+                }
+            }
             (Some(denial), _) => self.hold(turn, &breach.rule, decision, &denial, asks),
             (None, Verdict::Rollback) if self.acts() => {
                 self.record(turn, &decision);
                 let along = around.along(&self.name);
-                self.begin(turn, decision, BACKSTOP, breach.onset, Event::Decided, along);
+                let approved = self.flags.approval.as_deref().filter(|approval| approval.is_approved());
+                let by = approved.map_or_else(|| BACKSTOP.to_owned(), Approval::approvers);
+                self.begin(turn, decision, &by, breach.onset, Event::Decided, along);
             }
             (None, _) => self.advise(turn, &breach.rule, decision),
         }
+    }
+
+    /// What is tried instead of what was decided.
+    fn tries_first(&self, decision: &Decision, rule: &str) -> Option<Mitigation> {
+        let wanted = decision.rule.is_some() && self.acts() && !self.is_ruled_out(decision.severity);
+        self.next_mitigation(rule).filter(|_| wanted)
     }
 
     /// Remembers a decision and makes it the one that is shown.
@@ -467,7 +513,7 @@ impl Service {
         self.record(turn, &decision);
         let kind = match denial.gate {
             // The daemon's own trouble is announced by the fleet; a pause was somebody's wish.
-            Gate::Store | Gate::Engine | Gate::Paused | Gate::Breaker => return,
+            Gate::Store | Gate::Engine | Gate::Paused | Gate::Breaker | Gate::Approval => return,
             Gate::Attempts | Gate::Target if asks => AnnouncementKind::Evaluate,
             Gate::Target if self.failed_targets.is_empty() => AnnouncementKind::NoRollbackTarget,
             Gate::Attempts | Gate::Target => return self.helpless(turn, &decision, &denial.why),
@@ -522,6 +568,9 @@ impl Service {
         if decision.verdict == Verdict::Rollback {
             self.undone = Some(turn.now);
         }
+        if decision.verdict != Verdict::Rollback && self.can_ask(&decision) {
+            return self.put_question(turn, Ask::Evaluate, decision, None);
+        }
         let (kind, title) = match decision.verdict {
             Verdict::Rollback => (AnnouncementKind::WouldRollBack, "DRY RUN, WOULD ROLL BACK"),
             Verdict::Evaluate | Verdict::Hold => (AnnouncementKind::Evaluate, "DECISION NEEDED"),
@@ -536,12 +585,18 @@ impl Service {
     pub(crate) fn about(&self, decision: &Decision, target: &str) -> Vec<(String, String)> {
         let shown =
             |r: &Option<super::release::Release>| r.as_ref().map_or("none".into(), ToString::to_string);
-        vec![
-            ("Current version".into(), shown(&decision.from)),
+        let note = self.current_entry().and_then(|entry| entry.note.as_ref()?.origin());
+        let mut fields = vec![("Current version".into(), shown(&decision.from))];
+        fields.extend(note.map(|origin| ("Made from".into(), origin)));
+        let tried = self.mitigated().filter(|taken| taken.result.is_some());
+        fields
+            .extend(tried.map(|taken| ("Tried before".into(), format!("{} for {}", taken.what, taken.rule))));
+        fields.extend([
             (target.to_owned(), shown(&decision.to)),
             ("Severity".into(), decision.severity.to_string()),
             ("Reason".into(), decision.reason.to_string()),
-        ]
+        ]);
+        fields
     }
 
     /// A person is needed: said, remembered, and nothing more is done by itself.

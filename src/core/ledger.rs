@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::Approval;
 use super::availability::Gone;
 use super::baseline::Norms;
 use super::decision::Decision;
 use super::io::RollbackRequest;
+use super::mitigation::Mitigated;
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
 use super::time::Timestamp;
@@ -27,9 +29,56 @@ pub struct LedgerEntry {
     pub deployed: Timestamp,
     /// Where it stands.
     pub standing: Standing,
+    /// What whoever deployed it said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Box<DeployNote>>,
     /// Its image is on the engine no more, and in no registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
+}
+
+/// What whoever deploys says of a release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployNote {
+    /// Which release: its reference, a tag, a version or an image id.
+    pub release: String,
+    /// The commit that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Who wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Where there is more: the pipeline that deployed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// When it was said.
+    #[serde(default)]
+    pub at: Timestamp,
+    /// Who said it.
+    #[serde(default)]
+    pub by: String,
+}
+
+impl DeployNote {
+    /// Whether it speaks of `release`.
+    pub fn is_about(&self, release: &Release) -> bool {
+        release.answers_to(&self.release)
+            || release.image.as_str() == self.release
+            || release
+                .digests
+                .iter()
+                .any(|digest| digest.ends_with(&self.release) && self.release.contains("sha256:"))
+    }
+
+    /// `commit 3fa9c1d by alice, https://ci.example.com/17`; none if it says nothing of the kind.
+    pub fn origin(&self) -> Option<String> {
+        let commit = self.commit.as_ref().map(|commit| format!("commit {commit}"));
+        let author = self.author.as_ref().map(|author| format!("by {author}"));
+        let made = [commit, author].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let parts = [Some(made).filter(|made| !made.is_empty()), self.url.clone()];
+        let said = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        (!said.is_empty()).then_some(said)
+    }
 }
 
 /// Where a release stands.
@@ -84,6 +133,9 @@ pub fn pick<'a>(
     current: Option<&'a ReleaseId>,
     wanted: &str,
 ) -> Result<&'a Release, String> {
+    if let Some(back) = wanted.strip_prefix('~') {
+        return nth(service, ledger, current, back);
+    }
     if let Some(target) = targets(ledger, current).find(|r| r.answers_to(wanted)) {
         return Ok(target);
     }
@@ -95,6 +147,26 @@ pub fn pick<'a>(
         None => "is not in the ledger".into(),
     };
     Err(format!("release {wanted} of {service} {what}; known-good releases: {eligible}"))
+}
+
+/// The known-good release that is so many back: `~1` is the newest one.
+fn nth<'a>(
+    service: &ServiceName,
+    ledger: &'a [LedgerEntry],
+    current: Option<&'a ReleaseId>,
+    back: &str,
+) -> Result<&'a Release, String> {
+    let all: Vec<&Release> = targets(ledger, current).collect();
+    let wanted = back.parse::<usize>().ok().filter(|n| *n > 0);
+    wanted.and_then(|n| all.get(n - 1).copied()).ok_or_else(|| match wanted {
+        Some(n) => format!(
+            "{service} has {} known-good releases to go back to, not {n}; next: backstop explain {service}",
+            all.len()
+        ),
+        None => {
+            format!("`~{back}` names no release: `~1` is the newest known-good one, `~2` the one before it")
+        }
+    })
 }
 
 /// A change that must be durable before anything that follows from it is done.
@@ -138,12 +210,21 @@ pub enum LedgerChange {
 }
 
 /// What an operator or a failure set on a service, or on the fleet; it survives a restart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flags {
     /// Paused: by whom and why, until when.
     pub paused: Option<Pause>,
     /// A person is needed: why. For the fleet: the breaker tripped.
     pub stuck: Option<String>,
+    /// What people are asked, or what they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<Approval>>,
+    /// What was tried before a rollback.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mitigated: Vec<Mitigated>,
+    /// What whoever deploys said of releases that are yet to be seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<DeployNote>,
 }
 
 /// A pause.
@@ -203,6 +284,9 @@ pub struct RollbackRecord {
     /// Which of the two was stopped or started first, and why; known once it is applied.
     #[serde(default)]
     pub order: Option<String>,
+    /// What people were asked before, and what they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<Approval>>,
     /// The request, so that a restarted daemon can go on.
     pub request: RollbackRequest,
 }

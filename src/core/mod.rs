@@ -36,9 +36,12 @@ pub mod baseline;
 mod chance;
 mod assess;
 mod gate;
+pub mod approval;
+pub mod mitigation;
 mod group;
 mod judgement;
 mod pursuit;
+mod portrait;
 pub mod snapshot;
 
 pub(crate) use assess::{Window, windows};

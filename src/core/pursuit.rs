@@ -59,6 +59,7 @@ impl Service {
             pin: None,
             along,
             order: None,
+            approval: self.flags.approval.clone(),
             request: request.clone(),
             decision,
         };
@@ -69,7 +70,10 @@ impl Service {
             self.attempts.push(turn.now);
         }
         // Only a person begins one for a service that is stuck: that is the help that was called for.
-        self.flag(turn, |flags| flags.stuck = None);
+        self.flag(turn, |flags| {
+            flags.stuck = None;
+            flags.approval = None;
+        });
         turn.remember(LedgerChange::RollbackOpened(Box::new(record.clone())));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");
         a.key = format!("{}/in-progress", record.id);
@@ -331,7 +335,7 @@ impl Service {
         // The cooldown is for new decisions; this one is not over yet.
         self.last_ended = None;
         let reason = Reason::TargetFailed { target: record.to.to_string(), why };
-        let gates = self.ask(turn.now, None, around);
+        let gates = self.ask(turn.now, None, None, around);
         // Whoever switched it to dry-run meanwhile wants nothing more to be touched.
         let dry_run = "it is in dry-run mode".to_owned();
         // The others went back to what it was known-good with.

@@ -48,6 +48,14 @@ text_id! {
     ReleaseId
 }
 text_id! {
+    /// One question that people are asked; unique on this host.
+    ApprovalId
+}
+text_id! {
+    /// One mitigation; unique on this host.
+    MitigationId
+}
+text_id! {
     /// One rollback: sortable by time, unique on this host, and part of the temporary container names.
     RollbackId
 }

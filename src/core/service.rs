@@ -13,20 +13,20 @@ use super::announcement::{Announcement, AnnouncementKind};
 use super::assess::{Finding, Scene, assess};
 use super::availability::Checked;
 use super::baseline::{History, Norm, Norms};
-use super::decision::{Decision, GateAnswer, Reason};
+use super::decision::{Decision, GateAnswer};
 use super::gate::{Question, ask};
 use super::group::Complaint;
 use super::io::{Effect, RollbackRequest};
 use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing, targets};
 use super::observation::{ContainerHealth, Phase, Replica};
-use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+use super::release::{MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
-use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings};
-use super::snapshot::{RowAnswer, SampleCounts, ServiceSnapshot};
+use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings, Severity};
+use super::snapshot::SampleCounts;
 use super::state::{Event, State};
 use super::streak::ERRORS_IN_A_ROW;
 use super::surroundings::{Ailing, LINGERS, Neighbour, Reliance, Surroundings, Usual, relies_on, symptoms};
-use super::time::{Timestamp, human};
+use super::time::Timestamp;
 use super::traffic::Bad;
 use super::window::{Before, Evidence, count};
 
@@ -99,6 +99,9 @@ pub(crate) struct Service {
     pub(crate) last_decision: Option<Decision>,
     /// In dry-run mode: when the current release would have been rolled back. Nothing more is decided about it.
     pub(crate) undone: Option<Timestamp>,
+    /// What is being done instead of a rollback, until we hear how that went.
+    #[serde(default)]
+    pub(crate) mitigating: Option<MitigationId>,
     /// What was said already in this episode.
     pub(crate) told: BTreeSet<String>,
     /// A breach was put down to the surroundings: its evidence is void when they are well again.
@@ -189,6 +192,7 @@ impl Service {
             last_ended: None,
             last_decision: None,
             undone: None,
+            mitigating: None,
             told: BTreeSet::new(),
             held_by_surroundings: false,
             refused: None,
@@ -283,6 +287,7 @@ impl Service {
                 first_seen: now,
                 deployed: now,
                 standing: Standing::Trial,
+                note: None,
                 gone: None,
             };
             self.ledger.push(fresh);
@@ -327,7 +332,8 @@ impl Service {
             && self.replicas.is_empty()
             && self.evidence.down.is_empty()
             && !self.state.in_flight()
-            && self.flags == Flags::default()
+            && self.flags.paused.is_none()
+            && self.flags.stuck.is_none()
     }
 
     /// Lets go of everything that is kept of it.
@@ -374,7 +380,7 @@ impl Service {
 
     /// Rows that were crossed before have been since then. A moment that is a little later now is the better estimate:
     /// a few failures by chance may have come before. One that is much later has lost sight of the beginning.
-    fn since_first<'a>(&self, mut findings: Vec<Finding<'a>>) -> Vec<Finding<'a>> {
+    pub(crate) fn since_first<'a>(&self, mut findings: Vec<Finding<'a>>) -> Vec<Finding<'a>> {
         const BETTER: Duration = Duration::from_secs(60);
         for finding in findings.iter_mut().filter(|f| f.crossed()) {
             let first = self.onsets.get(&finding.rule.name).copied();
@@ -398,7 +404,7 @@ impl Service {
     }
 
     /// What the rows are judged by.
-    fn scene(&self, now: Timestamp) -> Scene<'_> {
+    pub(crate) fn scene(&self, now: Timestamp) -> Scene<'_> {
         Scene {
             now,
             settings: &self.settings,
@@ -411,17 +417,21 @@ impl Service {
         }
     }
 
-    /// Asks every gate about a breach, or about a rollback in general.
+    /// Asks every gate about a breach, or about a rollback in general. How urgent it is says who has to be asked; none if
+    /// nobody has to be.
     pub(crate) fn ask(
         &self,
         now: Timestamp,
         breach: Option<(Condition, Option<Timestamp>)>,
+        severity: Option<Severity>,
         around: Surroundings<'_>,
     ) -> Vec<GateAnswer> {
         let window = self.settings.attempts_window;
         let question = Question {
             now,
             service: &self.name,
+            release: self.current.as_ref().map(|release| &release.id),
+            severity,
             settings: &self.settings,
             condition: breach.map(|(condition, _)| condition),
             error_rate: self.error_rate(),
@@ -568,7 +578,9 @@ impl Service {
         let last = self.last_turn;
         // While something is going on, a second is short against every window; else this is only a heartbeat.
         let span = match self.state {
-            State::Suspect | State::Verifying | State::RollingBack => Duration::from_secs(1),
+            State::Suspect | State::AwaitingApproval | State::Verifying | State::RollingBack => {
+                Duration::from_secs(1)
+            }
             State::Trial | State::Blind | State::CoolingDown => Duration::from_secs(2),
             State::Steady | State::Paused | State::Stuck => Duration::from_secs(5),
         };
@@ -597,100 +609,5 @@ impl Service {
         self.history = norms.history;
         self.before.norm = norms.before;
         self.kept_norm = Some(norms.now);
-    }
-
-    /// The picture of this service.
-    pub(crate) fn snapshot(&self, now: Timestamp, around: Surroundings<'_>) -> ServiceSnapshot {
-        let findings =
-            self.since_first(assess(&self.settings.rules, Scene { aloud: true, ..self.scene(now) }));
-        let worst = findings
-            .iter()
-            .find(|f| f.answer == RowAnswer::Breached)
-            .or(findings.iter().find(|f| f.crossed()));
-        let gates = self.ask(now, worst.map(|f| (f.rule.condition, f.since)), around);
-        ServiceSnapshot {
-            name: self.name.clone(),
-            settings: Arc::clone(&self.settings),
-            state: self.state,
-            since: self.since,
-            sentence: self.sentence(now, worst, &gates),
-            current: self.current.clone(),
-            deployed: self.current.as_ref().map(|_| self.deployed),
-            target: self.target().ok().cloned(),
-            replicas: self.replicas.clone(),
-            ledger: self.ledger.clone(),
-            availability: self
-                .checked
-                .iter()
-                .filter_map(|(id, c)| Some((id.clone(), c.answer.clone()?)))
-                .collect(),
-            rows: findings.iter().map(Finding::row).collect(),
-            gates,
-            last_decision: self.last_decision.clone(),
-            rollback: self.rollback.clone(),
-            pin: self.pin().cloned(),
-            flags: self.flags.clone(),
-            samples: Signal::ALL
-                .iter()
-                .map(|s| (*s, self.counts.get(s).copied().unwrap_or_default()))
-                .collect(),
-        }
-    }
-
-    /// What is going on, in one sentence.
-    fn sentence(&self, now: Timestamp, worst: Option<&Finding<'_>>, gates: &[GateAnswer]) -> String {
-        let current = self.current.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-        if self.mixed.is_some() && !self.state.in_flight() && self.flags == Flags::default() {
-            return "not judged: its replicas differ in image or configuration".into();
-        }
-        let refused = self.refused.clone().map(|earlier| Reason::Refused { earlier });
-        let symptom = || {
-            let reason = worst.and_then(|f| f.reason.as_ref()).or(refused.as_ref());
-            reason.map_or_else(String::new, ToString::to_string)
-        };
-        // As long as a row is only pending, nothing is held.
-        let decided = refused.is_some() || worst.is_some_and(|f| f.answer == RowAnswer::Breached);
-        let held = || match gates.iter().find(|gate| !gate.allow) {
-            Some(denial) if decided => format!("; not rolled back: {}", denial.why),
-            _ => String::new(),
-        };
-        match self.state {
-            State::Trial | State::Steady if self.replicas.is_empty() => {
-                "nothing runs: somebody removed it".into()
-            }
-            State::Trial | State::Steady if self.was_stopped() => {
-                format!("nothing runs: {current} was stopped, or ended without an error")
-            }
-            State::Trial if now < self.trial_ends => {
-                format!("{current} is on trial for another {}", human(self.trial_ends.since(now)))
-            }
-            State::Trial => match self.proof(now) {
-                Ok(()) => format!("{current} has passed its trial; its specification is being kept"),
-                Err(missing) => format!("{current} stays on trial: {missing}"),
-            },
-            State::Steady => format!("{current} is known-good"),
-            State::Suspect => format!("{current}: {}{}", symptom(), held()),
-            State::RollingBack => format!("rolling back from {current}"),
-            State::Verifying => format!("{current} was put back and is being verified"),
-            State::CoolingDown => format!("{current} was put back and proved"),
-            State::Blind => format!("{current} cannot be judged: what it is judged by cannot be measured"),
-            State::Paused => match &self.flags.paused {
-                Some(p) => format!("{p}; next: backstop resume {}", self.name),
-                None => "paused with the whole fleet; next: backstop resume".into(),
-            },
-            State::Stuck => format!(
-                "a person is needed: {}; next: backstop explain {}, then backstop resume {}",
-                self.flags.stuck.as_deref().unwrap_or("see the announcement"),
-                self.name,
-                self.name
-            ),
-        }
-    }
-
-    /// Every replica has ended as it was asked to, or without an error: no row is breached, and nothing serves.
-    fn was_stopped(&self) -> bool {
-        self.replicas
-            .iter()
-            .all(|replica| replica.phase == Phase::Exited && !self.exits.crashed.contains_key(&replica.id))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::announcement::AnnouncementKind;
 use super::baseline::Norm;
 use super::io::Effect;
-use super::ledger::{RollbackOutcome, Standing};
+use super::ledger::{DeployNote, LedgerEntry, RollbackOutcome, Standing};
 use super::observation::{ContainerHealth, Observation, Phase, Replica};
 use super::release::{Release, ReplicaId};
 use super::service::{Exits, Service, Turn};
@@ -25,6 +25,11 @@ const EXITS_AFTER_GAP_MAX: u64 = 16;
 /// Exit codes of a container that somebody stopped, or that ended with its engine (255), as far as one can tell
 /// without having seen it.
 const STOPPED_BY_HAND: [i64; 4] = [0, 137, 143, 255];
+
+/// What is said of deployments that are yet to be seen: so many for each service ...
+const NOTES_MAX: usize = 8;
+/// ... for so long. A pipeline deploys within hours of saying so, or not at all.
+const NOTE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Service {
     /// Takes in what runs now.
@@ -145,11 +150,78 @@ impl Service {
             // It runs, so its image is here.
             entry.gone = None;
         });
+        self.take_note(turn, &release);
         self.recheck_targets(turn.now);
         self.trial_ends = self.trial_end(turn.now);
-        self.flag(turn, |flags| flags.stuck = None);
+        self.withdraw_question(turn, "something else was deployed");
+        self.mitigating = None;
+        self.flag(turn, |flags| {
+            flags.stuck = None;
+            flags.mitigated.clear();
+        });
         self.go(turn, Event::Deployed);
         self.greet(turn, &release, replaced);
+    }
+
+    /// What whoever deployed it said of it beforehand is kept with it.
+    fn take_note(&mut self, turn: &mut Turn<'_>, release: &Release) {
+        let Some(at) = self.flags.notes.iter().position(|note| note.is_about(release)) else { return };
+        let mut note = None;
+        self.flag(turn, |flags| note = Some(Box::new(flags.notes.remove(at))));
+        self.enter(turn, release, |entry| entry.note = note);
+    }
+
+    /// A release that was rolled back is judged like any other when it is deployed again, or from now on if it runs.
+    ///
+    /// # Errors
+    /// There is no such release in quarantine.
+    pub(crate) fn unquarantine(
+        &mut self,
+        turn: &mut Turn<'_>,
+        wanted: &str,
+        by: &str,
+        why: &str,
+    ) -> Result<String, String> {
+        let held = |e: &&LedgerEntry| matches!(e.standing, Standing::Quarantined { .. });
+        let found = self.ledger.iter().filter(held).find(|e| e.release.answers_to(wanted));
+        let Some(release) = found.map(|e| e.release.clone()) else {
+            let all: Vec<String> = self.ledger.iter().filter(held).map(|e| e.release.to_string()).collect();
+            let all = if all.is_empty() { "none".into() } else { all.join(", ") };
+            return Err(format!(
+                "{wanted} of {} is not in quarantine; what is: {all}; next: backstop quarantine",
+                self.name
+            ));
+        };
+        self.enter(turn, &release, |entry| entry.standing = Standing::Trial);
+        if self.current.as_ref().is_some_and(|current| current.id == release.id) {
+            self.refused = None;
+        }
+        let mut a = self.announcement(turn, AnnouncementKind::Approval, "RELEASED FROM QUARANTINE");
+        a.fields.push(("Release".into(), release.to_string()));
+        a.fields.push(("Decided by".into(), by.to_owned()));
+        if !why.is_empty() {
+            a.fields.push(("Because".into(), why.to_owned()));
+        }
+        turn.effect(Effect::Announce(a));
+        Ok(format!("{release} is out of quarantine: deployed again, it is judged like any other release"))
+    }
+
+    /// Somebody says what they deploy: of what runs already, or of what is yet to be seen.
+    pub(crate) fn noted(&mut self, turn: &mut Turn<'_>, note: DeployNote) -> String {
+        let name = self.name.clone();
+        let runs = self.current.clone().filter(|current| note.is_about(current));
+        let Some(runs) = runs else {
+            let said = format!("noted: {} of {name} is told of when it is seen", note.release);
+            self.flag(turn, |flags| {
+                flags.notes.retain(|old| old.release != note.release && note.at.since(old.at) < NOTE_KEPT);
+                flags.notes.push(note);
+                let over = flags.notes.len().saturating_sub(NOTES_MAX);
+                flags.notes.drain(..over);
+            });
+            return said;
+        };
+        self.enter(turn, &runs, |entry| entry.note = Some(Box::new(note)));
+        format!("noted: {runs} of {name} runs already")
     }
 
     /// How bad it was before the deployment that was seen just now. A release that came and went without having proved

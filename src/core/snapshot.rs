@@ -14,7 +14,7 @@ use super::observation::{Refusal, Replica};
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, ServiceName};
 use super::sample::Signal;
-use super::settings::{Action, Condition, FleetSettings, ServiceSettings, Severity};
+use super::settings::{Action, Condition, FleetSettings, OpenWindow, ServiceSettings, Severity};
 use super::time::Timestamp;
 
 pub use super::state::State;
@@ -88,6 +88,8 @@ pub struct ServiceSnapshot {
     pub rollback: Option<RollbackRecord>,
     /// What a rollback changed in the project's files so that it lasts.
     pub pin: Option<Pin>,
+    /// The window that it is in.
+    pub window: Option<OpenWindow>,
     /// Pause and stuck.
     pub flags: Flags,
     /// Samples so far, by signal: good, bad, could not be measured.

@@ -12,6 +12,8 @@ pub enum State {
     Steady,
     /// A rule is pending or breached.
     Suspect,
+    /// A rule is breached, and people are asked before anything is done.
+    AwaitingApproval,
     /// The plan is being carried out.
     RollingBack,
     /// The target runs and has to pass every rule.
@@ -28,10 +30,11 @@ pub enum State {
 
 impl State {
     /// All states, in lifecycle order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Trial,
         Self::Steady,
         Self::Suspect,
+        Self::AwaitingApproval,
         Self::RollingBack,
         Self::Verifying,
         Self::CoolingDown,
@@ -46,6 +49,7 @@ impl State {
             Self::Trial => "trial",
             Self::Steady => "steady",
             Self::Suspect => "suspect",
+            Self::AwaitingApproval => "awaiting_approval",
             Self::RollingBack => "rolling_back",
             Self::Verifying => "verifying",
             Self::CoolingDown => "cooling_down",
@@ -79,6 +83,10 @@ pub enum Event {
     Cleared,
     /// No rule is pending any more; the release is on trial.
     ClearedOnTrial,
+    /// People are asked whether to roll back.
+    Asked,
+    /// They said no, or nobody answered.
+    Answered,
     /// A rule is breached and every gate allows it; or an operator asked.
     Decided,
     /// The target was started.
@@ -108,6 +116,8 @@ impl Event {
             Self::Suspected => "suspected",
             Self::Cleared => "cleared",
             Self::ClearedOnTrial => "cleared on trial",
+            Self::Asked => "asked",
+            Self::Answered => "answered",
             Self::Decided => "decided",
             Self::Applied => "applied",
             Self::Undone => "undone",
@@ -140,10 +150,19 @@ pub const TRANSITIONS: &[(State, Event, State)] = {
         (S::Suspect, E::Deployed, S::Trial),
         (S::Suspect, E::Cleared, S::Steady),
         (S::Suspect, E::ClearedOnTrial, S::Trial),
+        (S::Suspect, E::Asked, S::AwaitingApproval),
         (S::Suspect, E::Decided, S::RollingBack),
         (S::Suspect, E::Blinded, S::Blind),
         (S::Suspect, E::Paused, S::Paused),
         (S::Suspect, E::Helpless, S::Stuck),
+        (S::AwaitingApproval, E::Deployed, S::Trial),
+        (S::AwaitingApproval, E::Cleared, S::Steady),
+        (S::AwaitingApproval, E::ClearedOnTrial, S::Trial),
+        (S::AwaitingApproval, E::Answered, S::Suspect),
+        (S::AwaitingApproval, E::Decided, S::RollingBack),
+        (S::AwaitingApproval, E::Blinded, S::Blind),
+        (S::AwaitingApproval, E::Paused, S::Paused),
+        (S::AwaitingApproval, E::Helpless, S::Stuck),
         (S::RollingBack, E::Applied, S::Verifying),
         (S::RollingBack, E::Undone, S::Suspect),
         (S::RollingBack, E::Helpless, S::Stuck),

@@ -15,7 +15,7 @@ use super::group::Companion;
 use super::io::{EngineState, HostState};
 use super::ledger::Flags;
 use super::release::ServiceName;
-use super::settings::{Dependency, FleetSettings, ServiceSettings};
+use super::settings::{Dependency, FleetSettings, OpenWindow, ServiceSettings};
 use super::time::Timestamp;
 use super::traffic::{Bad, Traffic};
 use super::window::{Before, Evidence};
@@ -52,6 +52,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) host: &'a Host,
     /// The breaker counts rollbacks after this.
     pub(crate) breaker_reset: Timestamp,
+    pub(crate) windows: &'a [OpenWindow],
     pub(crate) roster: &'a Roster,
 }
 

@@ -200,6 +200,7 @@ mod tests {
             kind: AnnouncementKind::RollbackInProgress,
             service: None,
             rollback: None,
+            approval: None,
             environment: "production".into(),
             title: "ROLLBACK IN PROGRESS: shop".into(),
             fields: vec![("Reason".into(), value.into())],

@@ -170,6 +170,7 @@ impl World<'_> {
                     | Effect::Unprotect { .. }
                     | Effect::CheckTarget { .. }
                     | Effect::Discard { .. }
+                    | Effect::Mitigate { .. }
                     | Effect::Close { .. }
                     | Effect::Unpin { .. }
                     | Effect::Announce(_)

@@ -268,6 +268,7 @@ impl<'a> World<'a> {
                     | Effect::Unprotect { .. }
                     | Effect::CheckTarget { .. }
                     | Effect::Discard { .. }
+                    | Effect::Mitigate { .. }
                     | Effect::Close { .. }
                     | Effect::Unpin { .. }
                     | Effect::Announce(_)
@@ -343,6 +344,7 @@ fn known_good(replica: &Replica) -> LedgerEntry {
         first_seen: replica.created,
         deployed: replica.created,
         standing: Standing::KnownGood { since: replica.created },
+        note: None,
         gone: None,
     }
 }

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::core::observation::Observation;
 use crate::core::plan::Plan;
 use crate::core::release::{RollbackId, ServiceName};
+use crate::core::settings::Mitigation;
 use crate::core::{Executed, RollbackRequest};
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
 
@@ -90,6 +91,36 @@ impl Executor {
         let plan = self.inner.plan(&now, request).await.map_err(|e| e.message)?;
         let saga = self.inner.open(&mut slot, plan, request).await?;
         saga.prepare().await
+    }
+
+    /// Creates the replacement and removes it again. A rollback that is decided meanwhile waits for that: a moment, since
+    /// the image is there.
+    ///
+    /// # Errors
+    /// It cannot be created, or a rollback of the service is prepared or in flight.
+    pub(super) async fn try_out(&self, request: &RollbackRequest) -> Result<(), String> {
+        let slot = self.inner.slot(&request.service);
+        let mut slot = slot.lock().await;
+        if slot.is_some() {
+            return Err("a rollback of it is prepared or in flight: try again when that is over".into());
+        }
+        let now = self.inner.runtime.observe(&request.service).await.map_err(|e| e.message)?;
+        judged(&now, request)?;
+        let plan = self.inner.plan(&now, request).await.map_err(|e| e.message)?;
+        let saga = self.inner.open(&mut slot, plan, request).await?;
+        let created = saga.prepare().await;
+        let removed = self.inner.settle(&mut slot).await;
+        created.and(removed)
+    }
+
+    /// Does something less than a rollback. What was prepared stays prepared.
+    ///
+    /// # Errors
+    /// Why it could not be done, or not for all replicas.
+    pub async fn mitigate(&self, service: &ServiceName, what: Mitigation) -> Result<(), String> {
+        match what {
+            Mitigation::Restart => self.inner.runtime.restart(service).await.map_err(|e| e.message),
+        }
     }
 
     /// Takes back what [`Self::prepare`] did. A rollback that was decided meanwhile is left alone.

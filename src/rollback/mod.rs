@@ -14,6 +14,7 @@ use crate::runtime::Snapshot;
 pub mod journal;
 mod saga;
 mod together;
+pub mod drill;
 pub mod executor;
 pub mod recovery;
 

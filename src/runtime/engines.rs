@@ -322,6 +322,11 @@ impl Runtime for Engines {
         }
     }
 
+    async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        let (runtime, plain) = self.of(service)?;
+        runtime.restart(&plain).await
+    }
+
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {
         let (runtime, plain) = self.of(service)?;
         runtime.unpin(&plain, pin).await

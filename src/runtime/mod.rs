@@ -79,6 +79,12 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
     /// good. What cannot be found out is an answer too.
     async fn availability(&self, service: &ServiceName, release: &Release, fetch: bool) -> Availability;
 
+    /// Restarts its replicas, one after the other.
+    async fn restart(&self, _service: &ServiceName) -> Result<(), RuntimeError> {
+        let message = "services of this kind are not restarted by Backstop".to_owned();
+        Err(RuntimeError { class: ErrorClass::Permanent, message })
+    }
+
     /// Takes back what a rollback changed in a project's files, unless somebody changed it since. Yields what was done.
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError>;
 

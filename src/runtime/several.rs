@@ -309,6 +309,10 @@ impl Runtime for Several {
         }
     }
 
+    async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        self.part(self.owner(service).await?)?.restart(service).await
+    }
+
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {
         self.part(self.owner(service).await?)?.unpin(service, pin).await
     }

@@ -24,6 +24,7 @@ mod engines;
 mod fidelity;
 mod groups;
 mod order;
+mod people;
 mod podman;
 mod prometheus;
 mod registry;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop::clock::Clock;
+use backstop::core::approval::Via;
 use backstop::core::decision::Gate;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
@@ -40,7 +41,7 @@ impl Surface {
         (status, response.json().await.unwrap())
     }
 
-    fn commands(&self) -> Vec<(Command, String)> {
+    pub(crate) fn commands(&self) -> Vec<(Command, String)> {
         self.core.commands.lock().unwrap().clone()
     }
 }
@@ -373,7 +374,8 @@ async fn operator_actions_reach_the_core() {
                 Command::Rollback {
                     service: shop(),
                     to: Some("shop:v1".to_owned()),
-                    why: "users complain".to_owned()
+                    why: "users complain".to_owned(),
+                    via: Via::Token
                 },
                 "anna@web1".to_owned()
             ),
@@ -441,7 +443,10 @@ async fn operator_actions_need_the_token() {
     assert_eq!(ask(Some("wrong")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(surface.metrics.render().contains("backstop_api_tokens_refused_total 2"));
 
-    surface.tokens.send_modify(|tokens| tokens.operators = None);
+    surface.tokens.send_modify(|tokens| {
+        tokens.operators = None;
+        tokens.people.clear();
+    });
     let response = ask(Some(TOKEN)).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     let next = response.json::<Value>().await.unwrap()["next"].as_str().unwrap().to_owned();
@@ -559,7 +564,7 @@ async fn the_index_lists_every_route() {
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 15);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 22);
 }
 
 mod metrics {

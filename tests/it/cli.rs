@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
+use backstop::core::approval::Via;
 use backstop::core::ledger::{RollbackOutcome, RollbackRecord, Standing};
 use backstop::core::release::ServiceName;
 use backstop::core::snapshot::{FleetSnapshot, State};
@@ -267,7 +268,10 @@ async fn a_rollback_shows_the_plan_and_says_who_asked() {
     assert!(text.contains("rolling shop back to shop:v1\n"), "{text}");
     let commands = surface.core.commands.lock().unwrap().clone();
     let service = ServiceName::new("shop");
-    assert_eq!(commands[0].0, Asked::Rollback { service, to: None, why: "users complain".to_owned() });
+    assert_eq!(
+        commands[0].0,
+        Asked::Rollback { service, to: None, why: "users complain".to_owned(), via: Via::Token }
+    );
     assert!(commands[0].1.starts_with("anna@"), "{}", commands[0].1);
 }
 

@@ -11,6 +11,7 @@ mod sources;
 mod store;
 mod restart;
 mod notify;
+mod answers;
 mod api;
 mod hooks;
 mod cli;

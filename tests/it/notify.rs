@@ -154,6 +154,7 @@ fn announcement(key: &str, rollback: Option<&str>) -> Announcement {
         kind: AnnouncementKind::RollbackInProgress,
         service: None,
         rollback: rollback.map(RollbackId::new),
+        approval: None,
         environment: "production".into(),
         title: format!("ROLLBACK: {key}"),
         fields: Vec::new(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backstop::api::{
-    self, ApiState, ConfigState, History, Hosts, JournalLine, NotTaken, Operate, PlannedRollback, Tokens,
+    self, ApiState, ConfigState, History, Hosts, JournalLine, Links, NotTaken, Operate, PlannedRollback,
+    Tokens,
 };
 use backstop::clock::Clock;
 use backstop::core::availability::{Availability, Gone};
@@ -20,6 +21,7 @@ use backstop::core::settings::{FleetSettings, HealthCheck, Mode, Rule, ServiceSe
 use backstop::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, SampleCounts, ServiceSnapshot, State};
 use backstop::core::{Command, EngineState, Input, RollbackRequest, Timestamp};
 use backstop::metrics::Metrics;
+use backstop::rollback::drill::{Drill, Point, Readiness};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,6 +31,12 @@ pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
 /// What only tells something is let in by this too.
 pub(crate) const HOOK_TOKEN: &str = "hook-token-hook-token";
+
+/// What one operator shows, whose own it is.
+pub(crate) const CAROLS_TOKEN: &str = "carol-carol-carol-carol";
+
+/// What links are signed with.
+pub(crate) const LINK_KEY: [u8; 32] = [7; 32];
 
 /// 2030-01-01T00:00:00Z: ahead of every clock that runs these tests, so the picture never looks old, and answers
 /// with its times can be compared as they are.
@@ -97,6 +105,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
         outcome,
         pin: None,
         along: Vec::new(),
+        approval: None,
         order: None,
         request: RollbackRequest {
             id,
@@ -154,6 +163,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 first_seen: ago(91_000),
                 deployed: ago(91_000),
                 standing: Standing::KnownGood { since: ago(90_000) },
+                note: None,
                 gone: None,
             },
             LedgerEntry {
@@ -161,6 +171,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 first_seen: ago(800_000),
                 deployed: ago(800_000),
                 standing: Standing::KnownGood { since: ago(799_000) },
+                note: None,
                 gone: None,
             },
         ],
@@ -170,6 +181,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
         last_decision: None,
         rollback: None,
         pin: None,
+        window: None,
         flags: Flags::default(),
         samples: vec![(Signal::Health, SampleCounts { healthy: 18_000, unhealthy: 2, error: 1 })],
     }
@@ -243,6 +255,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             since: ago(899_000),
             why: "it exited 3 times in 41s (limit: 3); last exit code 1".to_owned(),
         },
+        note: None,
         gone: None,
     });
     shop.ledger.push(LedgerEntry {
@@ -250,6 +263,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
         first_seen: ago(1_900_000),
         deployed: ago(1_900_000),
         standing: Standing::KnownGood { since: ago(1_890_000) },
+        note: None,
         gone: Some(Gone {
             since: ago(5_000),
             why: "it is not on the engine, and the registry ghcr.io has no such image any more".to_owned(),
@@ -411,6 +425,14 @@ impl Operate for Core {
         self.answer.lock().unwrap().clone()
     }
 
+    async fn drill(&self, service: &ServiceName) -> Result<Drill, String> {
+        let points = vec![
+            Point::new("the target", Readiness::Ready, "shop:v1 [aaaaaaaaaaaa] is known-good"),
+            Point::new("announcements", Readiness::Missing, "no channel is configured"),
+        ];
+        Ok(Drill { service: service.clone(), at: NEW_YEAR, points, estimate: Some(Duration::from_secs(5)) })
+    }
+
     async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String> {
         match to {
             Some("panic") => panic!("as asked"),
@@ -473,6 +495,7 @@ impl Surface {
         let metrics = Metrics::new();
         let (tokens, tokens_seen) = watch::channel(Tokens {
             operators: Some(SecretString::from(TOKEN)),
+            people: BTreeMap::from([("carol".to_owned(), SecretString::from(CAROLS_TOKEN))]),
             hooks: Some(SecretString::from(HOOK_TOKEN)),
         });
         let (config, config_seen) =
@@ -485,6 +508,7 @@ impl Surface {
             clock: Clock::start(),
             tokens: tokens_seen,
             config: config_seen,
+            links: Some(Links::with_key(LINK_KEY)),
             hosts: Hosts::of_listener(address),
         };
         let stop = CancellationToken::new();

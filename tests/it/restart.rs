@@ -133,7 +133,10 @@ async fn what_is_later_than_now_is_now_in_its_order_and_stays_so() {
     }
     let since = START + 3 * HOUR;
     let pause = Pause { by: "anna".into(), why: String::new(), since, until: Some(since + HOUR) };
-    changes.push(LedgerChange::Flags { service: None, flags: Flags { paused: Some(pause), stuck: None } });
+    changes.push(LedgerChange::Flags {
+        service: None,
+        flags: Flags { paused: Some(pause), ..Flags::default() },
+    });
     store.remember(changes).await.unwrap();
 
     let mut read = store.load(START).await.unwrap();

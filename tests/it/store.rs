@@ -90,6 +90,7 @@ fn entry(id: &str, deployed: u64, standing: Standing) -> LedgerEntry {
         first_seen: at(deployed),
         deployed: at(deployed),
         standing,
+        note: None,
         gone: None,
     }
 }
@@ -131,6 +132,7 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
         outcome,
         pin: None,
         along: Vec::new(),
+        approval: None,
         order: None,
         request: RollbackRequest {
             id: RollbackId::new(id),
@@ -151,6 +153,7 @@ fn announcement(key: &str, rollback: Option<&str>, when: u64) -> Announcement {
         kind: AnnouncementKind::RollbackInProgress,
         service: Some(service("shop")),
         rollback: rollback.map(RollbackId::new),
+        approval: None,
         environment: "production".into(),
         title: format!("ROLLBACK IN PROGRESS: {key}"),
         fields: vec![("Reason".into(), "it's down; \"quoted\" ünï\n<b>".into())],
@@ -183,9 +186,9 @@ async fn what_the_core_remembers_comes_back_as_it_was() {
     let bad = entry("bad", 9, Standing::Quarantined { since: at(9), why: "it failed".into() });
     let paused = Flags {
         paused: Some(Pause { by: "ann".into(), why: "freeze".into(), since: at(1), until: Some(at(99)) }),
-        stuck: None,
+        ..Flags::default()
     };
-    let stuck = Flags { paused: None, stuck: Some("breaker".into()) };
+    let stuck = Flags { stuck: Some("breaker".into()), ..Flags::default() };
     let over = RollbackOutcome::Verified("30 samples".into());
     let entry_of =
         |entry: &LedgerEntry| LedgerChange::Entry { service: service("shop"), entry: entry.clone() };
@@ -643,7 +646,7 @@ async fn a_flag_that_is_taken_back_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
     for of in [None, Some(service("shop"))] {
-        let stuck = Flags { paused: None, stuck: Some("look".into()) };
+        let stuck = Flags { stuck: Some("look".into()), ..Flags::default() };
         store.remember(vec![LedgerChange::Flags { service: of.clone(), flags: stuck }]).await.unwrap();
         assert_eq!(count(dir.path(), "flags"), 1);
         store.remember(vec![LedgerChange::Flags { service: of, flags: Flags::default() }]).await.unwrap();

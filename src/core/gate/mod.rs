@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use std::time::Duration;
 
+use super::approval::consent;
 use super::decision::{Gate, GateAnswer, percent_of};
 use super::group::together;
 use super::io::EngineState;
 use super::ledger::Flags;
-use super::release::{Release, ServiceName};
+use super::release::{Release, ReleaseId, ServiceName};
 use super::sample::Signal;
-use super::settings::{Condition, Mode, ServiceSettings};
+use super::settings::{Condition, Mode, OpenWindow, ServiceSettings, Severity, WindowKind};
 use super::surroundings::{Reliance, Surroundings};
 use super::time::{Timestamp, human};
 use super::window::{Before, count};
@@ -40,6 +41,10 @@ const BEFORE_IS_OVER: Duration = Duration::from_secs(3 * 60);
 pub(crate) struct Question<'a> {
     pub(crate) now: Timestamp,
     pub(crate) service: &'a ServiceName,
+    /// What runs.
+    pub(crate) release: Option<&'a ReleaseId>,
+    /// How urgent the breach is; none if nobody has to be asked.
+    pub(crate) severity: Option<Severity>,
     pub(crate) settings: &'a ServiceSettings,
     /// What the breached row judges; none for a question in general.
     pub(crate) condition: Option<Condition>,
@@ -80,6 +85,7 @@ fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
         Gate::Cooldown => cooldown(q),
         Gate::Attempts => attempts(q),
         Gate::Breaker => breaker(q, around),
+        Gate::Approval => consent(q, around.window(q.service, WindowKind::Freeze)),
     };
     let allow = result.is_ok();
     GateAnswer { gate, allow, why: result.unwrap_or_else(|why| why) }
@@ -94,6 +100,11 @@ impl Question<'_> {
 }
 
 impl Surroundings<'_> {
+    /// The open window of this kind that is about `service`.
+    pub(crate) fn window(&self, service: &ServiceName, kind: WindowKind) -> Option<&OpenWindow> {
+        self.windows.iter().find(|window| window.kind == kind && window.covers(service))
+    }
+
     /// Automatic rollbacks of the whole fleet within the breaker's window.
     pub(crate) fn recent_rollbacks(&self, now: Timestamp) -> u32 {
         let begun = self.roster.values().flat_map(|n| &n.attempts);
@@ -129,8 +140,12 @@ fn engine(q: Question<'_>, around: Surroundings<'_>) -> Answer {
 
 fn paused(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     match q.flags.paused.as_ref().or(around.flags.paused.as_ref()) {
-        None => Ok("not paused".into()),
+        None => Ok(()),
         Some(pause) => Err(pause.to_string()),
+    }?;
+    match around.window(q.service, WindowKind::Maintenance) {
+        None => Ok("not paused".into()),
+        Some(window) => Err(format!("it is in {window}")),
     }
 }
 

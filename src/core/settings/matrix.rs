@@ -33,8 +33,27 @@ pub struct Rule {
     pub min_samples: u32,
     /// How urgent it is, for the announcement.
     pub severity: Severity,
+    /// What is tried before a rollback, in order; each once for a release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mitigations: Vec<Mitigation>,
     /// What follows.
     pub action: Action,
+}
+
+/// What can be tried before a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mitigation {
+    /// Its containers are restarted, one after the other.
+    Restart,
+}
+
+impl fmt::Display for Mitigation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Restart => "restarted",
+        })
+    }
 }
 
 /// What a row judges, and how.
@@ -218,6 +237,7 @@ impl Rule {
             sustained: Duration::ZERO,
             min_samples: 1,
             severity: Severity::Critical,
+            mitigations: Vec::new(),
             action: Action::Rollback,
         }
     }

@@ -3,14 +3,17 @@
 mod matrix;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::time_of_day;
 use super::release::ServiceName;
+use super::time::Timestamp;
 
-pub use matrix::{Action, Against, Condition, Rule, Severity};
+pub use matrix::{Action, Against, Condition, Mitigation, Rule, Severity};
 
 /// Settings of the whole fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,56 @@ pub struct Group {
     pub name: String,
     /// Its members, in the order in which they go back.
     pub services: Vec<ServiceName>,
+}
+
+/// A time in which Backstop leaves services alone, or asks before it acts, that has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenWindow {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub kind: WindowKind,
+    /// Which services it is about; all if none.
+    pub services: Vec<ServiceName>,
+    /// When it is over.
+    pub until: Timestamp,
+    /// Why it is there; may be empty.
+    pub why: String,
+}
+
+/// What a window is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowKind {
+    /// People work on it: nothing is judged, as during a pause.
+    Maintenance,
+    /// Nothing is to change by itself: what is judged bad is asked about, however urgent.
+    Freeze,
+}
+
+impl WindowKind {
+    /// The name used in configuration and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maintenance => "maintenance",
+            Self::Freeze => "freeze",
+        }
+    }
+}
+
+impl OpenWindow {
+    /// Whether it is about `service`.
+    pub fn covers(&self, service: &ServiceName) -> bool {
+        self.services.is_empty() || self.services.contains(service)
+    }
+}
+
+impl fmt::Display for OpenWindow {
+    /// `the freeze black_friday until 06:00 UTC: the busiest day`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {} until {}", self.kind.name(), self.name, time_of_day(self.until))?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
+    }
 }
 
 /// Whether decisions are carried out.
@@ -113,6 +166,10 @@ pub struct ServiceSettings {
     pub baseline: Duration,
     /// After a rollback ended, how long until the next automatic one.
     pub cooldown: Duration,
+    /// How long a rollback of severity `high` is announced before it goes ahead.
+    pub deadline: Duration,
+    /// How many different people have to approve what has to be approved, and to agree to an ordered rollback.
+    pub approvals: u32,
     /// At most this many automatic rollbacks ...
     pub attempts: u32,
     /// ... within this time.
@@ -465,6 +522,9 @@ impl Default for ServiceSettings {
             // decision.md, section 3.
             baseline: mins(30),
             cooldown: mins(5),
+            // "High: < 15 minutes": one of the runbooks; the other one gives it an hour.
+            deadline: mins(15),
+            approvals: 1,
             // docker.md, section 6: after two in half an hour, stop and call somebody.
             attempts: 2,
             attempts_window: mins(30),

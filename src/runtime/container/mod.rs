@@ -388,6 +388,13 @@ impl Runtime for ContainerRuntime {
         registry::of_container(&self.engine, release, fetch).await
     }
 
+    async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        for replica in self.observe(service).await?.replicas {
+            verbs::restart(&self.engine, replica.id.as_str()).await?;
+        }
+        Ok(())
+    }
+
     async fn unpin(&self, _: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {
         let pin = pin.clone();
         let done = tokio::task::spawn_blocking(move || compose::unpin(&pin)).await;

@@ -12,6 +12,8 @@ use crate::runtime::{ErrorClass, RuntimeError};
 
 /// A start prepares mounts and networks; a busy disk makes it slow, and giving up on it early would be wrong.
 const START: Duration = Duration::from_secs(60);
+/// A stop with whatever time its deployer gave it, and a start.
+const RESTART: Duration = Duration::from_secs(180);
 /// A kill ends when the kernel has taken the process away.
 const KILL: Duration = Duration::from_secs(30);
 
@@ -72,6 +74,11 @@ pub(in crate::runtime) async fn image_id(
 /// Starts a container. It may run already.
 pub(super) async fn start(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
     engine.call(Method::POST, &format!("/containers/{container}/start"), None, START).await.map(drop)
+}
+
+/// Stops a container as its deployer said it should be, and starts it again.
+pub(super) async fn restart(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
+    engine.call(Method::POST, &format!("/containers/{container}/restart"), None, RESTART).await.map(drop)
 }
 
 /// Stops a container, waiting `grace` seconds before SIGKILL (none: as its deployer set, `most` at most).

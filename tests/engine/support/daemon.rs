@@ -193,6 +193,20 @@ impl Daemon {
         self.process = spawn(&self.home, &self.environment);
     }
 
+    /// Has it read its configuration again, and waits until that is in force.
+    #[track_caller]
+    pub(crate) fn reload(&self) {
+        let loaded = || self.api("/api/v1/status").map(|status| status["config"].clone());
+        let before = loaded().unwrap()["loaded_at"].clone();
+        let hup = Command::new("kill").args(["-HUP", &self.process.id().to_string()]).status().unwrap();
+        assert!(hup.success());
+        eventually(seconds(10), "the configuration is loaded again", || {
+            let now = loaded()?;
+            let good = now["last_reload_ok"] == true && now["loaded_at"] != before;
+            if good { Ok(()) } else { Err(now.to_string()) }
+        });
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.try_wait().unwrap().is_some()
     }

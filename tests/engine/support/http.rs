@@ -24,6 +24,11 @@ pub(crate) fn get(address: &str, path: &str) -> io::Result<Answer> {
     tcp(address, "GET", path, &[], "")
 }
 
+/// A form as a browser sends it.
+pub(crate) fn form(address: &str, path: &str, form: &str) -> io::Result<Answer> {
+    tcp(address, "POST", path, &[("Content-Type", "application/x-www-form-urlencoded")], form)
+}
+
 pub(crate) fn tcp(
     address: &str,
     method: &str,

@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstop::core::approval::{Via, Word};
 use backstop::core::availability::Availability;
 use backstop::core::io::{Command, Effect, EngineState, Executed, Input, RollbackRequest};
-use backstop::core::ledger::{LedgerChange, Remembered, Standing};
+use backstop::core::ledger::{DeployNote, LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::plan::Pin;
-use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
-use backstop::core::settings::{FleetSettings, Group, ServiceSettings};
+use backstop::core::release::{ApprovalId, ImageId, Release, ReleaseId, ReplicaId, ServiceName};
+use backstop::core::settings::{FleetSettings, Group, OpenWindow, ServiceSettings, WindowKind};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
@@ -183,7 +184,10 @@ impl World {
             ["image", service, reference, is, why @ ..] => self.image(service, reference, is, &why.join(" ")),
             ["store", "ok"] => self.input(Input::Store(Ok(()))),
             ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
-            ["operator", rest @ ..] => self.operator(rest),
+            ["operator", rest @ ..] => self.operator(rest, "alice", Via::Token),
+            // `bob says approve shop`: with a token of his own; `anyone by link says ...`: whoever can read the message.
+            [who, "says", rest @ ..] => self.operator(rest, who, Via::Person),
+            [who, "by", "link", "says", rest @ ..] => self.operator(rest, who, Via::Link),
             ["explain", service, rows @ ..] => self.explain(service, rows),
             ["look"] => self.look(),
             // A look at everything on one engine alone.
@@ -196,6 +200,15 @@ impl World {
             ["look", "arrives"] => {
                 let look = self.slow_look.take().expect("a look that began");
                 self.input(Input::Looked(look));
+            }
+            // `window freeze friday 10m shop`: it is open for so long, for these services or for all; `window closes`.
+            ["window", "closes"] => self.input(Input::Windows(Vec::new())),
+            ["window", kind, name, span, services @ ..] => {
+                let until = self.now + humantime::parse_duration(span).unwrap();
+                let kind = if *kind == "freeze" { WindowKind::Freeze } else { WindowKind::Maintenance };
+                let services = services.iter().map(|service| ServiceName::new(*service)).collect();
+                let (name, why) = ((*name).to_owned(), "as every week".to_owned());
+                self.input(Input::Windows(vec![OpenWindow { name, kind, services, until, why }]));
             }
             ["end"] => {}
             words => self.measured(words),
@@ -311,7 +324,7 @@ impl World {
         self.images.insert((service.to_owned(), reference.to_owned()), is);
     }
 
-    fn operator(&mut self, words: &[&str]) {
+    fn operator(&mut self, words: &[&str], who: &str, via: Via) {
         let service = |name: &&str| (*name != "all").then(|| ServiceName::new(*name));
         let command = match words {
             ["pause", name] => {
@@ -324,16 +337,46 @@ impl World {
             ["unpin", name] => Command::Unpin { service: ServiceName::new(*name) },
             ["resume", name] => Command::Resume { service: service(name) },
             ["rollback", name] => {
-                Command::Rollback { service: ServiceName::new(*name), to: None, why: "told so".into() }
+                Command::Rollback { service: ServiceName::new(*name), to: None, why: "told so".into(), via }
             }
             ["rollback", name, to] => Command::Rollback {
                 service: ServiceName::new(*name),
                 to: Some((*to).into()),
                 why: "told so".into(),
+                via,
+            },
+            [answer @ ("approve" | "cancel"), name, rest @ ..] => Command::Answer {
+                service: ServiceName::new(*name),
+                // `approve shop late`: by a link to a question that is closed.
+                question: (rest == ["late"]).then(|| ApprovalId::new("0")),
+                word: if *answer == "approve" { Word::Approved } else { Word::Refused },
+                why: "seen it".into(),
+                via,
+            },
+            ["unquarantine", name, release] => Command::Unquarantine {
+                service: ServiceName::new(*name),
+                release: (*release).into(),
+                why: "it was the database".into(),
+            },
+            ["deploying", name, release, commit] => Command::Deploying {
+                service: ServiceName::new(*name),
+                note: DeployNote {
+                    release: (*release).into(),
+                    commit: Some((*commit).into()),
+                    author: Some("dora".into()),
+                    ..DeployNote::default()
+                },
+            },
+            ["extend", name, span] => Command::Extend {
+                service: ServiceName::new(*name),
+                question: None,
+                span: humantime::parse_duration(span).unwrap(),
+                why: String::new(),
+                via,
             },
             other => panic!("operator {other:?}"),
         };
-        self.input(Input::Operator { request: 1, command, by: "alice".into() });
+        self.input(Input::Operator { request: 1, command, by: who.into() });
     }
 
     fn ids(&self, service: &str) -> Vec<ReplicaId> {
@@ -439,6 +482,12 @@ impl World {
                 });
             }
             Effect::Discard { .. } => self.say("discard".into()),
+            Effect::Mitigate { id, service, what } => {
+                self.say(format!("{service}: {what}"));
+                let result =
+                    self.scripted("mitigation").map_or(Ok(()), |how| Err(how.replace("fails: ", "")));
+                self.input(Input::Mitigated { id, service, result });
+            }
             Effect::RollBack(request) => self.roll_back(request),
             Effect::RollBackTogether(requests) => {
                 let names: Vec<&str> = requests.iter().map(|request| request.service.as_str()).collect();

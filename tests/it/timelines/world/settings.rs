@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
-    AccessLog, Action, Against, Dependency, HealthCheck, Mode, Profile, Redeploy, Rule, ServiceSettings,
-    Target,
+    AccessLog, Action, Against, Dependency, HealthCheck, Mitigation, Mode, Profile, Redeploy, Rule,
+    ServiceSettings, Severity, Target,
 };
 
 use super::World;
@@ -50,6 +50,8 @@ fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
             "cooldown" => s.cooldown = span(),
             "baseline" => s.baseline = span(),
             "verify_timeout" => s.verify_timeout = span(),
+            "deadline" => s.deadline = span(),
+            "approvals" => s.approvals = value.parse().unwrap(),
             "attempts" => s.attempts = value.parse().unwrap(),
             "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
             "profile" => s.profile = if value == "cautious" { Profile::Cautious } else { Profile::Fast },
@@ -91,6 +93,16 @@ fn change(rule: &mut Rule, field: &str, value: &str) {
         "sustained" => rule.sustained = humantime::parse_duration(value).unwrap(),
         "within" => rule.within = humantime::parse_duration(value).unwrap(),
         "threshold" => rule.threshold = value.parse().unwrap(),
+        "severity" => {
+            rule.severity = match value {
+                "low" => Severity::Low,
+                "medium" => Severity::Medium,
+                "high" => Severity::High,
+                "critical" => Severity::Critical,
+                other => panic!("no severity {other}"),
+            }
+        }
+        "mitigations" => rule.mitigations = value.split(',').map(|_| Mitigation::Restart).collect(),
         "only" => rule.only = Some(value.into()),
         "against" => {
             rule.against = if value == "absolute" { Against::Absolute } else { Against::Baseline };

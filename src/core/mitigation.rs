@@ -1,0 +1,145 @@
+//! Mitigations: what is tried before a rollback, because it is less of a change. "Resource exhaustion: restart first; if it
+//! persists, roll back."
+//!
+//! A row names a ladder of them. Each is tried once for a release, and what was seen before says nothing afterwards: the
+//! row has to be breached anew before the next rung, or the rollback, is taken.
+
+use serde::{Deserialize, Serialize};
+
+use super::announcement::AnnouncementKind;
+use super::decision::Decision;
+use super::io::Effect;
+use super::release::{MitigationId, ReleaseId};
+use super::service::{Service, Turn};
+use super::settings::Mitigation;
+use super::time::{Timestamp, human};
+
+/// A rung of a ladder that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mitigated {
+    /// Its identity.
+    pub id: MitigationId,
+    /// What was tried.
+    pub what: Mitigation,
+    /// For which row.
+    pub rule: String,
+    /// With which release.
+    pub release: ReleaseId,
+    /// When.
+    pub at: Timestamp,
+    /// How it went; none while it is done, or if a restart of ours came in between.
+    pub result: Option<Result<(), String>>,
+    /// It was said that it helped.
+    #[serde(default)]
+    pub helped: bool,
+}
+
+impl Service {
+    /// The next rung for this row, while the release that runs is what it was.
+    pub(crate) fn next_mitigation(&self, rule: &str) -> Option<Mitigation> {
+        let ladder = &self.settings.rules.iter().find(|row| row.name == rule)?.mitigations;
+        let taken = self.mitigated().filter(|taken| taken.rule == rule).count();
+        ladder.get(taken).copied()
+    }
+
+    /// What was tried with the release that runs.
+    pub(crate) fn mitigated(&self) -> impl Iterator<Item = &Mitigated> {
+        let current = self.current.as_ref().map(|release| &release.id);
+        self.flags.mitigated.iter().filter(move |taken| Some(&taken.release) == current)
+    }
+
+    /// Takes a rung.
+    pub(crate) fn mitigate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        what: Mitigation,
+        rule: &str,
+        decision: &Decision,
+    ) {
+        let Some(release) = self.current.as_ref().map(|release| release.id.clone()) else { return };
+        let id = MitigationId::new(turn.rollback_id().as_str());
+        let taken = Mitigated {
+            id: id.clone(),
+            what,
+            rule: rule.to_owned(),
+            release: release.clone(),
+            at: turn.now,
+            result: None,
+            helped: false,
+        };
+        self.flag(turn, |flags| {
+            flags.mitigated.retain(|old| old.release == release);
+            flags.mitigated.push(taken);
+        });
+        self.record(turn, decision);
+        let title = match what {
+            Mitigation::Restart => "RESTARTED BEFORE A ROLLBACK",
+        };
+        let mut a = self.announcement(turn, AnnouncementKind::Mitigation, title);
+        a.key = format!("{id}/mitigation");
+        a.fields.extend(self.about(decision, "If that does not help, it goes back to"));
+        a.next = Some(format!("nothing; to roll back at once: backstop rollback {}", self.name));
+        turn.effect(Effect::Announce(a));
+        turn.effect(Effect::Mitigate { id: id.clone(), service: self.name.clone(), what });
+        self.mitigating = Some(id);
+    }
+
+    /// It was done, or could not be. What was seen before is void, if it was: the ladder goes on only if it is bad anew.
+    pub(crate) fn mitigation_ended(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: &MitigationId,
+        result: Result<(), String>,
+    ) {
+        if self.mitigating.take_if(|mitigating| mitigating == id).is_none() {
+            return;
+        }
+        if let Err(why) = &result {
+            let mut a = self.announcement(turn, AnnouncementKind::Mitigation, "MITIGATION FAILED");
+            a.key = format!("{id}/failed");
+            a.fields.push(("Reason".into(), why.clone()));
+            a.fields.push(("What follows".into(), "the next step, as soon as the gates allow it".into()));
+            turn.effect(Effect::Announce(a));
+        } else {
+            self.start_anew(turn.now);
+            self.onsets.clear();
+            self.told.clear();
+            self.asked = turn.now;
+            turn.effect(Effect::Observe { service: self.name.clone() });
+        }
+        self.flag(turn, |flags| {
+            if let Some(taken) = flags.mitigated.iter_mut().find(|taken| taken.id == *id) {
+                taken.result = Some(result);
+            }
+        });
+    }
+
+    /// Nothing is crossed any more, and has not been for as long as a rollback would have to prove itself.
+    pub(crate) fn mitigation_helped(&mut self, turn: &mut Turn<'_>) {
+        let verify = self.settings.verify;
+        let helped = |taken: &Mitigated| {
+            !taken.helped && taken.result == Some(Ok(())) && turn.now.since(taken.at) >= verify
+        };
+        let Some(taken) = self.mitigated().filter(|taken| helped(taken)).last().cloned() else { return };
+        if self.proof(turn.now).is_err() {
+            return;
+        }
+        let mut a = self.announcement(turn, AnnouncementKind::Mitigation, "IT HELPED");
+        a.key = format!("{}/helped", taken.id);
+        a.fields.push((
+            "What was done".into(),
+            format!("{}, {} ago", taken.what, human(turn.now.since(taken.at))),
+        ));
+        a.fields.push(("It was done because of".into(), taken.rule.clone()));
+        a.fields.push((
+            "Meaning".into(),
+            "no rollback for now; if the row is breached again, the next step follows".into(),
+        ));
+        turn.effect(Effect::Announce(a));
+        self.flag(turn, |flags| {
+            for old in flags.mitigated.iter_mut().filter(|old| old.id == taken.id) {
+                old.helped = true;
+            }
+        });
+    }
+}
