@@ -457,6 +457,7 @@ async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered:
             deployed: one.since,
             standing,
             gone: None,
+            schema: Default::default(),
         };
         let service = one.service.clone();
         let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };

@@ -20,6 +20,7 @@ use super::values::{
     SecretUrl, ServiceWord, Span, Token, UrlPath,
 };
 use super::words::Enroll;
+use crate::core::migration::SchemaChange;
 use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
 };
@@ -241,6 +242,7 @@ sections! {
         prometheus: Prometheus,
         logs: Logs,
         alert_labels: BTreeMap<String, AlertLabel>,
+        schema: SchemaChange,
         rules: BTreeMap<String, RuleRow>,
     }
 

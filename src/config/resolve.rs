@@ -119,6 +119,7 @@ pub(super) fn resolve(
         order: typed.order.unwrap_or(base.order),
         executor: typed.executor.unwrap_or(base.executor),
         pin: typed.pin.unwrap_or(base.pin),
+        schema: typed.schema.or(base.schema),
         rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };
     if settings.verify_timeout < settings.verify {

@@ -7,6 +7,7 @@ use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{quoted, shown};
+use crate::core::migration::SchemaChange;
 use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
 };
@@ -63,6 +64,7 @@ words! {
     Against { "absolute" => Absolute, "baseline" => Baseline }
     Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
     Executor { "auto" => Auto, "api" => Api, "compose" => Compose }
+    SchemaChange { "none" => None, "additive" => Additive, "breaking" => Breaking }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
@@ -128,6 +130,7 @@ mod tests {
         check::<Against>();
         check::<Order>();
         check::<Executor>();
+        check::<SchemaChange>();
         check::<Profile>();
         check::<AccessLog>();
         check::<LatencyUnit>();

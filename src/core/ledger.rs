@@ -12,6 +12,7 @@ use super::availability::Gone;
 use super::baseline::Norms;
 use super::decision::Decision;
 use super::io::RollbackRequest;
+use super::migration::Schema;
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
 use super::time::Timestamp;
@@ -30,6 +31,9 @@ pub struct LedgerEntry {
     /// Its image is on the engine no more, and in no registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
+    /// What is known of it and the schema of its database.
+    #[serde(default, skip_serializing_if = "Schema::is_unknown")]
+    pub schema: Schema,
 }
 
 /// Where a release stands.

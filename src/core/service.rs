@@ -18,6 +18,7 @@ use super::gate::{Question, ask};
 use super::group::Complaint;
 use super::io::{Effect, RollbackRequest};
 use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing, targets};
+use super::migration::{Foretold, Schema};
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
@@ -114,6 +115,9 @@ pub(crate) struct Service {
     pub(crate) gone: Option<Timestamp>,
     /// The executor changed the world: nothing is concluded before the next look at it.
     pub(crate) awaits_look: bool,
+    /// What was said of the schema of a release that has not been seen yet.
+    #[serde(default)]
+    pub(crate) foretold: Option<Foretold>,
 }
 
 /// What is known of exits, replica by replica.
@@ -196,6 +200,7 @@ impl Service {
             protect: None,
             gone: None,
             awaits_look: false,
+            foretold: None,
         }
     }
 
@@ -284,6 +289,7 @@ impl Service {
                 deployed: now,
                 standing: Standing::Trial,
                 gone: None,
+                schema: Schema::default(),
             };
             self.ledger.push(fresh);
             self.ledger.len() - 1

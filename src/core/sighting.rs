@@ -63,6 +63,7 @@ impl Service {
             // Its settings are known only now.
             self.trial_ends = self.trial_end(turn.now);
             self.refuse_if_quarantined();
+            self.schema_deployed(turn);
         }
         if self.mixed.is_some() {
             self.say_mixed(turn);
@@ -145,6 +146,7 @@ impl Service {
             // It runs, so its image is here.
             entry.gone = None;
         });
+        self.schema_deployed(turn);
         self.recheck_targets(turn.now);
         self.trial_ends = self.trial_end(turn.now);
         self.flag(turn, |flags| flags.stuck = None);

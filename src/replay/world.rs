@@ -344,6 +344,7 @@ fn known_good(replica: &Replica) -> LedgerEntry {
         deployed: replica.created,
         standing: Standing::KnownGood { since: replica.created },
         gone: None,
+        schema: Default::default(),
     }
 }
 

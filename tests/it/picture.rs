@@ -155,6 +155,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 deployed: ago(91_000),
                 standing: Standing::KnownGood { since: ago(90_000) },
                 gone: None,
+                schema: Default::default(),
             },
             LedgerEntry {
                 release: old,
@@ -162,6 +163,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 deployed: ago(800_000),
                 standing: Standing::KnownGood { since: ago(799_000) },
                 gone: None,
+                schema: Default::default(),
             },
         ],
         availability,
@@ -244,6 +246,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             why: "it exited 3 times in 41s (limit: 3); last exit code 1".to_owned(),
         },
         gone: None,
+        schema: Default::default(),
     });
     shop.ledger.push(LedgerEntry {
         release: release("shop:v0", 'e'),
@@ -254,6 +257,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             since: ago(5_000),
             why: "it is not on the engine, and the registry ghcr.io has no such image any more".to_owned(),
         }),
+        schema: Default::default(),
     });
     let health = row(&mut shop, "health");
     health.answer = RowAnswer::Pending;

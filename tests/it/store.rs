@@ -91,6 +91,7 @@ fn entry(id: &str, deployed: u64, standing: Standing) -> LedgerEntry {
         deployed: at(deployed),
         standing,
         gone: None,
+        schema: Default::default(),
     }
 }
 

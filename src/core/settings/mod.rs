@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::migration::SchemaChange;
 use super::release::ServiceName;
 
 pub use matrix::{Action, Against, Condition, Rule, Severity};
@@ -138,6 +139,9 @@ pub struct ServiceSettings {
     /// Compose: who replaces the containers.
     #[serde(default)]
     pub executor: Executor,
+    /// What a release did to the schema of its database, by its label; none if it does not say so.
+    #[serde(default)]
+    pub schema: Option<SchemaChange>,
     /// The decision matrix.
     pub rules: Vec<Rule>,
 }
@@ -477,6 +481,7 @@ impl Default for ServiceSettings {
             executor: Executor::Auto,
             order: Order::Auto,
             pin: true,
+            schema: None,
             rules: Rule::matrix(),
         }
     }
