@@ -67,6 +67,7 @@ pub(super) async fn rollback(
         to: release(body.to)?,
         why: text("why", body.why, WHY_CHARS_MAX)?,
         service: service.clone(),
+        accept_schema: body.accept_schema,
     };
     carry_out(&state, command, body.by, Some(&service)).await
 }

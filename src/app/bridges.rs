@@ -124,14 +124,18 @@ impl Operate for Operators {
         let fleet = self.snapshot.borrow().clone();
         let seen = fleet.services.iter().find(|s| s.name == *service);
         let seen = seen.ok_or_else(|| format!("no service {service} is watched; next: backstop status"))?;
+        let to = target(seen, to)?;
+        let downgrade = seen.downgrade.clone().filter(|_| seen.target.as_ref() == Some(&to));
         let request = RollbackRequest {
             id: RollbackId::new("preview"),
             service: service.clone(),
             from: seen.current.as_ref().map(|c| c.id.clone()),
-            to: target(seen, to)?,
+            to,
             stop_grace: seen.settings.stop_grace,
             decided: None,
             vanished: seen.replicas.is_empty(),
+            why: String::new(),
+            downgrade,
         };
         let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
         Ok(PlannedRollback {

@@ -19,7 +19,8 @@ pub(super) enum Job {
     Discard(RollbackId),
     RollBack(RollbackRequest),
     RollBackTogether(Vec<RollbackRequest>),
-    Close(RollbackId),
+    /// It is over, and proved or not.
+    Close(RollbackId, bool),
 }
 
 /// See the module.
@@ -109,8 +110,8 @@ async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::U
                     let _ = inputs.send(Input::Executed { rollback, service, result }).await;
                 }
             }
-            Job::Close(rollback) => {
-                for note in executor.close(&rollback).await {
+            Job::Close(rollback, proved) => {
+                for note in executor.conclude(&rollback, proved).await {
                     // It may print secrets: whoever needs it reads it in the journal of the rollback.
                     debug!(%rollback, "last log lines: {note}");
                 }

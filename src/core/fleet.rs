@@ -209,6 +209,10 @@ impl Fleet {
                 self.with(now, &service, effects, |s, turn| s.target_checked(turn, &release, availability));
                 return About::Service(service);
             }
+            Input::SchemaAnswered { service, release, answer } => {
+                self.with(now, &service, effects, |s, turn| s.schema_answered(turn, &release, answer));
+                return About::Service(service);
+            }
             Input::Executed { rollback, service, result } => {
                 self.with(now, &service, effects, |s, turn| s.executed(turn, &rollback, result));
                 return About::Service(service);
@@ -537,8 +541,9 @@ impl Fleet {
                     service.map_or("the fleet".into(), |s| s.to_string())
                 )))
             }
-            Command::Rollback { service, to, why } => {
-                self.order(now, &service, to.as_deref(), why, by, effects).map(Some)
+            Command::Rollback { service, to, why, accept_schema } => {
+                let wanted = Ordered { to: to.as_deref(), why, accept_schema };
+                self.order(now, &service, wanted, by, effects).map(Some)
             }
             Command::Unpin { service } => {
                 let known = self.services.get(&service).ok_or_else(|| unknown(&service))?;
@@ -578,8 +583,7 @@ impl Fleet {
         &mut self,
         now: Timestamp,
         name: &ServiceName,
-        to: Option<&str>,
-        why: String,
+        Ordered { to, why, accept_schema }: Ordered<'_>,
         by: &str,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
@@ -597,6 +601,9 @@ impl Fleet {
             return Err(format!("the engine does not answer: {why}"));
         }
         let target = target(service, to)?;
+        if !accept_schema {
+            service.schema_gate(&target).map_err(|why| refused_for_schema(service, &why))?;
+        }
         let gates = service.ask(now, None, around).into_iter().filter(|a| a.allow).collect();
         let decision = Decision {
             at: now,
@@ -620,6 +627,7 @@ impl Fleet {
         let at = effects.len();
         let said = self.with(now, name, effects, |s, turn| {
             s.record(turn, &decision);
+            s.schema_accepted = accept_schema;
             s.begin(turn, decision, by, None, Event::Decided, along);
             let id = s.rollback.as_ref().map_or_else(String::new, |r| r.id.to_string());
             format!("rollback {id} of {name} to {target} has begun; next: backstop history {name}")
@@ -627,6 +635,22 @@ impl Fleet {
         self.take_along(now, name, at, effects);
         Ok(said)
     }
+}
+
+/// What an operator said of a rollback.
+struct Ordered<'a> {
+    to: Option<&'a str>,
+    why: String,
+    accept_schema: bool,
+}
+
+fn refused_for_schema(service: &Service, why: &str) -> String {
+    let by_hand = service.settings.migrations.manual.as_ref();
+    let by_hand = by_hand.map_or_else(String::new, |way| format!("; prepared way: {way}"));
+    format!(
+        "{why}{by_hand}; next: the database first, then backstop rollback {} --accept-schema",
+        service.name
+    )
 }
 
 /// Whose turn it is after an input.

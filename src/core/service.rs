@@ -118,6 +118,15 @@ pub(crate) struct Service {
     /// What was said of the schema of a release that has not been seen yet.
     #[serde(default)]
     pub(crate) foretold: Option<Foretold>,
+    /// A person said that a rollback may leave the schema as it is.
+    #[serde(default)]
+    pub(crate) schema_accepted: bool,
+    /// When the version of the schema was last asked for.
+    #[serde(default)]
+    pub(crate) schema_asked: Option<Timestamp>,
+    /// Why it is not known, if it is not.
+    #[serde(default)]
+    pub(crate) schema_unknown: Option<String>,
 }
 
 /// What is known of exits, replica by replica.
@@ -201,6 +210,9 @@ impl Service {
             gone: None,
             awaits_look: false,
             foretold: None,
+            schema_accepted: false,
+            schema_asked: None,
+            schema_unknown: None,
         }
     }
 
@@ -425,6 +437,10 @@ impl Service {
         around: Surroundings<'_>,
     ) -> Vec<GateAnswer> {
         let window = self.settings.attempts_window;
+        let schema = self.target().map_or_else(
+            |_| Ok("there is nothing to compare with".into()),
+            |target| self.schema_gate(target),
+        );
         let question = Question {
             now,
             service: &self.name,
@@ -437,6 +453,7 @@ impl Service {
             before: &self.before,
             flags: &self.flags,
             target: self.target(),
+            schema: &schema,
             quarantined: self.current_is_quarantined(),
             last_ended: self.last_ended,
             attempts: count(self.attempts.iter().filter(|at| now.since(**at) < window).count()),
@@ -623,6 +640,7 @@ impl Service {
             current: self.current.clone(),
             deployed: self.current.as_ref().map(|_| self.deployed),
             target: self.target().ok().cloned(),
+            downgrade: self.target().ok().and_then(|target| self.downgrade(target)),
             replicas: self.replicas.clone(),
             ledger: self.ledger.clone(),
             availability: self

@@ -267,6 +267,7 @@ impl<'a> World<'a> {
                     Effect::Remember(_)
                     | Effect::Unprotect { .. }
                     | Effect::CheckTarget { .. }
+                    | Effect::AskSchema { .. }
                     | Effect::Discard { .. }
                     | Effect::Close { .. }
                     | Effect::Unpin { .. }

@@ -373,7 +373,8 @@ async fn operator_actions_reach_the_core() {
                 Command::Rollback {
                     service: shop(),
                     to: Some("shop:v1".to_owned()),
-                    why: "users complain".to_owned()
+                    why: "users complain".to_owned(),
+                    accept_schema: false,
                 },
                 "anna@web1".to_owned()
             ),

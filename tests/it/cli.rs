@@ -267,7 +267,10 @@ async fn a_rollback_shows_the_plan_and_says_who_asked() {
     assert!(text.contains("rolling shop back to shop:v1\n"), "{text}");
     let commands = surface.core.commands.lock().unwrap().clone();
     let service = ServiceName::new("shop");
-    assert_eq!(commands[0].0, Asked::Rollback { service, to: None, why: "users complain".to_owned() });
+    assert_eq!(
+        commands[0].0,
+        Asked::Rollback { service, to: None, why: "users complain".to_owned(), accept_schema: false }
+    );
     assert!(commands[0].1.starts_with("anna@"), "{}", commands[0].1);
 }
 

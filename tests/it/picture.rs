@@ -106,6 +106,8 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
             stop_grace: Duration::from_secs(3),
             decided: Some(at),
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         },
     }
 }
@@ -134,6 +136,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
         current: Some(new.clone()),
         deployed: Some(ago(91_000)),
         target: Some(old.clone()),
+        downgrade: None,
         replicas: vec![Replica {
             id: ReplicaId::new("c0ffee"),
             name: format!("{name}-1"),

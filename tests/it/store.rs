@@ -141,6 +141,8 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
             stop_grace: Duration::from_secs(3),
             decided: Some(started),
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         },
     }
 }

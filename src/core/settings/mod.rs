@@ -1,5 +1,6 @@
 //! The settings that the core decides by. `config/` makes them; every value here is already valid.
 
+mod hooks;
 mod matrix;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::migration::SchemaChange;
 use super::release::ServiceName;
 
+pub use hooks::{HOOK_VALUES, Hook, HookKind, HookPhase, Migrations, OnFailure, RunImage, SchemaQuery};
 pub use matrix::{Action, Against, Condition, Rule, Severity};
 
 /// Settings of the whole fleet.
@@ -142,6 +144,12 @@ pub struct ServiceSettings {
     /// What a release did to the schema of its database, by its label; none if it does not say so.
     #[serde(default)]
     pub schema: Option<SchemaChange>,
+    /// What is known of its migrations, and how they are taken back.
+    #[serde(default)]
+    pub migrations: Migrations,
+    /// What else is done when it goes back, by phase and name.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// The decision matrix.
     pub rules: Vec<Rule>,
 }
@@ -482,6 +490,8 @@ impl Default for ServiceSettings {
             order: Order::Auto,
             pin: true,
             schema: None,
+            migrations: Migrations::default(),
+            hooks: Vec::new(),
             rules: Rule::matrix(),
         }
     }
