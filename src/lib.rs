@@ -9,6 +9,7 @@ pub mod config;
 pub mod core;
 pub mod metrics;
 pub mod notify;
+pub mod hooks;
 pub mod flight;
 pub mod replay;
 pub mod rollback;

@@ -253,6 +253,7 @@ mod tests {
             current: None,
             deployed: None,
             target: None,
+            downgrade: None,
             replicas: Vec::new(),
             ledger: Vec::new(),
             availability: Default::default(),

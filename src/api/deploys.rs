@@ -41,6 +41,7 @@ pub(super) async fn deploy(
         commit: origin("commit", body.commit)?,
         author: origin("author", body.author)?,
         url: origin("url", body.url)?,
+        schema: body.schema,
         ..DeployNote::default()
     };
     let command = Command::Deploying { service: service.clone(), note };

@@ -72,6 +72,7 @@ pub(super) async fn rollback(
         why: text("why", body.why, WHY_CHARS_MAX)?,
         service: service.clone(),
         via: via(&caller),
+        accept_schema: body.accept_schema,
     };
     carry_out(&state, command, (caller, body.by), Some(&service)).await
 }

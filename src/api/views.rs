@@ -635,6 +635,9 @@ pub struct RollbackRequestBody {
     /// Who asks; `operator` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Go back although the target does not fit the schema of the database, and leave that as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_schema: bool,
 }
 
 /// Body of `POST /api/v1/pause`.

@@ -115,6 +115,7 @@ impl Operators {
 
     /// A rollback that is not decided.
     fn request(&self, seen: &ServiceSnapshot, to: Release) -> RollbackRequest {
+        let downgrade = seen.downgrade.clone().filter(|_| seen.target.as_ref() == Some(&to));
         RollbackRequest {
             id: RollbackId::new("preview"),
             service: seen.name.clone(),
@@ -123,6 +124,8 @@ impl Operators {
             stop_grace: seen.settings.stop_grace,
             decided: None,
             vanished: seen.replicas.is_empty(),
+            why: String::new(),
+            downgrade,
         }
     }
 }

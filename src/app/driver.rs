@@ -21,6 +21,7 @@ use crate::core::ledger::LedgerChange;
 use crate::core::observation::Refusal;
 use crate::core::plan::Pin;
 use crate::core::release::{Release, ReleaseId, ServiceName};
+use crate::core::settings::SchemaQuery;
 use crate::core::snapshot::{FleetSnapshot, State};
 use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, RollbackRequest, Timestamp};
 use crate::flight::Recorder;
@@ -220,11 +221,14 @@ impl Driver {
             Effect::Mitigate { id, service, what } => {
                 self.hands.give(service.clone(), Job::Mitigate { id, service, what });
             }
+            Effect::AskSchema { service, release, query } => self.ask_schema(service, release, query),
             Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),
             Effect::Discard { rollback } => self.hands.give_owner(&rollback, Job::Discard(rollback.clone())),
             Effect::RollBack(request) => self.hands.give(request.service.clone(), Job::RollBack(request)),
             Effect::RollBackTogether(requests) => self.hands.give_together(requests),
-            Effect::Close { rollback } => self.hands.give_owner(&rollback, Job::Close(rollback.clone())),
+            Effect::Close { rollback, proved } => {
+                self.hands.give_owner(&rollback, Job::Close(rollback.clone(), proved));
+            }
         }
     }
 
@@ -399,6 +403,18 @@ impl Driver {
             debug!(%service, %release, ?availability, "whether a target can be had");
             let release = release.id;
             let _ = inputs.send(Input::TargetChecked { service, release, availability }).await;
+        });
+    }
+
+    /// Asks the database for the version of its schema, in the background: nobody waits for a database.
+    fn ask_schema(&self, service: ServiceName, release: ReleaseId, query: SchemaQuery) {
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let answer = crate::hooks::schema(&query).await;
+            if let Err(why) = &answer {
+                debug!(%service, "the version of the schema is not known: {why}");
+            }
+            let _ = inputs.send(Input::SchemaAnswered { service, release, answer }).await;
         });
     }
 

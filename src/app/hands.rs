@@ -16,12 +16,17 @@ use crate::rollback::Executor;
 /// What is done to a service.
 #[derive(Debug)]
 pub(super) enum Job {
-    Mitigate { id: MitigationId, service: ServiceName, what: Mitigation },
+    Mitigate {
+        id: MitigationId,
+        service: ServiceName,
+        what: Mitigation,
+    },
     Prepare(RollbackRequest),
     Discard(RollbackId),
     RollBack(RollbackRequest),
     RollBackTogether(Vec<RollbackRequest>),
-    Close(RollbackId),
+    /// It is over, and proved or not.
+    Close(RollbackId, bool),
 }
 
 /// See the module.
@@ -115,8 +120,8 @@ async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::U
                     let _ = inputs.send(Input::Executed { rollback, service, result }).await;
                 }
             }
-            Job::Close(rollback) => {
-                for note in executor.close(&rollback).await {
+            Job::Close(rollback, proved) => {
+                for note in executor.conclude(&rollback, proved).await {
                     // It may print secrets: whoever needs it reads it in the journal of the rollback.
                     debug!(%rollback, "last log lines: {note}");
                 }

@@ -9,7 +9,7 @@ mod driver;
 mod hands;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts, Links};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
-use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, Standing};
-use crate::core::release::ServiceName;
+use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, RollbackOutcome, Standing};
+use crate::core::release::{RollbackId, ServiceName};
 use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
 use crate::flight::{self, Recorder};
@@ -178,6 +178,7 @@ impl Program {
         let whereabouts = Arc::default();
         let runtime = self.runtime(&engines, &whereabouts, settings.engine.look_interval);
         let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
+        let proved = proved(&remembered);
         let records = Records(store.clone());
         let executor = self.executor(&runtime, &records);
 
@@ -228,7 +229,8 @@ impl Program {
         for engine in runtime.engines() {
             let its = awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect();
             let (executor, runtime) = (executor.clone(), Arc::clone(&runtime));
-            let watching = recover_and_watch(executor, runtime, inputs.clone(), engine, its);
+            let old = Old { awaited: its, proved: proved.clone() };
+            let watching = recover_and_watch(executor, runtime, inputs.clone(), engine, old);
             background.spawn(life.clone().run_until_cancelled_owned(watching));
         }
         background.spawn(Reloader { program: Arc::clone(self), inputs: inputs.clone() }.run_on(life.clone()));
@@ -298,7 +300,8 @@ impl Program {
 
     fn executor(&self, runtime: &Arc<dyn Runtime>, records: &Records) -> Executor {
         let store = CrashingStore::new(Arc::new(records.clone()), self.crash_at);
-        Executor::new(Arc::clone(runtime), Arc::new(store), self.clock)
+        let hooks = Arc::new(crate::hooks::Runner::new(Arc::clone(runtime), self.clock));
+        Executor::with_hooks(Arc::clone(runtime), Arc::new(store), self.clock, hooks)
     }
 
     /// Opens the store and reads what it remembers. One that fails leaves us with a life that only watches.
@@ -490,6 +493,7 @@ async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered:
             standing,
             note: None,
             gone: None,
+            schema: Default::default(),
         };
         let service = one.service.clone();
         let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
@@ -509,6 +513,19 @@ async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered:
     remembered
 }
 
+/// What is known of an earlier process's rollbacks.
+struct Old {
+    /// Their ends are awaited.
+    awaited: Vec<(RollbackId, ServiceName)>,
+    /// These were proved.
+    proved: BTreeSet<RollbackId>,
+}
+
+fn proved(remembered: &Remembered) -> BTreeSet<RollbackId> {
+    let verified = remembered.rollbacks.iter().filter(|r| matches!(r.outcome, RollbackOutcome::Verified(_)));
+    verified.map(|record| record.id.clone()).collect()
+}
+
 /// Finishes or unwinds what an earlier process left behind, before any probe decides anything; then watches. For
 /// each engine by itself: one that is away holds nobody else up.
 async fn recover_and_watch(
@@ -516,7 +533,7 @@ async fn recover_and_watch(
     runtime: Arc<dyn Runtime>,
     inputs: mpsc::Sender<Input>,
     engine: String,
-    awaited: Vec<(crate::core::release::RollbackId, ServiceName)>,
+    Old { awaited, proved }: Old,
 ) {
     let recovered = loop {
         match executor.recover_on(&engine).await {
@@ -527,7 +544,7 @@ async fn recover_and_watch(
     };
     for other in recovered.iter().filter(|r| !awaited.iter().any(|(id, _)| *id == r.rollback)) {
         // Its end was recorded; only its journal was not closed.
-        executor.close(&other.rollback).await;
+        executor.conclude(&other.rollback, proved.contains(&other.rollback)).await;
     }
     for (rollback, service) in awaited {
         let result = recovered.iter().find(|r| r.rollback == rollback).map_or_else(

@@ -37,6 +37,9 @@ pub(super) struct RollbackArgs {
     /// Why, for the rollback log and the announcement
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
+    /// Go back although the target does not fit the schema of the database, which stays as it is
+    #[arg(long)]
+    accept_schema: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -64,7 +67,8 @@ pub(super) async fn run(mut args: RollbackArgs, client: &Client, out: &Output) -
         confirm().await?;
     }
     let before = newest(client, &args.service).await?.map(|(rollback, _)| rollback.id);
-    let body = RollbackRequestBody { to: args.to, why: args.why, by: Some(whoami()) };
+    let (by, accept_schema) = (Some(whoami()), args.accept_schema);
+    let body = RollbackRequestBody { to: args.to, why: args.why, by, accept_schema };
     let answer: Answer<AnswerView> =
         client.post(&["api", "v1", "services", &args.service, "rollback"], &body).await?;
     if !args.wait {

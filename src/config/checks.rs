@@ -228,7 +228,7 @@ pub(super) fn no_pile(at: &str, interval: Duration, timeout: Duration, resolving
 
 fn kind(at: &str, typed: &Check, resolving: &mut Resolving<'_>) -> Option<CheckKind> {
     if let Some(steps) = &typed.steps {
-        return several(at, steps, resolving).map(CheckKind::Http);
+        return several(at, steps, &[], resolving).map(CheckKind::Http);
     }
     if let Some(address) = &typed.tcp {
         return Some(CheckKind::Tcp(Target::Url(format!("tcp://{}", address.0))));
@@ -261,9 +261,15 @@ pub(super) fn tls(ca_file: Option<&str>, insecure: Option<bool>) -> Tls {
     Tls { ca_file: ca_file.map(Into::into), insecure: insecure.unwrap_or(false) }
 }
 
-fn several(at: &str, steps: &[Step], resolving: &mut Resolving<'_>) -> Option<Vec<HttpStep>> {
+/// Requests one after the other; the values of these names are known to all of them.
+pub(super) fn several(
+    at: &str,
+    steps: &[Step],
+    given: &[&str],
+    resolving: &mut Resolving<'_>,
+) -> Option<Vec<HttpStep>> {
     let mut made = Vec::new();
-    let mut captured: BTreeSet<&str> = BTreeSet::new();
+    let mut captured: BTreeSet<&str> = given.iter().copied().collect();
     for (number, step) in (1..).zip(steps) {
         let at = format!("{at}.steps.{number}");
         one_way(&at, |key| step.has(key), "url; or port and path", resolving);
@@ -288,7 +294,7 @@ fn several(at: &str, steps: &[Step], resolving: &mut Resolving<'_>) -> Option<Ve
 }
 
 /// The names of carried values that a step uses.
-fn used(step: &Step) -> BTreeSet<String> {
+pub(super) fn used(step: &Step) -> BTreeSet<String> {
     let headers = step.headers.iter().flatten().filter_map(|(_, value)| match value {
         HeaderText::Plain(text) => Some(text.as_str()),
         HeaderText::File { .. } => None,
@@ -309,7 +315,12 @@ fn used(step: &Step) -> BTreeSet<String> {
 }
 
 /// One request; none if it does not say where it goes.
-fn request(at: &str, typed: &Step, context: Context<'_>, resolving: &mut Resolving<'_>) -> Option<HttpStep> {
+pub(super) fn request(
+    at: &str,
+    typed: &Step,
+    context: Context<'_>,
+    resolving: &mut Resolving<'_>,
+) -> Option<HttpStep> {
     let target = match (&typed.url, typed.port, &typed.path) {
         (Some(url), ..) => Target::Url(url.0.clone()),
         (None, Some(port), Some(path)) => on_replica(port.0, &path.0)?,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::groups::Members;
+use super::hooks::{ImageWord, Sql};
 use super::numbers::{Count, Floor, Size, Threshold};
 use super::problem::Wrong;
 use super::requests::{
@@ -22,9 +23,10 @@ use super::values::{
 };
 use super::windows::{Days, Moment, ServiceNames, Zone};
 use super::words::Enroll;
+use crate::core::migration::SchemaChange;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
-    WindowKind,
+    AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
+    Redeploy, Severity, WindowKind,
 };
 use crate::telemetry::LogFormat;
 
@@ -119,6 +121,15 @@ pub(super) const ASKED: &[Way] = &[
 
 /// One address for the whole service, or a port and a path on every replica.
 const ADDRESS: &[Way] = &[Way { leads: &["url"], with: &[] }, Way { leads: &["port", "path"], with: &[] }];
+
+/// What a hook does, and what takes a migration back.
+pub(super) const DONE: &[Way] = &[
+    Way { leads: &["command"], with: &[] },
+    Way { leads: &["run"], with: &[] },
+    Way { leads: &["http"], with: &[] },
+    Way { leads: &["steps"], with: &[] },
+    Way { leads: &["sql_file"], with: &[] },
+];
 
 /// A body in place, or in a file.
 const BODY: &[Way] = &[Way { leads: &["body"], with: &[] }, Way { leads: &["body_file"], with: &[] }];
@@ -266,6 +277,9 @@ sections! {
         prometheus: Prometheus,
         logs: Logs,
         alert_labels: BTreeMap<String, AlertLabel>,
+        schema: SchemaChange,
+        migrations: Migrations,
+        hooks: BTreeMap<String, Hook>,
         rules: BTreeMap<String, RuleRow>,
     }
 
@@ -382,6 +396,48 @@ sections! {
         access: AccessLog,
         latency_unit: LatencyUnit,
         interval: Span<{ SECOND }, { 5 * MINUTE }>,
+    }
+
+    /// `[defaults.hooks.HOOK]`
+    Hook [&[DONE]] {
+        phase: HookPhase,
+        command: CommandLine,
+        run: RunOnce,
+        http: Step,
+        steps: Vec<Step>,
+        timeout: Span<{ SECOND }, { DAY }>,
+        on_failure: OnFailure,
+        repeatable: bool,
+        enabled: bool,
+    }
+
+    /// `run = { ... }` of a hook
+    RunOnce {
+        image: ImageWord,
+        command: CommandLine,
+    }
+
+    /// `[defaults.migrations]`
+    Migrations {
+        query: Sql,
+        url_file: KeptFile,
+        interval: Span<{ 10 * SECOND }, { HOUR }>,
+        changed: SchemaChange,
+        manual: Content,
+        backup: Work,
+        downgrade: Work,
+    }
+
+    /// `backup` and `downgrade` of `[defaults.migrations]`
+    Work [&[DONE]] {
+        command: CommandLine,
+        run: RunOnce,
+        http: Step,
+        steps: Vec<Step>,
+        sql_file: HostFile,
+        timeout: Span<{ SECOND }, { DAY }>,
+        repeatable: bool,
+        enabled: bool,
     }
 
     /// `[defaults.rules.NAME]`
@@ -508,6 +564,14 @@ impl Named for Dependency {
 
     fn check(name: &str) -> Result<(), Wrong> {
         short_name(name, "a dependency", "db")
+    }
+}
+
+impl Named for Hook {
+    const NAME: &'static str = "HOOK";
+
+    fn check(name: &str) -> Result<(), Wrong> {
+        short_name(name, "a hook", "maintenance")
     }
 }
 

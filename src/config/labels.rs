@@ -25,6 +25,9 @@ pub const SELF: &str = "backstop.self";
 /// Labels that say something else than a setting.
 const OTHERS: [&str; 3] = [ENABLE, SERVICE, SELF];
 
+/// Sections that no label may speak of.
+const OF_THE_HOST: [&str; 2] = ["hooks", "migrations"];
+
 /// What a container's labels ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -67,6 +70,14 @@ pub(super) fn layer(labels: &BTreeMap<String, String>, findings: &mut Findings) 
             continue;
         }
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        if path.first().is_some_and(|first| OF_THE_HOST.contains(&first.as_str())) {
+            let what = Wrong::new(
+                "cannot be set by a label, because no release may choose what is run on this host or done to its database",
+                "set it in Backstop's own configuration, as in [services.NAME] of conf.d/NAME.toml",
+            );
+            findings.problems.push(Problem::new(&place, "", what));
+            continue;
+        }
         if root.insert(&path, place.clone(), value.clone()).is_err() {
             findings.problems.push(Problem::new(&place, "", super::layers::in_the_way()));
         }

@@ -17,6 +17,7 @@ mod effective;
 mod engines;
 mod file;
 mod groups;
+mod hooks;
 mod labels;
 mod layers;
 mod locate;

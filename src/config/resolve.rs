@@ -8,7 +8,7 @@ use super::file::Service;
 use super::problem::Wrong;
 use super::schema::Setting;
 use super::values::time;
-use super::{checks, over, rules, sources};
+use super::{checks, hooks, over, rules, sources};
 use crate::core::settings::ServiceSettings;
 
 /// Settings that cannot hold together.
@@ -123,6 +123,9 @@ pub(super) fn resolve(
         order: typed.order.unwrap_or(base.order),
         executor: typed.executor.unwrap_or(base.executor),
         pin: typed.pin.unwrap_or(base.pin),
+        schema: typed.schema.or(base.schema),
+        migrations: hooks::migrations(&typed, layers, &base.migrations, &mut resolving),
+        hooks: hooks::hooks(&typed, layers, &base.hooks, &mut resolving),
         rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };
     people(&settings, &mut resolving);

@@ -99,6 +99,10 @@ fn every_key_is_in_the_shipped_file_and_valid() {
             // Steps are one line, whose keys are those of a request.
             ["defaults", "health", "steps", "capture", ..] => text.contains(" capture = {"),
             ["defaults", "health", "steps", ..] => true,
+            ["defaults", "hooks", _, "http" | "steps", _, ..] => true,
+            ["defaults", "migrations", "backup" | "downgrade", ..] => {
+                text.contains("\n# A backup and a downgrade have the keys of a hook")
+            }
             // Only rows that people add have these; the table above the rows tells of them.
             ["defaults", "rules", _, "condition"] => text.contains("\n# Rows of your own have a `condition`"),
             ["defaults", "rules", _, "only"] => text.contains("\n# only "),
@@ -151,8 +155,8 @@ fn exactly_what_is_secret_is_marked_secret() {
     let bodies: Vec<_> = secret.iter().filter(|key| key.ends_with(".body")).collect();
     assert_eq!(
         bodies.len(),
-        12,
-        "of checks, of their steps, of dependencies, of defaults and of services: {bodies:?}"
+        24,
+        "of checks, dependencies, hooks, backups and downgrades, of their steps, of defaults and of services: {bodies:?}"
     );
     let others: Vec<_> = secret.iter().filter(|key| !key.ends_with(".body")).collect();
     assert_eq!(others, ["api.operators.OPERATOR.token", "api.token", "api.hook_token", "notify.webhook.url"]);

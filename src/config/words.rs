@@ -7,9 +7,10 @@ use super::problem::Wrong;
 use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{quoted, shown};
+use crate::core::migration::SchemaChange;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
-    WindowKind,
+    AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
+    Redeploy, Severity, WindowKind,
 };
 use crate::telemetry::LogFormat;
 
@@ -65,6 +66,15 @@ words! {
     Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
     Executor { "auto" => Auto, "api" => Api, "compose" => Compose }
     WindowKind { "maintenance" => Maintenance, "freeze" => Freeze }
+    SchemaChange { "none" => None, "additive" => Additive, "breaking" => Breaking }
+    HookPhase {
+        "before_rollback" => BeforeRollback,
+        "after_stop" => AfterStop,
+        "before_verify" => BeforeVerify,
+        "after_rollback" => AfterRollback,
+        "on_failure" => OnFailure,
+    }
+    OnFailure { "stop" => Stop, "continue" => Continue }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
@@ -130,6 +140,9 @@ mod tests {
         check::<Against>();
         check::<Order>();
         check::<Executor>();
+        check::<SchemaChange>();
+        check::<HookPhase>();
+        check::<OnFailure>();
         check::<Profile>();
         check::<AccessLog>();
         check::<LatencyUnit>();

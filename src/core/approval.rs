@@ -61,6 +61,9 @@ pub enum Ask {
         to: Option<String>,
         /// Why.
         why: String,
+        /// The target need not fit the schema of the database.
+        #[serde(default)]
+        accept_schema: bool,
     },
 }
 

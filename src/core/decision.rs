@@ -78,6 +78,8 @@ pub enum Gate {
     Environment,
     /// There is a known-good release that differs and is not quarantined.
     Target,
+    /// The target runs on what the releases since did to the schema, or the database is downgraded too.
+    Migrations,
     /// Whoever is one release with the service can go back as well.
     Group,
     /// The cooldown after the last rollback is over.
@@ -92,7 +94,7 @@ pub enum Gate {
 
 impl Gate {
     /// All gates, in the order in which they are asked.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Store,
         Self::Engine,
         Self::Paused,
@@ -101,6 +103,7 @@ impl Gate {
         Self::OneAtATime,
         Self::Environment,
         Self::Target,
+        Self::Migrations,
         Self::Group,
         Self::Cooldown,
         Self::Attempts,
@@ -119,6 +122,7 @@ impl Gate {
             Self::OneAtATime => "one_at_a_time",
             Self::Environment => "environment",
             Self::Target => "target",
+            Self::Migrations => "migrations",
             Self::Group => "group",
             Self::Cooldown => "cooldown",
             Self::Attempts => "attempts",

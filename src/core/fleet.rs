@@ -220,6 +220,10 @@ impl Fleet {
                 self.with(now, &service, effects, |s, turn| s.mitigation_ended(turn, &id, result));
                 return About::Service(service);
             }
+            Input::SchemaAnswered { service, release, answer } => {
+                self.with(now, &service, effects, |s, turn| s.schema_answered(turn, &release, answer));
+                return About::Service(service);
+            }
             Input::Executed { rollback, service, result } => {
                 self.with(now, &service, effects, |s, turn| s.executed(turn, &rollback, result));
                 return About::Service(service);
@@ -507,15 +511,6 @@ impl Fleet {
             self.with(now, &name, effects, |s, turn| s.flag(turn, |flags| flags.paused = None));
         }
     }
-}
-
-/// Whose turn it is after an input.
-enum About {
-    Service(ServiceName),
-    /// Everybody, or only those that are due.
-    Whoever {
-        due: bool,
-    },
 }
 
 impl super::snapshot::SampleCounts {

@@ -80,7 +80,10 @@ impl Service {
         if self.mixed.is_some() {
             return Some("its replicas differ".into());
         }
-        self.target().err().map(str::to_owned)
+        match self.target() {
+            Ok(target) => self.schema_gate(target).err(),
+            Err(why) => Some(why.to_owned()),
+        }
     }
 }
 

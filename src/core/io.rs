@@ -9,11 +9,12 @@ use super::approval::{Via, Word};
 use super::availability::Availability;
 use super::decision::Decision;
 use super::ledger::{DeployNote, LedgerChange};
+use super::migration::SchemaMove;
 use super::observation::{Look, Observation};
 use super::plan::Pin;
 use super::release::{ApprovalId, MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
-use super::settings::{FleetSettings, Mitigation, OpenWindow};
+use super::settings::{FleetSettings, Mitigation, OpenWindow, SchemaQuery};
 use super::time::Timestamp;
 
 /// Everything the core learns. Each is handled with the time at which it happened.
@@ -87,6 +88,15 @@ pub enum Input {
         release: ReleaseId,
         /// Whether its image can be had.
         availability: Availability,
+    },
+    /// An [`Effect::AskSchema`] ended.
+    SchemaAnswered {
+        /// The service.
+        service: ServiceName,
+        /// The release that ran when it was asked.
+        release: ReleaseId,
+        /// The version of the schema, or why it is not known.
+        answer: Result<String, String>,
     },
     /// An [`Effect::Prepare`] ended: the target is ready, or why not.
     Prepared {
@@ -222,6 +232,9 @@ pub enum Command {
         /// How we know who asks.
         #[serde(default)]
         via: Via,
+        /// Go back although the target does not fit the schema of the database.
+        #[serde(default)]
+        accept_schema: bool,
     },
     /// Say yes or no to what is asked about a service.
     Answer {
@@ -306,6 +319,15 @@ pub enum Effect {
         /// Fetch it if only the registry has it.
         fetch: bool,
     },
+    /// Ask the database for the version of its schema. Answered by [`Input::SchemaAnswered`].
+    AskSchema {
+        /// The service.
+        service: ServiceName,
+        /// The release that runs.
+        release: ReleaseId,
+        /// How to ask.
+        query: SchemaQuery,
+    },
     /// Check or fetch the target's image and create the replacement without starting it.
     Prepare(RollbackRequest),
     /// The suspicion passed: remove what [`Effect::Prepare`] made.
@@ -328,6 +350,9 @@ pub enum Effect {
     Close {
         /// Which.
         rollback: RollbackId,
+        /// It is proved.
+        #[serde(default)]
+        proved: bool,
     },
     /// Take back what a rollback changed in a project's files. Answered by [`Input::Unpinned`].
     Unpin {
@@ -378,4 +403,10 @@ pub struct RollbackRequest {
     /// removed them, and the request is void.
     #[serde(default)]
     pub vanished: bool,
+    /// Why, for hooks; empty while it is only prepared.
+    #[serde(default)]
+    pub why: String,
+    /// The database is downgraded as well: from which schema to which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downgrade: Option<SchemaMove>,
 }

@@ -59,6 +59,7 @@ impl Service {
         self.judge(turn, around);
         // After the judgement: whoever has just become suspect needs its target soon.
         self.check_targets(turn, around);
+        self.ask_schema(turn, around);
     }
 
     fn judge(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
@@ -313,14 +314,15 @@ impl Service {
             return;
         }
         let answers = self.ask(turn.now, Some(suspect), None, around);
-        // Cooldown and the like are a matter of time; without these four there is nothing to prepare.
-        let needed = [Gate::Store, Gate::Engine, Gate::NewEnough, Gate::Target];
+        // Cooldown and the like are a matter of time; without these there is nothing to prepare.
+        let needed = [Gate::Store, Gate::Engine, Gate::NewEnough, Gate::Target, Gate::Migrations];
         if answers.iter().any(|a| needed.contains(&a.gate) && !a.allow) {
             return;
         }
         let Ok(target) = self.target().cloned() else {
             return;
         };
+        let downgrade = self.downgrade(&target);
         let request = RollbackRequest {
             id: turn.rollback_id(),
             service: self.name.clone(),
@@ -329,6 +331,8 @@ impl Service {
             stop_grace: self.settings.stop_grace,
             decided: None,
             vanished: self.replicas.is_empty(),
+            why: String::new(),
+            downgrade,
         };
         self.prepared = Some(request.clone());
         turn.effect(Effect::Prepare(request));
@@ -373,8 +377,8 @@ impl Service {
     /// What is wrong with a release that proved itself, after others of its group were deployed, is told to them.
     fn complain(&mut self, now: Timestamp, around: Surroundings<'_>, breaches: &[Breach]) {
         /// What speaks only against rolling this service back by itself.
-        const ITS_OWN: [Gate; 5] =
-            [Gate::NewEnough, Gate::Target, Gate::Group, Gate::Cooldown, Gate::Attempts];
+        const ITS_OWN: [Gate; 6] =
+            [Gate::NewEnough, Gate::Target, Gate::Migrations, Gate::Group, Gate::Cooldown, Gate::Attempts];
         if self.is_unproved() || around.group(&self.name).is_none() {
             return;
         }
@@ -430,7 +434,9 @@ impl Service {
         let verdict = match (&denial, breach.action) {
             (None, Action::Rollback) => Verdict::Rollback,
             (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
-            (Some(d), _) if matches!(d.gate, Gate::NewEnough | Gate::Approval) => Verdict::Evaluate,
+            (Some(d), _) if matches!(d.gate, Gate::NewEnough | Gate::Migrations | Gate::Approval) => {
+                Verdict::Evaluate
+            }
             // A person is asked all the same, who may know what to do without a release to go back to.
             (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
             (Some(_), _) => Verdict::Hold,
@@ -517,7 +523,7 @@ impl Service {
             Gate::Attempts | Gate::Target if asks => AnnouncementKind::Evaluate,
             Gate::Target if self.failed_targets.is_empty() => AnnouncementKind::NoRollbackTarget,
             Gate::Attempts | Gate::Target => return self.helpless(turn, &decision, &denial.why),
-            Gate::NewEnough => AnnouncementKind::Evaluate,
+            Gate::NewEnough | Gate::Migrations => AnnouncementKind::Evaluate,
             Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Group | Gate::Cooldown => {
                 AnnouncementKind::Hold
             }
@@ -540,7 +546,15 @@ impl Service {
         let (title, next) = if kind == AnnouncementKind::NoRollbackTarget {
             ("BAD RELEASE, AND NO ROLLBACK TARGET", explain)
         } else if kind == AnnouncementKind::Evaluate {
-            ("DECISION NEEDED", if denial.gate == Gate::Target { explain } else { act })
+            let next = if denial.gate == Gate::Target {
+                explain
+            } else if denial.gate == Gate::Migrations {
+                // The image alone would not do.
+                format!("the database first, by hand; then: {act} --accept-schema")
+            } else {
+                act
+            };
+            ("DECISION NEEDED", next)
         } else if !waits {
             ("NOT ROLLED BACK", explain)
         } else if asks {
@@ -555,6 +569,7 @@ impl Service {
         let mut a = self.announcement(turn, kind, title);
         a.fields.extend(self.about(decision, WOULD));
         a.fields.push(("Not rolled back because".into(), denial.why.clone()));
+        a.fields.extend(self.way_by_hand(denial.gate));
         a.next = Some(next);
         a
     }

@@ -13,6 +13,7 @@ use super::availability::Gone;
 use super::baseline::Norms;
 use super::decision::Decision;
 use super::io::RollbackRequest;
+use super::migration::{Schema, SchemaChange};
 use super::mitigation::Mitigated;
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
@@ -35,6 +36,9 @@ pub struct LedgerEntry {
     /// Its image is on the engine no more, and in no registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
+    /// What is known of it and the schema of its database.
+    #[serde(default, skip_serializing_if = "Schema::is_unknown")]
+    pub schema: Schema,
 }
 
 /// What whoever deploys says of a release.
@@ -51,6 +55,9 @@ pub struct DeployNote {
     /// Where there is more: the pipeline that deployed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// What it does to the schema of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaChange>,
     /// When it was said.
     #[serde(default)]
     pub at: Timestamp,

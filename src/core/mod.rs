@@ -18,6 +18,7 @@ pub mod decision;
 pub mod announcement;
 pub mod ledger;
 pub mod availability;
+pub mod migration;
 pub mod plan;
 
 pub mod io;

@@ -34,6 +34,7 @@ impl Service {
             current: self.current.clone(),
             deployed: self.current.as_ref().map(|_| self.deployed),
             target: self.target().ok().cloned(),
+            downgrade: self.target().ok().and_then(|target| self.downgrade(target)),
             replicas: self.replicas.clone(),
             ledger: self.ledger.clone(),
             availability: self

@@ -33,6 +33,7 @@ impl Service {
         along: Vec<ServiceName>,
     ) {
         let Some(to) = decision.to.clone() else { return };
+        let schema = self.about_schema(&to);
         let ready = self.prepared.take_if(|p| p.to.id == to.id);
         self.drop_prepared(turn);
         let request = RollbackRequest {
@@ -43,7 +44,10 @@ impl Service {
             stop_grace: self.settings.stop_grace,
             decided: Some(turn.now),
             vanished: self.replicas.is_empty(),
+            why: decision.reason.to_string(),
+            downgrade: self.downgrade(&to),
         };
+        self.schema_accepted = false;
         let record = RollbackRecord {
             id: request.id.clone(),
             service: self.name.clone(),
@@ -82,6 +86,7 @@ impl Service {
         if !record.along.is_empty() {
             a.fields.push(("Together with".into(), names(&record.along)));
         }
+        a.fields.extend(schema);
         a.fields.push(("Decided by".into(), by.to_owned()));
         a.fields.push(("ETA".into(), self.eta()));
         turn.effect(Effect::Announce(a));
@@ -178,6 +183,9 @@ impl Service {
         self.mixed = None;
         self.deployed = now;
         self.trial_ends = now + self.settings.verify;
+        if record.request.downgrade.is_some() {
+            self.schema_taken_back(turn, &record);
+        }
         self.current = Some(record.to.clone());
         let to = record.to.clone();
         self.enter(turn, &to, |entry| entry.deployed = now);
@@ -282,6 +290,7 @@ impl Service {
             human(turn.now.since(from)),
             record.to
         );
+        self.schema_proved(turn, &record);
         self.end_rollback(turn, RollbackOutcome::Verified(said.clone()));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackComplete, "ROLLBACK COMPLETE");
         a.key = format!("{}/complete", record.id);
@@ -404,7 +413,8 @@ impl Service {
         if !matches!(record.outcome, RollbackOutcome::Void(_) | RollbackOutcome::Unwound(_)) {
             self.last_ended = record.ended;
         }
-        turn.effect(Effect::Close { rollback: record.id.clone() });
+        let proved = matches!(record.outcome, RollbackOutcome::Verified(_));
+        turn.effect(Effect::Close { rollback: record.id.clone(), proved });
         self.keep_pin(&record);
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record)));
     }

@@ -18,6 +18,7 @@ use super::gate::{Question, ask};
 use super::group::Complaint;
 use super::io::{Effect, RollbackRequest};
 use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing, targets};
+use super::migration::Schema;
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
@@ -117,6 +118,15 @@ pub(crate) struct Service {
     pub(crate) gone: Option<Timestamp>,
     /// The executor changed the world: nothing is concluded before the next look at it.
     pub(crate) awaits_look: bool,
+    /// A person said that a rollback may leave the schema as it is.
+    #[serde(default)]
+    pub(crate) schema_accepted: bool,
+    /// When the version of the schema was last asked for.
+    #[serde(default)]
+    pub(crate) schema_asked: Option<Timestamp>,
+    /// Why it is not known, if it is not.
+    #[serde(default)]
+    pub(crate) schema_unknown: Option<String>,
 }
 
 /// What is known of exits, replica by replica.
@@ -200,6 +210,9 @@ impl Service {
             protect: None,
             gone: None,
             awaits_look: false,
+            schema_accepted: false,
+            schema_asked: None,
+            schema_unknown: None,
         }
     }
 
@@ -289,6 +302,7 @@ impl Service {
                 standing: Standing::Trial,
                 note: None,
                 gone: None,
+                schema: Schema::default(),
             };
             self.ledger.push(fresh);
             self.ledger.len() - 1
@@ -427,6 +441,10 @@ impl Service {
         around: Surroundings<'_>,
     ) -> Vec<GateAnswer> {
         let window = self.settings.attempts_window;
+        let schema = self.target().map_or_else(
+            |_| Ok("there is nothing to compare with".into()),
+            |target| self.schema_gate(target),
+        );
         let question = Question {
             now,
             service: &self.name,
@@ -441,6 +459,7 @@ impl Service {
             before: &self.before,
             flags: &self.flags,
             target: self.target(),
+            schema: &schema,
             quarantined: self.current_is_quarantined(),
             last_ended: self.last_ended,
             attempts: count(self.attempts.iter().filter(|at| now.since(**at) < window).count()),

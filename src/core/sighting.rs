@@ -68,6 +68,7 @@ impl Service {
             // Its settings are known only now.
             self.trial_ends = self.trial_end(turn.now);
             self.refuse_if_quarantined();
+            self.schema_deployed(turn);
         }
         if self.mixed.is_some() {
             self.say_mixed(turn);
@@ -151,6 +152,7 @@ impl Service {
             entry.gone = None;
         });
         self.take_note(turn, &release);
+        self.schema_deployed(turn);
         self.recheck_targets(turn.now);
         self.trial_ends = self.trial_end(turn.now);
         self.withdraw_question(turn, "something else was deployed");
@@ -220,7 +222,11 @@ impl Service {
             });
             return said;
         };
+        let schema = note.schema;
         self.enter(turn, &runs, |entry| entry.note = Some(Box::new(note)));
+        if let Some(change) = schema {
+            self.schema_said(turn, &runs.id, change);
+        }
         format!("noted: {runs} of {name} runs already")
     }
 

@@ -10,6 +10,7 @@ use super::availability::Availability;
 use super::decision::{Decision, GateAnswer};
 use super::io::EngineState;
 use super::ledger::{Flags, LedgerEntry, RollbackRecord};
+use super::migration::SchemaMove;
 use super::observation::{Refusal, Replica};
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, ServiceName};
@@ -72,6 +73,8 @@ pub struct ServiceSnapshot {
     pub deployed: Option<Timestamp>,
     /// Where a rollback would go now; none is `NoRollbackTarget`.
     pub target: Option<Release>,
+    /// The downgrade of its database that a rollback there would take.
+    pub downgrade: Option<SchemaMove>,
     /// Its replicas.
     pub replicas: Vec<Replica>,
     /// Its releases, newest deployment first.

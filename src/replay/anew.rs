@@ -169,6 +169,7 @@ impl World<'_> {
                     | Effect::Remember(_)
                     | Effect::Unprotect { .. }
                     | Effect::CheckTarget { .. }
+                    | Effect::AskSchema { .. }
                     | Effect::Discard { .. }
                     | Effect::Mitigate { .. }
                     | Effect::Close { .. }

@@ -267,6 +267,7 @@ impl<'a> World<'a> {
                     Effect::Remember(_)
                     | Effect::Unprotect { .. }
                     | Effect::CheckTarget { .. }
+                    | Effect::AskSchema { .. }
                     | Effect::Discard { .. }
                     | Effect::Mitigate { .. }
                     | Effect::Close { .. }
@@ -346,6 +347,7 @@ fn known_good(replica: &Replica) -> LedgerEntry {
         standing: Standing::KnownGood { since: replica.created },
         note: None,
         gone: None,
+        schema: Default::default(),
     }
 }
 

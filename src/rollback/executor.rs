@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::SagaStore;
+use super::hooks::{self, HookRunner, NoHooks};
 use super::journal::{JournalEvent, Phase};
-use super::saga::{Saga, Unwound};
+use super::saga::{Saga, Tools, Unwound};
 use crate::clock::Clock;
 use crate::core::observation::Observation;
 use crate::core::plan::Plan;
@@ -38,6 +39,7 @@ pub struct Executor {
 pub(super) struct Inner {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) store: Arc<dyn SagaStore>,
+    pub(super) hooks: Arc<dyn HookRunner>,
     pub(super) clock: Clock,
     /// The rollback of each service that is not closed: prepared, being carried out, or waiting for its verdict.
     slots: Mutex<HashMap<ServiceName, Slot>>,
@@ -51,11 +53,23 @@ pub(super) type Slot = Arc<AsyncMutex<Option<Saga>>>;
 
 impl Executor {
     /// An executor that acts on `runtime` and remembers in `store`. Call [`Self::recover`] before anything else.
+    /// No hook can be run by it.
     pub fn new(runtime: Arc<dyn Runtime>, store: Arc<dyn SagaStore>, clock: Clock) -> Self {
+        Self::with_hooks(runtime, store, clock, Arc::new(NoHooks))
+    }
+
+    /// The same, with somebody who runs hooks.
+    pub fn with_hooks(
+        runtime: Arc<dyn Runtime>,
+        store: Arc<dyn SagaStore>,
+        clock: Clock,
+        hooks: Arc<dyn HookRunner>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 runtime,
                 store,
+                hooks,
                 clock,
                 slots: Mutex::default(),
                 owners: Mutex::default(),
@@ -149,9 +163,15 @@ impl Executor {
         }
     }
 
-    /// Ends a rollback that was verified, given up, or never began: removes what was set aside and closes the journal.
-    /// Yields the last log lines of what was replaced. What fails is tried again at the next start.
+    /// [`Self::conclude`] of a rollback that is not proved.
     pub async fn close(&self, rollback: &RollbackId) -> Vec<String> {
+        self.conclude(rollback, false).await
+    }
+
+    /// Ends a rollback that was verified (`proved`), given up, or never began: removes what was set aside, runs the hooks that
+    /// waited for this, and closes the journal. Yields the last log lines of what was replaced. What fails is tried again at
+    /// the next start, but for hooks.
+    pub async fn conclude(&self, rollback: &RollbackId, proved: bool) -> Vec<String> {
         if self.inner.forget_unreadable(rollback) {
             let closed = JournalEvent::Closed { how: "unreadable".into() };
             if let Err(why) = self.inner.store.append(rollback, &closed).await {
@@ -166,7 +186,7 @@ impl Executor {
         let Some(saga) = slot.as_mut().filter(|saga| saga.state().id() == rollback) else {
             return Vec::new();
         };
-        let log = saga.close().await;
+        let log = saga.close(proved).await;
         if saga.is_closed() {
             self.inner.vacate(&mut slot);
         }
@@ -196,7 +216,7 @@ impl Inner {
             return Err("the plan is gone".into());
         };
         let at = request.decided.unwrap_or_else(|| self.clock.now());
-        if let Err(why) = saga.decide(at, Vec::new()).await {
+        if let Err(why) = saga.decide(at, Vec::new(), request.why.clone()).await {
             return Ok(saga.go_back(why, None).await);
         }
         Ok(saga.act().await)
@@ -265,7 +285,8 @@ impl Inner {
                 request.to
             )));
         }
-        let plan = self.runtime.plan(now, &snapshots, request)?;
+        let mut plan = self.runtime.plan(&hooks::arranged(now, request), &snapshots, request)?;
+        hooks::weave(&mut plan, now, &snapshots, request)?;
         if !plan.is_of_swarm() && is_removed(now, request) {
             let message = format!("somebody removed {} meanwhile: nothing of it is left", request.service);
             return Err(RuntimeError { class: ErrorClass::Removed, message });
@@ -286,11 +307,15 @@ impl Inner {
             }
             saga.replan(plan, request).await?;
         } else {
-            let (runtime, store) = (Arc::clone(&self.runtime), Arc::clone(&self.store));
-            let saga = Saga::open(runtime, store, plan, request).await?;
+            let saga = Saga::open(self.tools(), plan, request).await?;
             self.occupy(slot, saga);
         }
         slot.as_mut().ok_or_else(|| "the plan is gone".into())
+    }
+
+    pub(super) fn tools(&self) -> Tools {
+        let (runtime, store) = (Arc::clone(&self.runtime), Arc::clone(&self.store));
+        Tools { runtime, store, hooks: Arc::clone(&self.hooks) }
     }
 
     /// Takes back what was prepared, because it will not be carried out.
@@ -325,7 +350,7 @@ impl Inner {
             Phase::Applied | Phase::Ended(_) | Phase::Closed => {}
         }
         let id = saga.state().id().clone();
-        saga.close().await;
+        saga.close(false).await;
         if !saga.is_closed() {
             tracing::warn!(rollback = %id, "a rollback could not be closed; it is tried again when backstop starts");
         }

@@ -10,10 +10,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::plan::{Pin, Plan, Step, StepOutput};
+use crate::core::plan::{Pin, Plan, StepOutput};
 use crate::core::release::RollbackId;
 use crate::core::{Executed, RollbackRequest, Timestamp};
 use crate::runtime::ErrorClass;
+
+pub use super::tell::tell;
 
 /// The format that this program writes and understands.
 pub const JOURNAL_VERSION: u32 = 1;
@@ -38,6 +40,9 @@ pub enum JournalEvent {
         /// The rollbacks that are carried out together with it, all or none, in their order; empty if it is alone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         together: Vec<RollbackId>,
+        /// Why, for hooks.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// A step is about to be carried out.
     Started {
@@ -59,6 +64,9 @@ pub enum JournalEvent {
         class: ErrorClass,
         /// For people.
         message: String,
+        /// The end of what it printed, if it was a hook.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        output: String,
     },
     /// A step is about to be taken back.
     UndoStarted {
@@ -89,6 +97,11 @@ pub enum JournalEvent {
         /// How; never [`Executed::Applied`].
         result: Executed,
     },
+    /// It is known how the rollback ends: hooks that depend on that have their turn.
+    Concluded {
+        /// It is proved.
+        proved: bool,
+    },
     /// Nothing is left to do: the journal will not be read again.
     Closed {
         /// How it ended, for people who read the journal.
@@ -116,6 +129,7 @@ impl JournalEvent {
             Self::LeftAlone { .. } => "left_alone",
             Self::Applied => "applied",
             Self::Ended { .. } => "ended",
+            Self::Concluded { .. } => "concluded",
             Self::Closed { .. } => "closed",
         }
     }
@@ -133,6 +147,7 @@ impl JournalEvent {
             | Self::Decided { .. }
             | Self::Applied
             | Self::Ended { .. }
+            | Self::Concluded { .. }
             | Self::Closed { .. } => None,
         }
     }
@@ -233,6 +248,8 @@ pub struct SagaState {
     pub failure: Option<String>,
     /// It failed because somebody removed what it was about.
     pub removed: bool,
+    /// Whether it is proved, once that is known.
+    pub proved: Option<bool>,
 }
 
 /// What is wrong with a journal.
@@ -326,52 +343,6 @@ pub fn replay(events: &[JournalEvent]) -> Result<SagaState, JournalError> {
     Ok(state)
 }
 
-/// A journal as it is stored, for people: one sentence a record, in the same order.
-pub fn tell(records: &[Value]) -> Vec<String> {
-    let mut steps: Vec<Step> = Vec::new();
-    let tell_one = |record| match JournalEvent::deserialize(record) {
-        Ok(event) => {
-            if let JournalEvent::Planned { plan, .. } = &event {
-                steps.clone_from(&plan.steps);
-            }
-            sentence(&event, &steps)
-        }
-        Err(e) => format!("a record that cannot be read: {e}"),
-    };
-    records.iter().map(tell_one).collect()
-}
-
-fn sentence(event: &JournalEvent, steps: &[Step]) -> String {
-    let step = |step: &usize| steps.get(*step).map_or_else(|| format!("step {step}"), ToString::to_string);
-    match event {
-        JournalEvent::Planned { plan, request, .. } => {
-            let from = plan.from.as_ref().map_or_else(|| "nothing".into(), ToString::to_string);
-            format!("planned the way from {from} to {}, {} steps", request.to, plan.steps.len())
-        }
-        JournalEvent::Decided { .. } => "decided: carrying it out".into(),
-        JournalEvent::Started { step: s } => format!("begun: {}", step(s)),
-        JournalEvent::Succeeded { step: s, output: StepOutput::Stopped { how } } => {
-            format!("done: {} ({how})", step(s))
-        }
-        JournalEvent::Succeeded { step: s, .. } => format!("done: {}", step(s)),
-        JournalEvent::Failed { step: s, message, .. } => format!("failed: {}: {message}", step(s)),
-        JournalEvent::UndoStarted { step: s } => format!("taking back: {}", step(s)),
-        JournalEvent::UndoFinished { step: s } => format!("taken back: {}", step(s)),
-        JournalEvent::UndoFailed { message, .. } => message.clone(),
-        JournalEvent::LeftAlone { step: s } => {
-            format!("not taken back, because a newer deployment runs: {}", step(s))
-        }
-        JournalEvent::Applied => "applied: the target runs, and is verified now".into(),
-        JournalEvent::Ended { result } => match result {
-            Executed::Applied { .. } => "applied".into(),
-            Executed::Void { why } => format!("did not begin: {why}"),
-            Executed::Unwound { why } => format!("failed and was taken back: {why}"),
-            Executed::Stuck { why } => format!("stuck, a person is needed: {why}"),
-        },
-        JournalEvent::Closed { how } => format!("closed: {how}"),
-    }
-}
-
 impl SagaState {
     /// The state after the first event of a journal.
     ///
@@ -395,6 +366,7 @@ impl SagaState {
             request: RollbackRequest::clone(request),
             failure: None,
             removed: false,
+            proved: None,
         })
     }
 
@@ -410,12 +382,13 @@ impl SagaState {
 
     /// Whether the closing steps have begun: somebody said that the rollback is over.
     pub fn is_closing(&self) -> bool {
-        self.phase == Phase::Applied && !self.steps[self.plan.close..].iter().all(StepStatus::is_clean)
+        self.phase == Phase::Applied
+            && (self.proved.is_some() || !self.steps[self.plan.close..].iter().all(StepStatus::is_clean))
     }
 
     /// Whether nothing is left to be done after an application.
     pub fn is_closed_up(&self) -> bool {
-        self.steps[self.plan.close..].iter().all(|status| *status == StepStatus::Succeeded)
+        (self.plan.close..self.steps.len()).all(|step| self.is_over(step))
     }
 
     /// The step to carry out next on the way forward, if one is left before the closing steps.
@@ -467,10 +440,13 @@ impl SagaState {
 
     /// What the announcement of the rollback should mention; usually nothing.
     pub fn notes(&self) -> Vec<String> {
-        let failed = self.steps[self.plan.pivot..self.plan.close]
+        let failed = self.steps[..self.plan.close]
             .iter()
-            .zip(&self.plan.steps[self.plan.pivot..])
-            .filter_map(|(status, step)| match status {
+            .zip(&self.plan.steps)
+            .enumerate()
+            // Before the pivot, only what was let fail.
+            .filter(|(i, _)| *i >= self.plan.pivot || self.is_shrugged_off(*i))
+            .filter_map(|(_, (status, step))| match status {
                 StepStatus::Failed(why) => Some(format!("could not {step}: {why}")),
                 StepStatus::Pending
                 | StepStatus::Started
@@ -538,8 +514,10 @@ impl SagaState {
                     *self = fresh;
                 }
             }
-            JournalEvent::Decided { at, together } => {
+            JournalEvent::Concluded { proved } => self.proved = Some(*proved),
+            JournalEvent::Decided { at, together, why } => {
                 self.request.decided = Some(*at);
+                self.request.why.clone_from(why);
                 self.together.clone_from(together);
                 self.phase = Phase::Acting;
             }
@@ -548,10 +526,12 @@ impl SagaState {
                 self.steps[*step] = StepStatus::Succeeded;
                 self.outputs[*step] = Some(output.clone());
             }
-            JournalEvent::Failed { step, class, message } => {
+            JournalEvent::Failed { step, class, message, .. } => {
                 self.steps[*step] = StepStatus::Failed(message.clone());
                 self.removed |= *class == ErrorClass::Removed;
-                self.failure.get_or_insert_with(|| message.clone());
+                if !self.is_shrugged_off(*step) {
+                    self.failure.get_or_insert_with(|| message.clone());
+                }
             }
             JournalEvent::UndoStarted { step } => {
                 self.steps[*step] = StepStatus::Undoing;
@@ -585,7 +565,8 @@ impl SagaState {
             JournalEvent::Decided { .. } => self.phase == P::Preparing,
             JournalEvent::Started { step } => self.may_start(*step),
             JournalEvent::Succeeded { step, .. } | JournalEvent::Failed { step, .. } => {
-                matches!(self.phase, P::Preparing | P::Acting | P::Applied) && self.steps[*step] == S::Started
+                matches!(self.phase, P::Preparing | P::Acting | P::Applied | P::Ended(_))
+                    && self.steps[*step] == S::Started
             }
             // Backwards: whatever came after it has been dealt with.
             JournalEvent::UndoStarted { step } => {
@@ -601,6 +582,9 @@ impl SagaState {
             }
             JournalEvent::Applied => self.phase == P::Acting && self.next_step().is_none(),
             JournalEvent::Ended { result } => open && !matches!(result, Executed::Applied { .. }),
+            JournalEvent::Concluded { .. } => {
+                matches!(self.phase, P::Applied | P::Ended(_)) && self.proved.is_none()
+            }
             JournalEvent::Closed { .. } => match self.phase {
                 P::Preparing | P::Unwinding => self.request.decided.is_none() && self.is_clean(),
                 P::Applied | P::Ended(_) => true,
@@ -615,7 +599,11 @@ impl SagaState {
             (P::Preparing, S::Pending) => step < self.plan.prepare && self.next_step() == Some(step),
             (P::Acting, S::Pending) => self.next_step() == Some(step),
             // Closing steps stand alone: one that fails does not hold up the others.
-            (P::Applied, S::Pending | S::Failed(_)) => step >= self.plan.close,
+            (P::Applied, S::Pending | S::Failed(_)) => step >= self.plan.close && !self.is_over(step),
+            // Of a rollback that failed, only what was to be done then.
+            (P::Ended(_), S::Pending) => {
+                step >= self.plan.close && self.plan.hook(step).is_some() && !self.is_over(step)
+            }
             (P::Preparing | P::Acting | P::Applied, _) => false,
             (P::Unwinding | P::Ended(_) | P::Closed, _) => false,
         }
@@ -626,7 +614,7 @@ impl SagaState {
     pub fn is_settled(&self, step: usize) -> bool {
         match self.steps[step] {
             StepStatus::Succeeded => true,
-            StepStatus::Failed(_) => step >= self.plan.pivot,
+            StepStatus::Failed(_) => step >= self.plan.pivot || self.is_shrugged_off(step),
             StepStatus::Pending
             | StepStatus::Started
             | StepStatus::Undoing

@@ -12,6 +12,8 @@ use crate::core::release::{ReleaseId, RollbackId, ServiceName};
 use crate::runtime::Snapshot;
 
 pub mod journal;
+mod tell;
+pub mod hooks;
 mod saga;
 mod together;
 pub mod drill;

@@ -133,8 +133,7 @@ impl Executor {
         let mut slot = slot.lock().await;
         // Called again after an error: what is there already knows more than its journal does.
         let known = slot.take_if(|saga| saga.state().id() == rollback);
-        let mut saga = known
-            .unwrap_or_else(|| Saga::resume(Arc::clone(&inner.runtime), Arc::clone(&inner.store), state));
+        let mut saga = known.unwrap_or_else(|| Saga::resume(inner.tools(), state));
         if newest && saga.state().is_unsettled_together() {
             groups.entry(saga.state().together.clone()).or_default().push(saga);
             return Ok(None);
@@ -154,18 +153,18 @@ impl Executor {
                 if let Unwound::Incomplete(why) = saga.unwind(false).await {
                     tracing::warn!(rollback = %saga.state().id(), %why, "what was prepared could not be removed; it is tried again");
                 } else {
-                    saga.close().await;
+                    saga.close(false).await;
                 }
                 Ok(None)
             }
             Phase::Applied if newest && !saga.state().is_closing() => Ok(Some(saga.applied())),
             Phase::Applied => {
-                saga.close().await;
+                saga.close(false).await;
                 Ok(None)
             }
             Phase::Ended(result) if newest => Ok(Some(result)),
             Phase::Ended(_) => {
-                saga.close().await;
+                saga.close(false).await;
                 Ok(None)
             }
             Phase::Closed => Ok(None),

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SagaStore;
+use super::hooks::HookRunner;
 use super::journal::{JOURNAL_VERSION, JournalEvent, Phase, SagaState, StepStatus};
 use crate::core::observation::{self, Observation, Replica};
 use crate::core::plan::{Plan, Step, StepOutput};
 use crate::core::release::{ReplicaId, RollbackId};
 use crate::core::{Executed, RollbackRequest, Timestamp};
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
+
+mod hooked;
 
 /// How long an engine that does not answer is waited for, one step forward: longer than a restart of the engine takes.
 const FORWARD_PATIENCE: Duration = Duration::from_secs(60);
@@ -55,11 +58,18 @@ pub(super) enum Unwound {
     Incomplete(String),
 }
 
+/// Who does what a rollback needs.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) store: Arc<dyn SagaStore>,
+    pub(super) hooks: Arc<dyn HookRunner>,
+}
+
 /// A rollback with everything that it takes to carry it out.
 #[derive(Debug)]
 pub(super) struct Saga {
-    runtime: Arc<dyn Runtime>,
-    store: Arc<dyn SagaStore>,
+    tools: Tools,
     state: SagaState,
     /// Events that are not durable yet, oldest first. Bounded: a saga has a few events a step.
     backlog: VecDeque<JournalEvent>,
@@ -71,28 +81,16 @@ pub(super) struct Saga {
 
 impl Saga {
     /// Makes a new plan durable.
-    pub(super) async fn open(
-        runtime: Arc<dyn Runtime>,
-        store: Arc<dyn SagaStore>,
-        plan: Plan,
-        request: &RollbackRequest,
-    ) -> Result<Self, String> {
+    pub(super) async fn open(tools: Tools, plan: Plan, request: &RollbackRequest) -> Result<Self, String> {
         let planned = planned(plan, request);
         let state = SagaState::begin(&planned).map_err(|e| e.to_string())?;
-        append(store.as_ref(), &state, &planned).await?;
-        Ok(Self::resume(runtime, store, state))
+        append(tools.store.as_ref(), &state, &planned).await?;
+        Ok(Self::resume(tools, state))
     }
 
     /// Goes on where a journal ends.
-    pub(super) fn resume(runtime: Arc<dyn Runtime>, store: Arc<dyn SagaStore>, state: SagaState) -> Self {
-        Self {
-            touched: state.has_touched(),
-            runtime,
-            store,
-            state,
-            backlog: VecDeque::new(),
-            unwritten: None,
-        }
+    pub(super) fn resume(tools: Tools, state: SagaState) -> Self {
+        Self { touched: state.has_touched(), tools, state, backlog: VecDeque::new(), unwritten: None }
     }
 
     pub(super) const fn state(&self) -> &SagaState {
@@ -119,8 +117,13 @@ impl Saga {
     }
 
     /// Notes that the decision fell.
-    pub(super) async fn decide(&mut self, at: Timestamp, together: Vec<RollbackId>) -> Result<(), String> {
-        self.record(JournalEvent::Decided { at, together }).await
+    pub(super) async fn decide(
+        &mut self,
+        at: Timestamp,
+        together: Vec<RollbackId>,
+        why: String,
+    ) -> Result<(), String> {
+        self.record(JournalEvent::Decided { at, together, why }).await
     }
 
     /// Goes forward as long as it can still be taken back. Whether that is right is for others to say as well.
@@ -137,10 +140,14 @@ impl Saga {
             if self.state.is_settled(step) {
                 continue;
             }
-            if let Err(why) = self.forward(step, FORWARD_PATIENCE).await
-                && !self.state.is_past_pivot()
-            {
+            let Err(why) = self.forward(step, FORWARD_PATIENCE).await else { continue };
+            if !self.state.is_past_pivot() {
                 return self.give_up(why).await;
+            }
+            if self.state.plan.hook(step).is_some() {
+                // Going back would be wrong, and going on was not to be without it.
+                let why = format!("{why}; {} runs{}", self.state.plan.to, self.state.told_of_hooks());
+                return self.end(Executed::Stuck { why }).await;
             }
         }
         self.record_anyway(JournalEvent::Applied).await;
@@ -156,6 +163,7 @@ impl Saga {
 
     /// Goes back, around the newer deployment if there is one, and says how that ended.
     pub(super) async fn go_back(&mut self, why: String, foreign: Option<&Replica>) -> Executed {
+        let why = why + &self.state.told_of_hooks();
         let withdrawn = foreign.is_none() && self.is_withdrawn().await;
         let result = match self.unwind(foreign.is_some() || withdrawn).await {
             Unwound::Clean if self.touched => Executed::Unwound { why },
@@ -222,10 +230,16 @@ impl Saga {
 
     /// Carries out the closing steps, and closes the journal if they all succeeded. Yields the last log lines of
     /// what was replaced.
-    pub(super) async fn close(&mut self) -> Vec<String> {
-        if self.state.phase == Phase::Applied {
+    pub(super) async fn close(&mut self, proved: bool) -> Vec<String> {
+        let over = matches!(self.state.phase, Phase::Applied | Phase::Ended(_));
+        if over && self.state.awaits_conclusion() {
+            self.record_anyway(JournalEvent::Concluded { proved }).await;
+        }
+        let failed = matches!(self.state.phase, Phase::Ended(_));
+        if self.state.phase == Phase::Applied || (failed && self.touched) {
             for step in self.state.plan.close..self.state.plan.steps.len() {
-                if self.state.steps[step] == StepStatus::Succeeded {
+                let of_success = failed && self.state.plan.hook(step).is_none();
+                if of_success || self.state.is_over(step) {
                     continue;
                 }
                 if let Err(why) = self.forward(step, FORWARD_PATIENCE).await {
@@ -240,6 +254,7 @@ impl Saga {
             Phase::Preparing | Phase::Unwinding | Phase::Acting => "discarded".to_owned(),
             Phase::Closed => return self.log(),
         };
+        self.forget_hooks().await;
         if self.state.check(&JournalEvent::Closed { how: how.clone() }).is_ok() {
             self.record_anyway(JournalEvent::Closed { how }).await;
         }
@@ -256,6 +271,7 @@ impl Saga {
         let (state, mut olds) = (&self.state, olds(&self.state.plan));
         let mut asked = state.request.clone();
         asked.decided = request.decided;
+        asked.why.clone_from(&request.why);
         let mut runs: Vec<_> = now.replicas.iter().map(|r| &r.id).collect();
         runs.sort_unstable();
         olds.sort_unstable();
@@ -302,6 +318,7 @@ impl Saga {
                 | StepOutput::Evidence { .. }
                 | StepOutput::Service { .. }
                 | StepOutput::Compose { .. }
+                | StepOutput::Hook { .. }
                 | StepOutput::Told { .. }
                 | StepOutput::Pinned { .. } => {}
             }
@@ -331,6 +348,9 @@ impl Saga {
         if self.state.steps[step] == StepStatus::Succeeded {
             return Ok(());
         }
+        if self.state.plan.hook(step).is_some() {
+            return self.run_hook(step).await;
+        }
         let name = self.state.plan.steps[step].to_string();
         let begun = match self.state.steps[step] {
             StepStatus::Started => Ok(()),
@@ -356,7 +376,8 @@ impl Saga {
             }
             Err(RuntimeError { class, message }) => {
                 let why = format!("could not {name}: {message}");
-                self.record_anyway(JournalEvent::Failed { step, class, message }).await;
+                let output = String::new();
+                self.record_anyway(JournalEvent::Failed { step, class, message, output }).await;
                 Err(why)
             }
         }
@@ -367,7 +388,7 @@ impl Saga {
         let plan_step = &state.plan.steps[step];
         let deadline = deadline(plan_step);
         loop {
-            let applying = self.runtime.apply(&state.plan, plan_step, &state.outputs);
+            let applying = self.tools.runtime.apply(&state.plan, plan_step, &state.outputs);
             let e = match tokio::time::timeout(deadline, applying).await {
                 Ok(Ok(output)) => return Ok(output),
                 Ok(Err(e)) => e,
@@ -386,13 +407,17 @@ impl Saga {
     }
 
     async fn undo(&self, step: usize) -> Result<(), RuntimeError> {
+        if self.state.plan.hook(step).is_some() {
+            self.forget_hook(step).await;
+            return Ok(());
+        }
         let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
         let (plan_step, output) = (&state.plan.steps[step], state.outputs[step].as_ref());
         let deadline = deadline(plan_step);
         let patience = if state.request.decided.is_some() { UNDO_PATIENCE } else { PREPARE_PATIENCE };
         let mut attempts = 0;
         loop {
-            let undoing = self.runtime.undo(&state.plan, plan_step, output, &state.outputs);
+            let undoing = self.tools.runtime.undo(&state.plan, plan_step, output, &state.outputs);
             let e = match tokio::time::timeout(deadline, undoing).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(e)) => e,
@@ -447,7 +472,8 @@ impl Saga {
             | Step::CheckService { .. }
             // Whoever takes it back looks first whether it is still ours.
             | Step::UpdateService { .. }
-            | Step::AwaitConverged { .. } => false,
+            | Step::AwaitConverged { .. }
+            | Step::RunHook { .. } => false,
         }
     }
 
@@ -458,7 +484,7 @@ impl Saga {
 
     /// What runs, if the engine says so soon.
     async fn observe(&self) -> Option<Observation> {
-        let observing = self.runtime.observe(&self.state.plan.service);
+        let observing = self.tools.runtime.observe(&self.state.plan.service);
         tokio::time::timeout(OBSERVE, observing).await.ok()?.ok()
     }
 
@@ -512,7 +538,7 @@ impl Saga {
 
     async fn flush(&mut self) -> Result<(), String> {
         while let Some(event) = self.backlog.front() {
-            if let Err(why) = append(self.store.as_ref(), &self.state, event).await {
+            if let Err(why) = append(self.tools.store.as_ref(), &self.state, event).await {
                 self.unwritten.get_or_insert_with(|| why.clone());
                 return Err(format!("the journal could not be written: {why}"));
             }
@@ -550,6 +576,7 @@ const fn deadline(step: &Step) -> Duration {
         Step::EnsureImage { .. } | Step::StopOld { .. } | Step::UpProject { .. } => LONG_STEP,
         // It ends by itself then, and says how far it came.
         Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
+        Step::RunHook { hook, .. } => hook.timeout.saturating_add(SHORT_STEP),
         Step::ProbeOld { .. }
         | Step::CreateReplacement { .. }
         | Step::DisarmOld { .. }
@@ -596,7 +623,8 @@ fn olds(plan: &Plan) -> Vec<&ReplicaId> {
         | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. }
-        | Step::AwaitConverged { .. } => None,
+        | Step::AwaitConverged { .. }
+        | Step::RunHook { .. } => None,
     });
     containers.collect()
 }

@@ -82,7 +82,7 @@ async fn decide(
     let all: Vec<RollbackId> = requests.iter().map(|request| request.id.clone()).collect();
     for (i, (saga, request)) in sagas.iter_mut().zip(requests).enumerate() {
         let at = request.decided.unwrap_or_else(|| inner.clock.now());
-        saga.decide(at, all.clone()).await.map_err(|why| (i, why))?;
+        saga.decide(at, all.clone(), request.why.clone()).await.map_err(|why| (i, why))?;
     }
     Ok(())
 }

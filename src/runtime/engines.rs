@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
-use super::{Enrolment, Recorded, Runtime, RuntimeError, Snapshot};
+use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot};
 use crate::core::availability::Availability;
 use crate::core::io::{EngineState, Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal};
@@ -365,5 +365,19 @@ impl Runtime for Engines {
         done: &[Option<StepOutput>],
     ) -> Result<(), RuntimeError> {
         self.of(&plan.service)?.0.undo(&plain(plan), step, output, done).await
+    }
+
+    async fn run_once(
+        &self,
+        plan: &Plan,
+        once: &OneOff,
+        done: &[Option<StepOutput>],
+        begun: bool,
+    ) -> Result<Option<OnceEnded>, RuntimeError> {
+        self.of(&plan.service)?.0.run_once(&plain(plan), once, done, begun).await
+    }
+
+    async fn drop_once(&self, plan: &Plan, name: &str) -> Result<(), RuntimeError> {
+        self.of(&plan.service)?.0.drop_once(&plain(plan), name).await
     }
 }

@@ -2,6 +2,7 @@
 //! [`Runtime`]; runtimes differ in the length of the plan, not in the shape of the code.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
@@ -13,8 +14,8 @@ use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Specification, Step, StepOutput};
-use crate::core::release::{Release, ServiceName};
-use crate::core::settings::ServiceSettings;
+use crate::core::release::{Release, ReplicaId, ServiceName};
+use crate::core::settings::{RunImage, ServiceSettings};
 use crate::core::time::Timestamp;
 
 pub mod compose;
@@ -108,6 +109,25 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
         done: &[Option<StepOutput>],
     ) -> Result<StepOutput, RuntimeError>;
 
+    /// Makes a container out of the service's own specification, runs it to its end, and gives its exit code and the end of
+    /// its log. With `begun`, one that an earlier call made is waited for instead of being run; none if there is none.
+    async fn run_once(
+        &self,
+        plan: &Plan,
+        once: &OneOff,
+        done: &[Option<StepOutput>],
+        begun: bool,
+    ) -> Result<Option<OnceEnded>, RuntimeError> {
+        let _ = (once, done, begun);
+        Err(engine::permanent(format!("no container of its own can be made for {}", plan.service)))
+    }
+
+    /// Removes what [`Self::run_once`] made under this name. It may be gone.
+    async fn drop_once(&self, plan: &Plan, name: &str) -> Result<(), RuntimeError> {
+        let _ = (plan, name);
+        Ok(())
+    }
+
     /// Takes a step back. Idempotent, and right too for a step that failed or never ran (`output` is none then).
     async fn undo(
         &self,
@@ -145,6 +165,36 @@ pub struct Snapshot {
     pub image: Value,
     /// What the two do not hold: names behind network and container ids, engine and API version.
     pub context: Value,
+}
+
+/// A container that is made once, for one purpose, out of a service's own specification.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OneOff {
+    /// The name it has while it is there: it is found again by it.
+    pub name: String,
+    /// Whose it is: kept as a label on it, and compared when it is found again.
+    pub mark: String,
+    /// Of which image.
+    pub image: RunImage,
+    /// What it runs.
+    pub command: Vec<String>,
+    /// Environment variables besides those of the specification.
+    pub environment: Vec<(String, String)>,
+    /// The containers of the bad release, newest last: it is made like one of them.
+    pub like: Vec<ReplicaId>,
+    /// The good release's specification.
+    pub specification: Option<Specification>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// How a one-off container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnceEnded {
+    /// Its exit code; none if it was killed because its time was over.
+    pub code: Option<i64>,
+    /// The end of what it printed.
+    pub output: String,
 }
 
 /// A known-good release that others recorded.

@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::permanent;
-use super::{ErrorClass, Recorded, Runtime, RuntimeError, Snapshot};
+use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot};
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal};
@@ -349,6 +349,20 @@ impl Runtime for Several {
         done: &[Option<StepOutput>],
     ) -> Result<(), RuntimeError> {
         self.of_plan(plan)?.undo(plan, step, output, done).await
+    }
+
+    async fn run_once(
+        &self,
+        plan: &Plan,
+        once: &OneOff,
+        done: &[Option<StepOutput>],
+        begun: bool,
+    ) -> Result<Option<OnceEnded>, RuntimeError> {
+        self.of_plan(plan)?.run_once(plan, once, done, begun).await
+    }
+
+    async fn drop_once(&self, plan: &Plan, name: &str) -> Result<(), RuntimeError> {
+        self.of_plan(plan)?.drop_once(plan, name).await
     }
 }
 

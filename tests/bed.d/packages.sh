@@ -16,6 +16,10 @@ BED_COMPOSE_V1=(docker-compose python3-attr python3-cached-property python3-cert
     python3-lib2to3 python3-packaging python3-pkg-resources python3-pyrsistent python3-requests python3-six
     python3-texttable python3-urllib3 python3-websocket python3-yaml)
 
+# PostgreSQL, and of its libraries those that a bare system does not have.
+BED_POSTGRES=(libpq5 libicu72 libxml2 libxslt1.1 liblz4-1 libldap-2.5-0 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3
+    libkrb5support0 libcom-err2 libkeyutils1)
+
 engine_root() { printf '%s/engine-%s' "$BED_CACHE" "$1"; }
 
 install_packages() {
@@ -41,6 +45,7 @@ install_packages() {
     unpack alertmanager prometheus-alertmanager
     unpack compose docker-compose/trixie
     unpack registry docker-registry
+    unpack postgres postgresql-15 postgresql-client-15 "${BED_POSTGRES[@]}"
     unpack compose-v1 "${BED_COMPOSE_V1[@]}"
     link_tools "$engine"
     exec 9>&-
@@ -123,6 +128,12 @@ link_tools() {
         ln -s "$BED_CACHE/alertmanager/usr/share/prometheus/alertmanager" /usr/share/prometheus/alertmanager
     fi
     ln -sfn ../registry/usr/bin/docker-registry "$BED_CACHE/bin/docker-registry"
+    local postgres=$BED_CACHE/postgres program
+    for program in postgres initdb psql pg_dump; do
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$postgres/usr/lib/$(uname -m)-linux-gnu" \
+            "$postgres/usr/lib/postgresql/15/bin/$program" >"$BED_CACHE/bin/$program"
+        chmod +x "$BED_CACHE/bin/$program"
+    done
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
     printf '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 %s "$@"\n' "$BED_CACHE/compose-v1/usr/lib/python3/dist-packages" \
         "$BED_CACHE/compose-v1/usr/bin/docker-compose" >"$BED_CACHE/bin/docker-compose-v1"

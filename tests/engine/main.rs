@@ -23,6 +23,7 @@ mod demo;
 mod engines;
 mod fidelity;
 mod groups;
+mod migrations;
 mod order;
 mod people;
 mod podman;

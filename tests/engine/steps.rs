@@ -215,6 +215,8 @@ impl Stage {
             stop_grace: Duration::from_secs(3),
             decided: None,
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         };
         self.runtime.plan(&now, &good.1, &request).unwrap()
     }

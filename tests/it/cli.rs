@@ -270,7 +270,13 @@ async fn a_rollback_shows_the_plan_and_says_who_asked() {
     let service = ServiceName::new("shop");
     assert_eq!(
         commands[0].0,
-        Asked::Rollback { service, to: None, why: "users complain".to_owned(), via: Via::Token }
+        Asked::Rollback {
+            service,
+            to: None,
+            why: "users complain".to_owned(),
+            via: Via::Token,
+            accept_schema: false
+        }
     );
     assert!(commands[0].1.starts_with("anna@"), "{}", commands[0].1);
 }

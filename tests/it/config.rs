@@ -301,6 +301,42 @@ fn http_step(settings: &ServiceSettings) -> HttpStep {
 }
 
 #[test]
+fn no_release_chooses_what_is_run_on_the_host_or_done_to_a_database() {
+    let settings = Case::new("").good();
+    let labels = labels([
+        ("backstop.hooks.note.command", "[\"rm\"]"),
+        ("backstop.migrations.query", "DROP TABLE users"),
+        ("backstop.schema", "additive"),
+    ]);
+    let said = settings.service(&name("web"), &labels).unwrap_err();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("label backstop.hooks.note.command: cannot be set by a label"), "{said:?}");
+    assert!(said[1].starts_with("label backstop.migrations.query: cannot be set by a label"), "{said:?}");
+}
+
+#[test]
+fn hooks_and_migrations_are_what_their_keys_say() {
+    use backstop::core::settings::{HookKind, HookPhase, OnFailure, RunImage};
+    let settings = Case::new(
+        "[defaults.hooks.note]\nphase = \"after_rollback\"\ncommand = [\"note\", \"{{service}}\"]\n\
+         [services.web.hooks.note]\ntimeout = \"7s\"\non_failure = \"continue\"\n\
+         [services.web.migrations]\nmanual = \"see the wiki\"\n\
+         [services.web.migrations.downgrade]\nrun = { image = \"bad\", command = [\"alembic\", \"downgrade\", \"-1\"] }\n\
+         [services.other.hooks.note]\nenabled = false\n",
+    )
+    .good();
+    let web = settings.service(&name("web"), &labels([])).unwrap();
+    let [note] = &web.hooks[..] else { panic!("{:?}", web.hooks) };
+    assert_eq!((note.phase, note.on_failure), (HookPhase::AfterRollback, OnFailure::Continue));
+    assert_eq!(note.timeout, Duration::from_secs(7));
+    assert!(!note.repeatable && matches!(&note.kind, HookKind::Command(words) if words.len() == 2));
+    let downgrade = web.migrations.downgrade.unwrap();
+    assert!(matches!(downgrade.kind, HookKind::Run { image: RunImage::Bad, .. }), "{downgrade:?}");
+    assert_eq!(web.migrations.manual.as_deref(), Some("see the wiki"));
+    assert_eq!(settings.service(&name("other"), &labels([])).unwrap().hooks, []);
+}
+
+#[test]
 fn a_label_can_move_the_health_check_that_the_defaults_place() {
     let settings = Case::new("[defaults.health]\nport = 80\npath = \"/healthz\"\n").good();
     let of = |pairs| settings.service(&name("web"), &pairs).map(|settings| http_step(&settings).target);

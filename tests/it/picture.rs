@@ -115,6 +115,8 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
             stop_grace: Duration::from_secs(3),
             decided: Some(at),
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         },
     }
 }
@@ -143,6 +145,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
         current: Some(new.clone()),
         deployed: Some(ago(91_000)),
         target: Some(old.clone()),
+        downgrade: None,
         replicas: vec![Replica {
             id: ReplicaId::new("c0ffee"),
             name: format!("{name}-1"),
@@ -165,6 +168,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 standing: Standing::KnownGood { since: ago(90_000) },
                 note: None,
                 gone: None,
+                schema: Default::default(),
             },
             LedgerEntry {
                 release: old,
@@ -173,6 +177,7 @@ pub(crate) fn service(name: &str, at: Timestamp) -> ServiceSnapshot {
                 standing: Standing::KnownGood { since: ago(799_000) },
                 note: None,
                 gone: None,
+                schema: Default::default(),
             },
         ],
         availability,
@@ -257,6 +262,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
         },
         note: None,
         gone: None,
+        schema: Default::default(),
     });
     shop.ledger.push(LedgerEntry {
         release: release("shop:v0", 'e'),
@@ -268,6 +274,7 @@ pub(crate) fn suspect(at: Timestamp) -> ServiceSnapshot {
             since: ago(5_000),
             why: "it is not on the engine, and the registry ghcr.io has no such image any more".to_owned(),
         }),
+        schema: Default::default(),
     });
     let health = row(&mut shop, "health");
     health.answer = RowAnswer::Pending;

@@ -3,6 +3,7 @@
 //! Whatever happens, the world afterwards is exactly one of: what ran before runs, untouched; the target runs;
 //! a person is called. A new step or a new event is covered on the day it is added.
 
+mod hooks;
 mod removed;
 mod together;
 mod world;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use backstop::clock::Clock;
+use backstop::core::migration::SchemaMove;
 use backstop::core::plan::{Pin, Plan, Step};
 use backstop::core::release::RollbackId;
 use backstop::core::{Executed, RollbackRequest};
@@ -21,7 +23,8 @@ use backstop::rollback::{Executor, Recovered};
 use backstop::runtime::ErrorClass;
 
 use world::{
-    Container, Crash, FakeRuntime, FakeStore, Fault, Op, Orchestrator, Setup, Trouble, names, request,
+    Container, Crash, FakeHooks, FakeRuntime, FakeStore, Fault, Op, Orchestrator, Setup, Trouble, names,
+    request,
 };
 
 /// What runs when the rollback is decided: nothing, one replica, two; and two beside which their replacements can run.
@@ -65,22 +68,29 @@ impl Bench {
 
     /// A freshly started program.
     fn executor(&self) -> Executor {
-        Executor::new(self.runtime.clone(), self.store.clone(), Clock::start())
+        let hooks = Arc::new(FakeHooks(Arc::clone(&self.runtime)));
+        Executor::with_hooks(self.runtime.clone(), self.store.clone(), Clock::start(), hooks)
     }
 
     fn request(&self) -> RollbackRequest {
-        request((self.setup.replicas > 0).then_some("bad"))
+        let downgrade = self
+            .runtime
+            .migrations
+            .downgrade
+            .as_ref()
+            .map(|_| SchemaMove { from: Some("0015".into()), to: Some("0014".into()) });
+        RollbackRequest { downgrade, ..request((self.setup.replicas > 0).then_some("bad")) }
     }
 
     fn decided(&self) -> RollbackRequest {
-        RollbackRequest { decided: Some(Clock::start().now()), ..self.request() }
+        RollbackRequest { decided: Some(Clock::start().now()), why: "it fails".into(), ..self.request() }
     }
 
     /// Prepare, decide, carry out, close what is over.
     async fn roll_back(&self, executor: &Executor) -> Executed {
         let _ = executor.prepare(&self.request()).await;
         let executed = executor.execute(&self.decided()).await;
-        executor.close(&self.request().id).await;
+        executor.conclude(&self.request().id, matches!(executed, Executed::Applied { .. })).await;
         executed
     }
 
@@ -115,7 +125,7 @@ async fn restart(crash: &Crash, start: impl Fn() -> Executor) -> Vec<Recovered> 
         let whole = async {
             let recovered = executor.recover().await.unwrap();
             for one in &recovered {
-                executor.close(&one.rollback).await;
+                executor.conclude(&one.rollback, matches!(one.result, Executed::Applied { .. })).await;
             }
             recovered
         };

@@ -92,6 +92,7 @@ fn entry(id: &str, deployed: u64, standing: Standing) -> LedgerEntry {
         standing,
         note: None,
         gone: None,
+        schema: Default::default(),
     }
 }
 
@@ -142,6 +143,8 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
             stop_grace: Duration::from_secs(3),
             decided: Some(started),
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         },
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ReleaseView, Time};
+use crate::core::migration::SchemaChange;
 
 /// Body of `POST /api/v1/services/NAME/approve` and `.../cancel`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct DeployRequestBody {
     /// Who wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// What it does to the schema of the database: `none`, `additive` or `breaking`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaChange>,
     /// The pipeline that deploys it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

@@ -59,8 +59,8 @@ impl Fleet {
                     service.map_or("the fleet".into(), |s| s.to_string())
                 )))
             }
-            Command::Rollback { service, to, why, via } => {
-                let order = Order { to, why, by: by.to_owned(), via, reason: None };
+            Command::Rollback { service, to, why, via, accept_schema } => {
+                let order = Order { to, why, by: by.to_owned(), via, reason: None, accept_schema };
                 self.order(now, &service, order, effects).map(Some)
             }
             Command::Answer { service, question, word, why, via } => {
@@ -168,7 +168,8 @@ impl Fleet {
         };
         self.with(now, name, effects, |s, turn| {
             s.record(turn, &decision);
-            s.put_question(turn, Ask::Second { to: order.to, why: order.why }, decision, None);
+            let ask = Ask::Second { to: order.to, why: order.why, accept_schema: order.accept_schema };
+            s.put_question(turn, ask, decision, None);
             s.say(turn, None, said)
         })?;
         Ok(format!(
@@ -198,6 +199,9 @@ impl Fleet {
             return Err(format!("the engine does not answer: {why}"));
         }
         let target = target(service, order.to.as_deref())?;
+        if !order.accept_schema {
+            service.schema_gate(&target).map_err(|why| refused_for_schema(service, &why))?;
+        }
         let gates = service.ask(now, None, None, around).into_iter().filter(|a| a.allow).collect();
         let ordered = || Reason::Operator { by: order.by.clone(), why: order.why.clone() };
         let decision = Decision {
@@ -234,6 +238,7 @@ impl Fleet {
         let at = effects.len();
         let said = self.with(now, name, effects, |s, turn| {
             s.record(turn, &decision);
+            s.schema_accepted = order.accept_schema;
             s.begin(turn, decision, &order.by, None, Event::Decided, along);
             let id = s.rollback.as_ref().map_or_else(String::new, |r| r.id.to_string());
             format!("rollback {id} of {name} to {target} has begun; next: backstop history {name}")
@@ -251,18 +256,29 @@ struct Order {
     via: Via,
     /// Why Backstop asked, if it did.
     reason: Option<Reason>,
+    /// The target need not fit the schema of the database.
+    accept_schema: bool,
 }
 
 impl Order {
     /// What a yes orders; none where Backstop goes ahead by itself as soon as it may.
     fn agreed(approval: &Approval) -> Option<Self> {
-        let (to, why, reason) = match approval.ask.clone() {
+        let (to, why, reason, accept_schema) = match approval.ask.clone() {
             Ask::Countdown { .. } | Ask::Consent => return None,
-            Ask::Evaluate => (None, String::new(), Some(approval.decision.reason.clone())),
-            Ask::Second { to, why } => (to, why, None),
+            Ask::Evaluate => (None, String::new(), Some(approval.decision.reason.clone()), false),
+            Ask::Second { to, why, accept_schema } => (to, why, None, accept_schema),
         };
-        Some(Self { to, why, by: approval.approvers(), via: Via::Person, reason })
+        Some(Self { to, why, by: approval.approvers(), via: Via::Person, reason, accept_schema })
     }
+}
+
+fn refused_for_schema(service: &Service, why: &str) -> String {
+    let by_hand = service.settings.migrations.manual.as_ref();
+    let by_hand = by_hand.map_or_else(String::new, |way| format!("; prepared way: {way}"));
+    format!(
+        "{why}{by_hand}; next: the database first, then backstop rollback {} --accept-schema",
+        service.name
+    )
 }
 
 fn unknown(name: &ServiceName) -> String {

@@ -58,6 +58,8 @@ pub(crate) struct Question<'a> {
     pub(crate) before: &'a Before,
     pub(crate) flags: &'a Flags,
     pub(crate) target: Result<&'a Release, &'a str>,
+    /// Whether the target runs on the schema that it would find.
+    pub(crate) schema: &'a Answer,
     /// The current release was rolled back before.
     pub(crate) quarantined: bool,
     /// When its last rollback ended.
@@ -81,6 +83,7 @@ fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
         Gate::OneAtATime => one_at_a_time(q, around),
         Gate::Environment => environment(q, around),
         Gate::Target => q.target.map(|t| format!("{t} is known-good")).map_err(Into::into),
+        Gate::Migrations => q.schema.clone(),
         Gate::Group => together(q.service, q.settings.mode == Mode::Act, around),
         Gate::Cooldown => cooldown(q),
         Gate::Attempts => attempts(q),

@@ -1,5 +1,6 @@
 //! The settings that the core decides by. `config/` makes them; every value here is already valid.
 
+mod hooks;
 mod matrix;
 
 use std::collections::BTreeMap;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::approval::time_of_day;
+use super::migration::SchemaChange;
 use super::release::ServiceName;
 use super::time::Timestamp;
 
+pub use hooks::{HOOK_VALUES, Hook, HookKind, HookPhase, Migrations, OnFailure, RunImage, SchemaQuery};
 pub use matrix::{Action, Against, Condition, Mitigation, Rule, Severity};
 
 /// Settings of the whole fleet.
@@ -195,6 +198,15 @@ pub struct ServiceSettings {
     /// Compose: who replaces the containers.
     #[serde(default)]
     pub executor: Executor,
+    /// What a release did to the schema of its database, by its label; none if it does not say so.
+    #[serde(default)]
+    pub schema: Option<SchemaChange>,
+    /// What is known of its migrations, and how they are taken back.
+    #[serde(default)]
+    pub migrations: Migrations,
+    /// What else is done when it goes back, by phase and name.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// The decision matrix.
     pub rules: Vec<Rule>,
 }
@@ -537,6 +549,9 @@ impl Default for ServiceSettings {
             executor: Executor::Auto,
             order: Order::Auto,
             pin: true,
+            schema: None,
+            migrations: Migrations::default(),
+            hooks: Vec::new(),
             rules: Rule::matrix(),
         }
     }

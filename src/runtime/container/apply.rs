@@ -101,6 +101,7 @@ impl ContainerRuntime {
             Step::CheckService { .. } | Step::UpdateService { .. } | Step::AwaitConverged { .. } => {
                 Err(permanent(format!("\"{step}\" is for an orchestrated service, not for a container")))
             }
+            Step::RunHook { .. } => Err(permanent(format!("\"{step}\" is not the engine's to carry out"))),
         }
     }
 
@@ -165,7 +166,8 @@ impl ContainerRuntime {
             | Step::RemoveOld { .. }
             | Step::CheckService { .. }
             | Step::UpdateService { .. }
-            | Step::AwaitConverged { .. } => Ok(()),
+            | Step::AwaitConverged { .. }
+            | Step::RunHook { .. } => Ok(()),
         }
     }
 

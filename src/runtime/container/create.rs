@@ -115,7 +115,7 @@ impl Creation<'_> {
     }
 
     /// Asks for what the replay depends on.
-    async fn facts(&self, engine: &Engine, old: Option<&Value>) -> Result<Facts, RuntimeError> {
+    pub(super) async fn facts(&self, engine: &Engine, old: Option<&Value>) -> Result<Facts, RuntimeError> {
         let inspect = &self.snapshot.inspect;
         let (minor, arch, podman) = (engine.minor().await?, engine.arch().await?, engine.is_podman().await?);
         let mut facts = Facts { minor, arch, podman, ..Facts::default() };

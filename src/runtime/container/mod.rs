@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
 use super::swarm::role::{Role, Standing};
-use super::{Enrolment, Runtime, RuntimeError, Snapshot, compose, registry};
+use super::{Enrolment, OnceEnded, OneOff, Runtime, RuntimeError, Snapshot, compose, registry};
 use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
@@ -38,6 +38,7 @@ pub(super) mod enrol;
 mod exclusive;
 pub(super) mod fingerprint;
 mod observe;
+mod one_off;
 mod plan;
 mod podman;
 mod projects;
@@ -451,5 +452,19 @@ impl Runtime for ContainerRuntime {
         done: &[Option<StepOutput>],
     ) -> Result<(), RuntimeError> {
         self.take_back(plan, step, output, done).await
+    }
+
+    async fn run_once(
+        &self,
+        plan: &Plan,
+        once: &OneOff,
+        done: &[Option<StepOutput>],
+        begun: bool,
+    ) -> Result<Option<OnceEnded>, RuntimeError> {
+        one_off::Making { runtime: self, plan, once, done }.run(begun).await
+    }
+
+    async fn drop_once(&self, _: &Plan, name: &str) -> Result<(), RuntimeError> {
+        one_off::drop(&self.engine, name).await
     }
 }

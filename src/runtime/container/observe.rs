@@ -64,9 +64,9 @@ pub(super) fn generation(mut all: Vec<Replica>) -> Vec<Replica> {
     all
 }
 
-/// Whether a name is one of ours: a replacement that has not taken its place, or a container set aside.
+/// Whether a name is one of ours: a replacement that has not taken its place, a container set aside, or a one-off.
 pub(super) fn is_temporary(name: &str) -> bool {
-    name.contains(".rbnew-") || name.contains(".rbold-")
+    name.contains(".rbnew-") || name.contains(".rbold-") || name.contains(super::one_off::NAMED)
 }
 
 fn phase(state: &Value) -> Phase {

@@ -270,6 +270,8 @@ mod tests {
             stop_grace: Duration::from_secs(3),
             decided: None,
             vanished: false,
+            why: String::new(),
+            downgrade: None,
         }
     }
 

@@ -13,9 +13,9 @@ use crate::core::sample::Measurement;
 use crate::core::settings::{HttpStep, Target, Tls};
 use crate::signal::tls;
 
-/// The steps of a check.
+/// The steps of a check, and the values that are known before the first.
 #[derive(Debug)]
-pub(super) struct Steps(Vec<Step>);
+pub(super) struct Steps(Vec<Step>, Values);
 
 #[derive(Debug)]
 struct Step {
@@ -46,10 +46,19 @@ impl Steps {
     /// # Errors
     /// What cannot be used, for people: only settings that nobody validated bring that about.
     pub(super) fn new(steps: &[HttpStep], address: Option<IpAddr>) -> Result<Self, String> {
+        Self::knowing(steps, address, Values::new())
+    }
+
+    /// The same, with values that any step can use.
+    pub(super) fn knowing(
+        steps: &[HttpStep],
+        address: Option<IpAddr>,
+        given: Values,
+    ) -> Result<Self, String> {
         if steps.is_empty() {
             return Err("the check has no step: give it a path or a URL".into());
         }
-        let mut known: Vec<&str> = Vec::new();
+        let mut known: Vec<&str> = given.keys().map(String::as_str).collect();
         let mut made = Vec::new();
         for (step, number) in steps.iter().zip(1..) {
             let of_step = |why: String| if steps.len() == 1 { why } else { format!("step {number}: {why}") };
@@ -62,12 +71,12 @@ impl Steps {
             known.extend(step.capture.iter().map(|(name, _)| name.as_str()));
             made.push(one);
         }
-        Ok(Self(made))
+        Ok(Self(made, given))
     }
 
     /// Makes the steps in order; the first that is not as it should be ends it.
     pub(super) async fn make(&self, course: &Course) -> Measurement {
-        let mut values = Values::new();
+        let mut values = self.1.clone();
         let mut last = String::new();
         for (step, number) in self.0.iter().zip(1..) {
             if self.0.len() > 1 {

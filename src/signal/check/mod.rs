@@ -5,6 +5,7 @@
 //! address to ask, a name that our resolver does not know, a secret that cannot be read, no file handles left, an
 //! engine that cannot run a command.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::core::Timestamp;
 use crate::core::release::ReplicaId;
 use crate::core::sample::{Measurement, Signal};
-use crate::core::settings::{CheckKind, HealthCheck};
+use crate::core::settings::{CheckKind, HealthCheck, HttpStep};
 use crate::core::time::human;
 
 mod fault;
@@ -101,6 +102,33 @@ impl CheckProbe {
 impl Probe for CheckProbe {
     async fn measure(&self) -> Vec<(Signal, Measurement)> {
         vec![(self.signal, self.check().await)]
+    }
+}
+
+/// Makes requests once, one after the other, as a check would; values are what stands for names in double braces.
+///
+/// # Errors
+/// What one of them answered instead, or why it could not be made.
+pub async fn request_once(
+    steps: &[HttpStep],
+    values: BTreeMap<String, String>,
+    timeout: Duration,
+    clock: Clock,
+) -> Result<String, String> {
+    let steps = http::Steps::knowing(steps, None, values)?;
+    let course = Course::new(clock, timeout);
+    let made = tokio::time::timeout(timeout, steps.make(&course)).await;
+    match made.unwrap_or_else(|_| course.out_of_time()) {
+        Measurement::Check { ok: true, detail, .. } => Ok(detail),
+        Measurement::Check { ok: false, detail, .. } => Err(detail),
+        Measurement::Unavailable { why } => Err(why),
+        Measurement::NotApplicable { .. }
+        | Measurement::Level { .. }
+        | Measurement::Share { .. }
+        | Measurement::Requests(_)
+        | Measurement::Count { .. }
+        | Measurement::Report { .. }
+        | Measurement::Alert { .. } => Err("it answered what no check does".into()),
     }
 }
 

@@ -13,8 +13,9 @@ use backstop::core::availability::Availability;
 use backstop::core::observation::{Look, Observation, Phase, Replica};
 use backstop::core::plan::{ComposeProject, Pin, Plan, Specification, Step, StepOutput};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use backstop::core::settings::ServiceSettings;
+use backstop::core::settings::{Hook, Migrations, Order, ServiceSettings};
 use backstop::core::{Input, RollbackRequest, Timestamp};
+use backstop::rollback::hooks::{Failed, HookCall, HookRunner, Ran};
 use backstop::rollback::{JournalEvent, SagaStore};
 use backstop::runtime::{ErrorClass, Runtime, RuntimeError, Snapshot};
 
@@ -38,6 +39,8 @@ pub(crate) fn request(from: Option<&str>) -> RollbackRequest {
         stop_grace: Duration::from_secs(3),
         decided: None,
         vanished: from.is_none(),
+        why: String::new(),
+        downgrade: None,
     }
 }
 
@@ -121,6 +124,16 @@ struct World {
     beside: bool,
     /// A project's files say the good release.
     pinned: bool,
+    /// Hooks that took effect, in their order, and how many containers of each release ran then.
+    ran: Vec<Effect>,
+}
+
+/// A hook took effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Effect {
+    pub(crate) hook: String,
+    pub(crate) bad: usize,
+    pub(crate) good: usize,
 }
 
 /// Who replaces the replicas, under ids of its own.
@@ -140,6 +153,12 @@ pub(crate) struct FakeRuntime {
     pub(crate) orchestrated: Option<Orchestrator>,
     /// If set, an application waits for it.
     pub(crate) gate: Option<Arc<Notify>>,
+    /// What else is done when it goes back.
+    pub(crate) hooks: Vec<Hook>,
+    /// How its database goes back.
+    pub(crate) migrations: Migrations,
+    /// Whoever runs hooks knows after a crash what became of one.
+    pub(crate) hooks_remember: bool,
 }
 
 impl FakeRuntime {
@@ -176,6 +195,16 @@ impl FakeRuntime {
     pub(crate) fn files_agree(&self) -> bool {
         let world = self.world();
         world.containers.iter().all(|c| (c.release == "good") == world.pinned)
+    }
+
+    /// Hooks that took effect, in their order.
+    pub(crate) fn ran(&self) -> Vec<Effect> {
+        self.world().ran.clone()
+    }
+
+    /// How often a hook took effect.
+    pub(crate) fn times(&self, hook: &str) -> usize {
+        self.world().ran.iter().filter(|effect| effect.hook == hook).count()
     }
 
     pub(crate) fn observed(&self) -> u32 {
@@ -374,6 +403,7 @@ impl World {
                 Ok(StepOutput::Done)
             }
             Step::RestartDependants { .. } => Ok(StepOutput::Told { notes: vec!["restarted".into()] }),
+            Step::RunHook { .. } => Err(error(ErrorClass::Permanent, "hooks are not the engine's")),
         }
     }
 
@@ -399,6 +429,7 @@ impl World {
             | Step::CheckService { .. }
             | Step::CheckCompose { .. }
             | Step::RestartDependants { .. }
+            | Step::RunHook { .. }
             | Step::AwaitConverged { .. } => {}
             Step::PinProject { .. } => self.pinned = false,
             // Unless somebody deployed meanwhile.
@@ -494,7 +525,11 @@ impl Runtime for FakeRuntime {
         });
         Ok(Observation {
             service: service.clone(),
-            settings: Arc::new(ServiceSettings::default()),
+            settings: Arc::new(ServiceSettings {
+                hooks: self.hooks.clone(),
+                migrations: self.migrations.clone(),
+                ..ServiceSettings::default()
+            }),
             asked: Timestamp::MAX,
             replicas: replicas.collect(),
         })
@@ -527,7 +562,8 @@ impl Runtime for FakeRuntime {
             Some(Orchestrator::Compose) => return Ok(composed(now, request)),
             None => {}
         }
-        Ok(plan(now, to, request, self.world().beside))
+        let beside = self.world().beside && now.settings.order != Order::StopFirst;
+        Ok(plan(now, to, request, beside))
     }
 
     async fn apply(&self, plan: &Plan, step: &Step, done: &[Option<StepOutput>]) -> Done {
@@ -552,6 +588,40 @@ impl Runtime for FakeRuntime {
         };
         self.perform(Op::Undo(index(plan, step)), undo).await.map(|_| ())
     }
+}
+
+/// Runs hooks in the world of a runtime: what they do is that it is noted.
+#[derive(Debug)]
+pub(crate) struct FakeHooks(pub(crate) Arc<FakeRuntime>);
+
+#[async_trait]
+impl HookRunner for FakeHooks {
+    async fn run(&self, call: &HookCall<'_>) -> Result<Ran, Failed> {
+        let name = call.hook.name.clone();
+        let step = (0..call.plan.steps.len()).find(|step| call.plan.hook(*step) == Some(call.hook)).unwrap();
+        let effect = |world: &mut World| {
+            let running =
+                |release: &str| world.containers.iter().filter(|c| c.running && c.release == release).count();
+            let effect = Effect { hook: name.clone(), bad: running("bad"), good: running("good") };
+            world.ran.push(effect);
+            Ok(StepOutput::Done)
+        };
+        let done = self.0.perform(Op::Apply(step), effect).await;
+        done.map_err(|e| Failed { why: e.message, output: "its last words".into() })?;
+        Ok(Ran { how: "exit code 0".into(), output: format!("about {}\n", call.fill("{{from}} and {{to}}")) })
+    }
+
+    async fn take_up(&self, call: &HookCall<'_>) -> Option<Result<Ran, Failed>> {
+        if !self.0.hooks_remember {
+            return None;
+        }
+        if self.0.times(&call.hook.name) > 0 {
+            return Some(Ok(Ran { how: "it had ended".into(), output: String::new() }));
+        }
+        Some(self.run(call).await)
+    }
+
+    async fn forget(&self, _: &HookCall<'_>) {}
 }
 
 fn index(plan: &Plan, step: &Step) -> usize {

@@ -26,6 +26,19 @@ use backstop::core::{Fleet, Timestamp};
 /// Timelines begin a day after the epoch, so that "an hour before" exists.
 pub(crate) const START: Timestamp = Timestamp::from_secs(86_400);
 
+/// What the log tells of an announcement besides its title.
+const TOLD: [&str; 9] = [
+    "Release",
+    "Reason",
+    "Then",
+    "Not rolled back because",
+    "Status",
+    "Policy",
+    "Rolled back",
+    "Schema",
+    "Prepared way",
+];
+
 /// The world outside of the core.
 pub(crate) struct World {
     fleet: Fleet,
@@ -36,6 +49,8 @@ pub(crate) struct World {
     script: Vec<(String, String)>,
     /// What became of the images of releases, by service and reference.
     images: BTreeMap<(String, String), Availability>,
+    /// What the databases of services answer about their schema.
+    schemas: BTreeMap<String, Result<String, String>>,
     next_replica: u32,
     /// What happened, one line each.
     pub(crate) log: Vec<String>,
@@ -69,6 +84,7 @@ impl World {
             states: BTreeMap::new(),
             script: Vec::new(),
             images: BTreeMap::new(),
+            schemas: BTreeMap::new(),
             next_replica: 0,
             log: Vec::new(),
             begun: Vec::new(),
@@ -165,13 +181,7 @@ impl World {
             ["container", service, state] => self.container(service, state),
             ["found", service, code] => self.found(service, code.parse().unwrap()),
             // `engines east west`: these are watched besides the default one, and answer.
-            ["engines", names @ ..] => {
-                let engines: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-                self.input(Input::Configured(FleetSettings { engines, ..FleetSettings::default() }));
-                for name in names {
-                    self.engine_of(name, EngineState::Reachable { restarted: false });
-                }
-            }
+            ["engines", names @ ..] => self.engines(names),
             ["engine", name, "lost"] => {
                 self.engine_of(name, EngineState::Unreachable { why: "no route to host".into() });
             }
@@ -182,6 +192,8 @@ impl World {
             ["engine", "back"] => self.input(Input::Engine(EngineState::Reachable { restarted: true })),
             ["store", "full"] => self.input(Input::Store(Err("disk full".into()))),
             ["image", service, reference, is, why @ ..] => self.image(service, reference, is, &why.join(" ")),
+            // `schema shop 0015`: what its database answers from now on; `schema shop away`: nothing.
+            ["schema", service, answer] => self.schema(service, answer),
             ["store", "ok"] => self.input(Input::Store(Ok(()))),
             ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
             ["operator", rest @ ..] => self.operator(rest, "alice", Via::Token),
@@ -215,6 +227,19 @@ impl World {
         }
     }
 
+    fn engines(&mut self, names: &[&str]) {
+        let engines: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.input(Input::Configured(FleetSettings { engines, ..FleetSettings::default() }));
+        for name in names {
+            self.engine_of(name, EngineState::Reachable { restarted: false });
+        }
+    }
+
+    fn schema(&mut self, service: &str, answer: &str) {
+        let said = if answer == "away" { Err("no route to db".into()) } else { Ok(answer.into()) };
+        self.schemas.insert(service.to_owned(), said);
+    }
+
     fn replica(&mut self, service: &str, reference: &str, age: Duration) -> Replica {
         self.next_replica += 1;
         Replica {
@@ -233,11 +258,15 @@ impl World {
         }
     }
 
-    /// `deploy shop shop:v2 [age=1h] [replicas=3] [state=...]`
+    /// `deploy shop shop:v2 [age=1h] [replicas=3] [schema=breaking] [quietly]`
     fn deploy(&mut self, service: &str, reference: &str, how: &[&str]) {
         let option =
             |key: &str| how.iter().find_map(|h| h.strip_prefix(key).and_then(|h| h.strip_prefix('=')));
         let age = option("age").map_or(Duration::ZERO, |a| humantime::parse_duration(a).unwrap());
+        // A label: it is the release's own.
+        if let Some(change) = option("schema") {
+            self.set(&[&format!("{service}:"), &format!("schema={change}")]);
+        }
         let n = option("replicas").map_or(1, |n| n.parse().unwrap());
         let replicas = (0..n).map(|_| self.replica(service, reference, age)).collect();
         self.services.insert(service.to_owned(), replicas);
@@ -336,14 +365,12 @@ impl World {
             }
             ["unpin", name] => Command::Unpin { service: ServiceName::new(*name) },
             ["resume", name] => Command::Resume { service: service(name) },
-            ["rollback", name] => {
-                Command::Rollback { service: ServiceName::new(*name), to: None, why: "told so".into(), via }
-            }
-            ["rollback", name, to] => Command::Rollback {
+            ["rollback", name, rest @ ..] => Command::Rollback {
                 service: ServiceName::new(*name),
-                to: Some((*to).into()),
+                to: rest.iter().find(|word| **word != "accept-schema").map(|to| (*to).to_owned()),
                 why: "told so".into(),
                 via,
+                accept_schema: rest.contains(&"accept-schema"),
             },
             [answer @ ("approve" | "cancel"), name, rest @ ..] => Command::Answer {
                 service: ServiceName::new(*name),
@@ -473,6 +500,12 @@ impl World {
                 self.say(format!("{service}: check {}: {}", release.reference, is.name()));
                 self.input(Input::TargetChecked { service, release: release.id, availability: is });
             }
+            // One that nobody has said anything about does not answer.
+            Effect::AskSchema { service, release, .. } => {
+                if let Some(answer) = self.schemas.get(service.as_str()).cloned() {
+                    self.input(Input::SchemaAnswered { service, release, answer });
+                }
+            }
             Effect::Prepare(request) => {
                 self.say(format!("{}: prepare {}", request.service, request.to.reference));
                 self.input(Input::Prepared {
@@ -497,19 +530,10 @@ impl World {
                 }
             }
             Effect::Announce(a) => {
-                let told = [
-                    "Release",
-                    "Reason",
-                    "Then",
-                    "Not rolled back because",
-                    "Status",
-                    "Policy",
-                    "Rolled back",
-                ];
                 let fields: Vec<String> = a
                     .fields
                     .iter()
-                    .filter(|(k, _)| told.contains(&k.as_str()))
+                    .filter(|(k, _)| TOLD.contains(&k.as_str()))
                     .map(|(_, v)| v.clone())
                     .collect();
                 self.say(format!("\"{}\" {}", a.title, fields.join(" | ")));
@@ -536,7 +560,8 @@ impl World {
     }
 
     fn roll_back(&mut self, request: RollbackRequest) {
-        self.say(format!("{}: roll back to {}", request.service, request.to.reference));
+        let with = if request.downgrade.is_some() { ", and downgrade the database" } else { "" };
+        self.say(format!("{}: roll back to {}{with}", request.service, request.to.reference));
         self.check_promises(&request);
         self.begun.push(request.clone());
         let name = request.service.as_str().to_owned();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backstop::core::migration::SchemaChange;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
-    AccessLog, Action, Against, Dependency, HealthCheck, Mitigation, Mode, Profile, Redeploy, Rule,
-    ServiceSettings, Severity, Target,
+    AccessLog, Action, Against, Dependency, HealthCheck, Hook, HookKind, HookPhase, Mitigation, Mode,
+    OnFailure, Profile, Redeploy, Rule, SchemaQuery, ServiceSettings, Severity, Target, Text,
 };
 
 use super::World;
@@ -55,6 +56,31 @@ fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
             "attempts" => s.attempts = value.parse().unwrap(),
             "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
             "profile" => s.profile = if value == "cautious" { Profile::Cautious } else { Profile::Fast },
+            "schema" => {
+                s.schema = match value {
+                    "none" => Some(SchemaChange::None),
+                    "additive" => Some(SchemaChange::Additive),
+                    "breaking" => Some(SchemaChange::Breaking),
+                    _ => None,
+                }
+            }
+            "changed" => s.migrations.changed = Some(SchemaChange::Additive).filter(|_| value == "additive"),
+            "query" => {
+                let database = Text::File("/run/secrets/db".into());
+                s.migrations.query =
+                    Some(SchemaQuery { database, query: value.into(), interval: span_of("10s") });
+            }
+            "manual" => s.migrations.manual = Some(value.replace('_', " ")),
+            "downgrade" => {
+                s.migrations.downgrade = Some(Hook {
+                    name: "downgrade".into(),
+                    phase: HookPhase::Downgrade,
+                    kind: HookKind::Command(vec![value.into()]),
+                    timeout: span_of("5m"),
+                    on_failure: OnFailure::Stop,
+                    repeatable: false,
+                });
+            }
             "health" => s.checks.retain(|_, _| value != "none"),
             "advisory" => {
                 s.checks.insert(value.into(), check(false));
@@ -71,6 +97,10 @@ fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
             }
         }
     }
+}
+
+fn span_of(text: &str) -> Duration {
+    humantime::parse_duration(text).unwrap()
 }
 
 /// `db` is checked like a service; `service:auth` is another watched service.
