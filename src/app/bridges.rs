@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::driver::Order;
 use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Tokens};
 use crate::config::{ApiSettings, Settings};
-use crate::core::decision::Decision;
+use crate::core::decision::{Decision, Gate};
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
@@ -144,12 +144,16 @@ impl Operate for Operators {
         let seen = fleet.services.iter().find(|s| s.name == *service);
         let seen = seen.ok_or_else(|| format!("no service {service} is watched; next: backstop status"))?;
         let request = self.request(seen, target(seen, to)?);
+        // A plan changes nothing, so it is shown even where a rollback would be refused; but that is said.
+        let denied = seen.gates.iter().find(|answer| answer.gate == Gate::Migrations && !answer.allow);
+        let schema = denied.filter(|_| seen.target.as_ref() == Some(&request.to));
+        let schema = schema.map(|answer| format!("{}: it takes --accept-schema", answer.why));
         let plan = self.executor.preview(&request).await.map_err(|e| e.to_string())?;
         Ok(PlannedRollback {
             from: seen.current.clone(),
             to: request.to,
             steps: plan.steps.iter().map(ToString::to_string).collect(),
-            notes: plan.notes.clone(),
+            notes: plan.notes.iter().cloned().chain(schema).collect(),
             order: plan.order.clone(),
         })
     }

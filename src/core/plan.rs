@@ -13,6 +13,10 @@ use super::release::{ImageId, Release, ReplicaId, RollbackId, ServiceName};
 use super::settings::Hook;
 use super::time::human;
 
+mod insertion;
+
+pub use insertion::Part;
+
 /// The way from what runs now to a known-good release.
 ///
 /// Steps run in order. `prepare <= pivot <= close <= steps.len()` always holds.
@@ -381,57 +385,6 @@ impl Plan {
     }
 }
 
-/// The part of a plan that a step is put into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Before the pivot: what comes before it is undone if it fails.
-    Acting,
-    /// After the pivot, before verification.
-    Applied,
-    /// After verification.
-    Closing,
-}
-
-impl Plan {
-    /// The hook that a step runs, if it is one.
-    pub fn hook(&self, step: usize) -> Option<&Hook> {
-        match self.steps.get(step) {
-            Some(Step::RunHook { hook, .. }) => Some(hook),
-            Some(_) | None => None,
-        }
-    }
-
-    /// Puts a step into a part of the plan, at this index. Steps that name others by their index go on naming the same.
-    pub fn insert(&mut self, at: usize, part: Part, step: Step) {
-        for other in &mut self.steps {
-            if let Some(index) = other.refers_to()
-                && *index >= at
-            {
-                *index += 1;
-            }
-        }
-        self.steps.insert(at, step);
-        self.pivot += usize::from(part == Part::Acting);
-        self.close += usize::from(part != Part::Closing);
-    }
-
-    /// Has all containers of the bad release stopped before anything of the target is started. Yields the index at which
-    /// nothing runs. For plans in which the target does not run beside them.
-    pub fn stop_all_first(&mut self) -> usize {
-        // Whatever is named by its index stays where it is.
-        let created = |step: &Step| matches!(step, Step::CreateReplacement { .. });
-        let begin =
-            self.steps[..self.pivot].iter().rposition(created).map_or(0, |last| last + 1).max(self.prepare);
-        let acting = self.steps.drain(begin..self.pivot).collect::<Vec<_>>();
-        let stops = |step: &Step| matches!(step, Step::DisarmOld { .. } | Step::StopOld { .. });
-        let (mut first, rest): (Vec<Step>, Vec<Step>) = acting.into_iter().partition(stops);
-        let at = begin + first.len();
-        first.extend(rest);
-        self.steps.splice(begin..begin, first);
-        at
-    }
-}
-
 impl StepOutput {
     /// What differs from a faithful restore, for the announcement.
     pub fn notes(&self) -> &[String] {
@@ -512,32 +465,6 @@ impl fmt::Debug for Specification {
 }
 
 impl Step {
-    /// The index of another step that this one names.
-    fn refers_to(&mut self) -> Option<&mut usize> {
-        match self {
-            Self::TakeName { created, .. }
-            | Self::StartNew { created, .. }
-            | Self::AwaitRunning { created, .. } => Some(created),
-            Self::UpProject { checked, .. }
-            | Self::UpdateService { checked, .. }
-            | Self::AwaitConverged { checked, .. } => Some(checked),
-            Self::EnsureImage { .. }
-            | Self::ProbeOld { .. }
-            | Self::CreateReplacement { .. }
-            | Self::DisarmOld { .. }
-            | Self::StopOld { .. }
-            | Self::SetAsideOld { .. }
-            | Self::SaveEvidence { .. }
-            | Self::PointTag { .. }
-            | Self::PinProject { .. }
-            | Self::CheckCompose { .. }
-            | Self::RestartDependants { .. }
-            | Self::RemoveOld { .. }
-            | Self::CheckService { .. }
-            | Self::RunHook { .. } => None,
-        }
-    }
-
     /// The name used in the journal, metrics and the API.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -139,13 +139,10 @@ impl Service {
                 self.go(turn, Event::Undone);
             }
             Executed::Stuck { why } => {
-                let from = self.current.clone();
                 self.end_rollback(turn, RollbackOutcome::Stuck(why.clone()));
-                self.stuck(
-                    turn,
-                    from.as_ref(),
-                    format!("the rollback could be neither finished nor undone: {why}"),
-                );
+                let why = format!("the rollback could be neither finished nor undone: {why}");
+                // Either release, or parts of both: only a look tells.
+                self.call_somebody(turn, format!("as the reason says; backstop explain {}", self.name), why);
             }
         }
         self.awaits_look = true;
@@ -479,9 +476,13 @@ impl Service {
 
     /// A person is needed.
     pub(crate) fn stuck(&mut self, turn: &mut Turn<'_>, runs: Option<&Release>, why: String) {
+        self.call_somebody(turn, runs.map_or("nothing".into(), ToString::to_string), why);
+    }
+
+    fn call_somebody(&mut self, turn: &mut Turn<'_>, runs: String, why: String) {
         let mut a = self.announcement(turn, AnnouncementKind::Stuck, "A PERSON IS NEEDED");
         a.fields.push(("Reason".into(), why.clone()));
-        a.fields.push(("What runs".into(), runs.map_or("nothing".into(), ToString::to_string)));
+        a.fields.push(("What runs".into(), runs));
         a.next = Some(format!(
             "backstop explain {}; when it is well again: backstop resume {}",
             self.name, self.name

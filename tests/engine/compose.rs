@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::crashes::is_closed;
 use crate::support::bed::Own;
 use crate::support::story::{images, newest_rollback, nothing_is_left_of, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
@@ -473,7 +474,11 @@ fn survives_a_crash_after(project: &Project<'_>, daemon: &mut Daemon, event: u32
             return Ok(true);
         }
         let newest = newest_rollback(daemon, "shop-web")?;
-        if newest["over"] == true && newest["id"] != before { Ok(false) } else { Err(newest.to_string()) }
+        let over = newest["over"] == true && newest["id"] != before;
+        // Its journal is closed after the verdict, and that is an event to crash at as well.
+        let id = newest["id"].as_str().unwrap_or_default();
+        let closed = over && is_closed(&daemon.api(&format!("/api/v1/rollbacks/{id}"))?);
+        if closed { Ok(false) } else { Err(newest.to_string()) }
     });
     daemon.set("BACKSTOP_CRASH_AT", "");
     if crashed {

@@ -108,7 +108,7 @@ impl<'a> Lane<'a> {
 }
 
 /// Whether a rollback's journal has come to its last word.
-fn is_closed(record: &Value) -> bool {
+pub(crate) fn is_closed(record: &Value) -> bool {
     let last = record["journal"].as_array().and_then(|journal| journal.last());
     last.and_then(|line| line["what"].as_str()).is_some_and(|what| what.starts_with("closed"))
 }
