@@ -4,6 +4,7 @@
 //! reads a clock of its own, and never lets a request hold up the core. Reading is open to whoever reaches the
 //! address (loopback by default); whatever changes something, or says that a service is unwell, needs a token.
 
+pub mod ack;
 mod alerts;
 pub mod auth;
 mod body;
@@ -110,6 +111,9 @@ pub trait Operate: Send + Sync + std::fmt::Debug {
 
     /// What a rollback would do now. Asks the engine and changes nothing.
     async fn plan(&self, service: &ServiceName, to: Option<&str>) -> Result<PlannedRollback, String>;
+
+    /// A person takes on what is the matter with a service. The answer is a sentence.
+    async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String>;
 
     /// Hands samples to the core, without waiting: all of them or none.
     ///
@@ -245,6 +249,7 @@ pub fn router(state: ApiState) -> Router {
     let operator = Router::new()
         .route("/api/v1/services/{name}/rollback", post(operate::rollback))
         .route("/api/v1/services/{name}/unpin", post(operate::unpin))
+        .route("/api/v1/services/{name}/ack", post(ack::ack))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
         // Before the body is read: nobody without the token makes us parse anything.
@@ -325,6 +330,7 @@ async fn index() -> impl IntoResponse {
          With `Authorization: Bearer TOKEN`:\n\
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
          POST /api/v1/services/NAME/unpin        {{}}\n\
+         POST /api/v1/services/NAME/ack          {{\"by\": ..., \"why\": ...}}\n\
          POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
          POST /api/v1/resume                     {{\"service\": ...}}\n\n\
          With that token, or the one of `api.hook_token_file`:\n\

@@ -19,10 +19,10 @@ use crate::core::Command;
 use crate::core::release::ServiceName;
 
 /// Longest reason: it goes into announcements, which chats cut off.
-const WHY_CHARS_MAX: usize = 500;
+pub(super) const WHY_CHARS_MAX: usize = 500;
 
 /// Longest name of a person.
-const BY_CHARS_MAX: usize = 100;
+pub(super) const BY_CHARS_MAX: usize = 100;
 
 /// Longest name of a release: an image reference with a digest.
 const RELEASE_CHARS_MAX: usize = 512;
@@ -127,7 +127,7 @@ async fn carry_out(
 }
 
 /// The core's refusal. Where its sentence ends with the next command, that command gets its own field.
-fn refused(why: &str, service: Option<&ServiceName>) -> ApiError {
+pub(super) fn refused(why: &str, service: Option<&ServiceName>) -> ApiError {
     let (why, next) = match why.rsplit_once("; next: ") {
         Some((why, next)) => (why, next.to_owned()),
         None => (

@@ -17,7 +17,9 @@ use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use crate::core::settings::ServiceSettings;
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::core::state::State;
 use crate::core::{Command, Input};
+use crate::notify::{NotifierHandle, Outlook};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
@@ -97,6 +99,7 @@ pub(super) struct Operators {
     inputs: mpsc::Sender<Input>,
     executor: Executor,
     snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+    notifier: NotifierHandle,
 }
 
 impl Operators {
@@ -105,9 +108,10 @@ impl Operators {
         inputs: &mpsc::Sender<Input>,
         executor: &Executor,
         published: &watch::Sender<Arc<FleetSnapshot>>,
+        notifier: &NotifierHandle,
     ) -> Self {
         let (inputs, executor, snapshot) = (inputs.clone(), executor.clone(), published.subscribe());
-        Self { orders, inputs, executor, snapshot }
+        Self { orders, inputs, executor, snapshot, notifier: notifier.clone() }
     }
 }
 
@@ -143,6 +147,10 @@ impl Operate for Operators {
         })
     }
 
+    async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String> {
+        self.notifier.acknowledge(service, by, why).await
+    }
+
     fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
         hand_over(&self.inputs, samples)
     }
@@ -163,6 +171,32 @@ fn hand_over(inputs: &mpsc::Sender<Input>, samples: Vec<Input>) -> Result<(), No
     })?;
     room.zip(samples).for_each(|(place, sample)| place.send(sample));
     Ok(())
+}
+
+/// The picture in the words of the notifier: when a service was seen to be well, or the fleet to act by itself.
+pub(super) fn outlook(published: watch::Receiver<Arc<FleetSnapshot>>) -> Outlook {
+    Outlook(Arc::new(move |subject| {
+        let fleet = published.borrow();
+        let well = if subject.is_empty() {
+            fleet.flags.stuck.is_none()
+        } else {
+            let service = fleet.services.iter().find(|service| service.name.as_str() == subject);
+            let refused = fleet.refused.iter().any(|refusal| refusal.service.as_str() == subject);
+            // One that is gone is nobody's matter any more; before the first look, nobody knows which those are.
+            !refused
+                && fleet.looked
+                && service.is_none_or(|service| match service.state {
+                    State::Trial | State::Steady | State::CoolingDown => true,
+                    State::Suspect
+                    | State::RollingBack
+                    | State::Verifying
+                    | State::Blind
+                    | State::Paused
+                    | State::Stuck => false,
+                })
+        };
+        well.then_some(fleet.at)
+    }))
 }
 
 /// The tokens in the words of the API.

@@ -289,7 +289,11 @@ impl Driver {
     async fn announce(&mut self, announcement: Announcement) {
         let text = announcement.to_string().replace('\n', "; ");
         match announcement.kind {
-            AnnouncementKind::RollbackComplete | AnnouncementKind::RollbackInProgress => info!("{text}"),
+            AnnouncementKind::RollbackComplete
+            | AnnouncementKind::RollbackInProgress
+            | AnnouncementKind::Acknowledged
+            | AnnouncementKind::Over
+            | AnnouncementKind::Test => info!("{text}"),
             AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
             AnnouncementKind::RollbackFailed
             | AnnouncementKind::WouldRollBack
@@ -300,6 +304,7 @@ impl Driver {
             | AnnouncementKind::Unpinned
             | AnnouncementKind::QuarantinedAgain
             | AnnouncementKind::Blind
+            | AnnouncementKind::Escalated
             | AnnouncementKind::Daemon => warn!("{text}"),
         }
         let stored = match &self.store {

@@ -559,7 +559,7 @@ async fn the_index_lists_every_route() {
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 15);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 16);
 }
 
 mod metrics {
