@@ -97,7 +97,8 @@ pub(super) fn plan(
         making.wrong(&["notify", "channels"], format!("there are {} of them", channels.len()), right);
     }
     let mut known: Vec<&str> = all.keys().map(String::as_str).collect();
-    known.extend(channels.iter().map(|channel| channel.name.as_str()));
+    let short = channels.iter().map(|channel| channel.name.as_str()).filter(|name| !all.contains_key(*name));
+    known.extend(short);
     let routes = typed.routes.clone().unwrap_or_default();
     let routes = routes.iter().filter_map(|(name, route)| making.route(name, route, &known)).collect();
     let escalation = making.escalation(&typed.escalation.clone().unwrap_or_default(), &known);
