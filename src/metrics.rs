@@ -189,7 +189,7 @@ impl Metrics {
             rollback_duration: made.histogram("rollback_duration_seconds", "Time from the decision to roll back until the rollback was over.", &ROLLBACK_BUCKETS),
             decision_to_applied: made.histogram("rollback_decision_to_applied_seconds", "Time from the decision to roll back until the target had been started.", &APPLIED_BUCKETS),
             onset_to_applied: made.histogram("rollback_onset_to_applied_seconds", "Time from the first bad sample until the target of the rollback had been started.", &APPLIED_BUCKETS),
-            announcements: made.counters("announcements_total", "Attempts to deliver an announcement, by how they ended.", &["outcome"]),
+            announcements: made.counters("announcements_total", "Attempts to deliver an announcement, by channel and how they ended.", &["channel", "outcome"]),
             outbox: made.number("outbox_announcements", "Announcements that wait to be delivered."),
             store_up: made.number("store_up", "Whether the store takes writes; while it does not, no service is changed."),
             store_errors: made.counter("store_errors_total", "Reads and writes that the store failed."),
@@ -286,9 +286,18 @@ impl Metrics {
     }
 
     /// Counts an attempt to deliver an announcement: `delivered`, `retried`, `abandoned`, or `no_channel` if
-    /// none is configured.
-    pub fn announcement(&self, outcome: &'static str) {
-        self.announcements.with_label_values(&[outcome]).inc();
+    /// there is nowhere to deliver it. The channel is empty where it is of none.
+    pub fn announcement(&self, channel: &str, outcome: &'static str) {
+        self.announcements.with_label_values(&[channel, outcome]).inc();
+    }
+
+    /// Shows every configured channel, also one that nothing went to yet.
+    pub fn channels<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            for outcome in ["delivered", "retried", "abandoned"] {
+                self.announcements.with_label_values(&[name, outcome]);
+            }
+        }
     }
 
     /// Says how many announcements wait to be delivered.
@@ -368,7 +377,7 @@ impl Metrics {
             }
         }
         for outcome in DELIVERIES {
-            self.announcements.with_label_values(&[outcome]);
+            self.announcements.with_label_values(&["", outcome]);
         }
         for outcome in AlertOutcome::ALL {
             self.alerts.with_label_values(&[outcome.name()]);

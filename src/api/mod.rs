@@ -4,6 +4,7 @@
 //! reads a clock of its own, and never lets a request hold up the core. Reading is open to whoever reaches the
 //! address (loopback by default); whatever changes something, or says that a service is unwell, needs a token.
 
+pub mod ack;
 mod alerts;
 pub mod auth;
 mod body;
@@ -117,6 +118,8 @@ pub trait Operate: Send + Sync + std::fmt::Debug {
 
     /// Tries what of a rollback touches nothing that serves.
     async fn drill(&self, service: &ServiceName) -> Result<Drill, String>;
+    /// A person takes on what is the matter with a service. The answer is a sentence.
+    async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String>;
 
     /// Hands samples to the core, without waiting: all of them or none.
     ///
@@ -259,6 +262,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/services/{name}/approve", post(operate::approve))
         .route("/api/v1/services/{name}/cancel", post(operate::cancel))
         .route("/api/v1/services/{name}/extend", post(operate::extend))
+        .route("/api/v1/services/{name}/ack", post(ack::ack))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
         // Before the body is read: nobody without the token makes us parse anything.
@@ -349,6 +353,7 @@ async fn index() -> impl IntoResponse {
          POST /api/v1/services/NAME/extend       {{\"for\": \"30m\", \"why\": ...}}\n\
          POST /api/v1/services/NAME/drill        {{}}\n\
          POST /api/v1/services/NAME/unquarantine {{\"release\": ..., \"why\": ...}}\n\
+         POST /api/v1/services/NAME/ack          {{\"by\": ..., \"why\": ...}}\n\
          POST /api/v1/pause                      {{\"service\": ..., \"duration\": \"30m\", \"why\": ...}}\n\
          POST /api/v1/resume                     {{\"service\": ...}}\n\n\
          With that token, or the one of `api.hook_token_file`:\n\

@@ -223,7 +223,7 @@ pub(super) async fn run(state: &ApiState, command: Command, by: String) -> Resul
 }
 
 /// The core's refusal. Where its sentence ends with the next command, that command gets its own field.
-fn refused(why: &str, service: Option<&ServiceName>) -> ApiError {
+pub(super) fn refused(why: &str, service: Option<&ServiceName>) -> ApiError {
     let (why, next) = match why.rsplit_once("; next: ") {
         Some((why, next)) => (why, next.to_owned()),
         None => (

@@ -11,13 +11,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::driver::Order;
 use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Tokens};
 use crate::config::{ApiSettings, Settings};
+use crate::core::approval::Approval;
 use crate::core::decision::{Decision, Gate};
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use crate::core::settings::{Mode, ServiceSettings};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
+use crate::core::state::State;
 use crate::core::{Command, Input};
+use crate::notify::{NotifierHandle, Outlook};
 use crate::rollback::drill::{Drill, Point, Readiness};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
@@ -99,6 +102,7 @@ pub(super) struct Operators {
     executor: Executor,
     settings: watch::Receiver<Arc<Settings>>,
     snapshot: watch::Receiver<Arc<FleetSnapshot>>,
+    notifier: NotifierHandle,
 }
 
 impl Operators {
@@ -108,9 +112,10 @@ impl Operators {
         executor: &Executor,
         published: &watch::Sender<Arc<FleetSnapshot>>,
         settings: watch::Receiver<Arc<Settings>>,
+        notifier: &NotifierHandle,
     ) -> Self {
         let (inputs, executor, snapshot) = (inputs.clone(), executor.clone(), published.subscribe());
-        Self { orders, inputs, executor, settings, snapshot }
+        Self { orders, inputs, executor, settings, snapshot, notifier: notifier.clone() }
     }
 
     /// A rollback that is not decided.
@@ -165,7 +170,7 @@ impl Operate for Operators {
         if seen.state.in_flight() {
             return Err(format!("a rollback of {service} is in flight; next: backstop explain {service}"));
         }
-        let mut points = standing(seen, &fleet, self.settings.borrow().notify.webhook.is_some());
+        let mut points = standing(seen, &fleet, !self.settings.borrow().notify.plan.channels.is_empty());
         let target = target(seen, None);
         points.push(Point::of("the target", target.clone().map(|to| format!("{to} is known-good"))));
         let mut estimate = None;
@@ -179,6 +184,10 @@ impl Operate for Operators {
             estimate = takes;
         }
         Ok(Drill { service: service.clone(), at: fleet.at, points, estimate })
+    }
+
+    async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String> {
+        self.notifier.acknowledge(service, by, why).await
     }
 
     fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
@@ -244,6 +253,36 @@ fn hand_over(inputs: &mpsc::Sender<Input>, samples: Vec<Input>) -> Result<(), No
     })?;
     room.zip(samples).for_each(|(place, sample)| place.send(sample));
     Ok(())
+}
+
+/// The picture in the words of the notifier: when a service was seen to be well, or the fleet to act by itself.
+pub(super) fn outlook(published: watch::Receiver<Arc<FleetSnapshot>>) -> Outlook {
+    Outlook(Arc::new(move |subject| {
+        let fleet = published.borrow();
+        let well = if subject.is_empty() {
+            fleet.flags.stuck.is_none()
+        } else {
+            let service = fleet.services.iter().find(|service| service.name.as_str() == subject);
+            let refused = fleet.refused.iter().any(|refusal| refusal.service.as_str() == subject);
+            // One that is gone is nobody's matter any more; before the first look, nobody knows which those are.
+            !refused
+                && fleet.looked
+                && service.is_none_or(|service| match service.state {
+                    State::Trial | State::Steady | State::CoolingDown => {
+                        // What is asked of people is not over before they answered.
+                        !service.flags.approval.as_deref().is_some_and(Approval::is_open)
+                    }
+                    State::Suspect
+                    | State::AwaitingApproval
+                    | State::RollingBack
+                    | State::Verifying
+                    | State::Blind
+                    | State::Paused
+                    | State::Stuck => false,
+                })
+        };
+        well.then_some(fleet.at)
+    }))
 }
 
 /// The tokens in the words of the API.

@@ -310,7 +310,10 @@ impl Driver {
             AnnouncementKind::RollbackComplete
             | AnnouncementKind::RollbackInProgress
             | AnnouncementKind::Approval
-            | AnnouncementKind::Mitigation => info!("{text}"),
+            | AnnouncementKind::Mitigation
+            | AnnouncementKind::Acknowledged
+            | AnnouncementKind::Over
+            | AnnouncementKind::Test => info!("{text}"),
             AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
             AnnouncementKind::RollbackFailed
             | AnnouncementKind::WouldRollBack
@@ -322,6 +325,7 @@ impl Driver {
             | AnnouncementKind::Unpinned
             | AnnouncementKind::QuarantinedAgain
             | AnnouncementKind::Blind
+            | AnnouncementKind::Escalated
             | AnnouncementKind::Daemon => warn!("{text}"),
         }
         let stored = match &self.store {

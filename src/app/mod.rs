@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, tokens};
+use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, outlook, tokens};
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts, Links};
@@ -33,7 +33,7 @@ use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
 use crate::flight::{self, Recorder};
 use crate::metrics::Metrics;
-use crate::notify::{Notifier, NotifierHandle, WebhookTarget};
+use crate::notify::{Notifier, NotifierHandle};
 use crate::rollback::{CrashingStore, Executor};
 use crate::runtime::container::ContainerRuntime;
 use crate::runtime::engine::{Engine, TlsFiles};
@@ -184,8 +184,8 @@ impl Program {
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);
         let links = links(&settings);
-        let notifier = self.start_notifier(store.clone(), &background, &life);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
+        let notifier = self.start_notifier(store.clone(), &published, &background, &life);
         let probes = self.start_probes(&inputs, (engines, whereabouts), &background, &life);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
@@ -219,7 +219,7 @@ impl Program {
         self.start_api(
             &published,
             records,
-            Operators::new(orders_sent, &inputs, &executor, &published, self.settings.subscribe()),
+            Operators::new(orders_sent, &inputs, &executor, &published, self.settings.subscribe(), &notifier),
             links,
             &background,
             &life,
@@ -375,20 +375,28 @@ impl Program {
     fn start_notifier(
         &self,
         store: Option<Store>,
+        published: &watch::Sender<Arc<crate::core::snapshot::FleetSnapshot>>,
         tasks: &TaskTracker,
         life: &CancellationToken,
     ) -> NotifierHandle {
         let metrics = self.metrics.clone();
-        let (notifier, handle) =
-            Notifier::new(store, self.clock, Arc::new(move |outcome| metrics.announcement(outcome)));
-        let (target, targets) = watch::channel(webhook(&self.settings.borrow()));
-        let mut settings = self.settings.subscribe();
+        let outcomes = move |channel: &str, outcome| metrics.announcement(channel, outcome);
+        let (notifier, handle) = Notifier::new(store, self.clock, Arc::new(outcomes));
+        let plan = |settings: &Settings, metrics: &Metrics| {
+            let plan = Arc::clone(&settings.notify.plan);
+            metrics.channels(plan.channels.iter().map(|channel| channel.name.as_str()));
+            plan
+        };
+        let (changed, plans) = watch::channel(plan(&self.settings.borrow(), &self.metrics));
+        let (mut settings, metrics) = (self.settings.subscribe(), self.metrics.clone());
         tasks.spawn(life.clone().run_until_cancelled_owned(async move {
             while settings.changed().await.is_ok() {
-                target.send_replace(webhook(&settings.borrow_and_update()));
+                changed.send_replace(plan(&settings.borrow_and_update(), &metrics));
             }
         }));
-        tasks.spawn(notifier.run(targets, life.clone()));
+        let environment = self.settings.borrow().fleet.environment.clone();
+        let notifier = notifier.of_fleet(&environment, outlook(published.subscribe()));
+        tasks.spawn(notifier.run(plans, life.clone()));
         handle
     }
 
@@ -462,10 +470,6 @@ impl Program {
             warn!("not everything ended in time");
         }
     }
-}
-
-fn webhook(settings: &Settings) -> Option<WebhookTarget> {
-    settings.notify.webhook.as_ref().map(|w| WebhookTarget { url: w.url.clone(), timeout: w.timeout })
 }
 
 /// What others recorded of services that our own store knows nothing of. Ours is the better memory, and an engine that

@@ -16,6 +16,7 @@ use crate::core::settings::{
     ServiceSettings, Target,
 };
 use crate::core::time::human;
+use crate::notify::plan::{Audience, Channel};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfigArgs {
@@ -147,10 +148,11 @@ fn whole(settings: &Settings) -> Vec<(&'static str, String)> {
         (None, Some(_)) => "taken with the operators' token; `api.hook_token_file` would be one of their own",
         (None, None) => "not taken: no `api.hook_token_file`",
     };
-    let webhook = if settings.notify.webhook.is_some() {
-        "to the webhook"
+    let channels: Vec<String> = settings.notify.plan.channels.iter().map(described_channel).collect();
+    let announces = if channels.is_empty() {
+        "nowhere but the log: no [notify.channels]".to_owned()
     } else {
-        "nowhere but the log: no `notify.webhook`"
+        format!("to {}", channels.join(", "))
     };
     let flight = &settings.flight;
     let record = if flight.enabled {
@@ -170,8 +172,16 @@ fn whole(settings: &Settings) -> Vec<(&'static str, String)> {
         ("listens", settings.api.listen.to_string()),
         ("operators", token.to_owned()),
         ("alerts", hook.to_owned()),
-        ("announces", webhook.to_owned()),
+        ("announces", announces),
     ]
+}
+
+fn described_channel(channel: &Channel) -> String {
+    let readers = match channel.audience {
+        Audience::Internal => "",
+        Audience::Users => ", for users",
+    };
+    format!("{} ({}{readers})", channel.name, channel.medium.name())
 }
 
 /// What is asked of a service, and where its matrix is not the shipped one.

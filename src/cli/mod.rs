@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Every failure says what to type next.
 
+mod ack;
 mod answer;
 mod backtest;
 mod check_config;
@@ -13,6 +14,7 @@ mod explain;
 mod failure;
 mod history;
 mod log;
+mod notify;
 mod pause;
 mod plan;
 mod quarantine;
@@ -103,6 +105,10 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Take back what a rollback changed in a Compose project's files: a variable in `.env`, or an override file
     Unpin(unpin::UnpinArgs),
+    /// Take on what is the matter with a service: nobody else is called for it
+    Ack(ack::AckArgs),
+    /// Try the channels that announcements go to
+    Notify(notify::NotifyArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),
     /// Wait until a release is known-good or rolled back: the gate of a deployment
@@ -173,6 +179,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => pause::pause(args, &asking()?, &out).await,
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::Unpin(args) => unpin::run(args, &asking()?, &out).await,
+        Command::Ack(args) => ack::run(args, &asking()?, &out).await,
+        Command::Notify(args) => notify::run(args, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
         Command::Wait(args) => wait::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::announce::{
+    BearerToken, ChannelWord, KindWord, Listed, MailAddress, MediumWord, Password, RoutingKey,
+    ServicePattern, SigningSecret, TemplateText,
+};
 use super::groups::Members;
 use super::hooks::{ImageWord, Sql};
 use super::numbers::{Count, Floor, Size, Threshold};
@@ -28,6 +32,8 @@ use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
     Redeploy, Severity, WindowKind,
 };
+use crate::notify::MailTls;
+use crate::notify::plan::Audience;
 use crate::telemetry::LogFormat;
 
 macro_rules! choices {
@@ -37,6 +43,17 @@ macro_rules! choices {
     ($choices:expr) => {
         $choices
     };
+}
+
+/// A key as it is typed: one that is a word of Rust too is written `r#type` here.
+const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', rest @ ..] => match std::str::from_utf8(rest) {
+            Ok(name) => name,
+            Err(_) => name,
+        },
+        _ => name,
+    }
 }
 
 /// Declares a section: a struct of optional settings, its shape, and how one layer of it lies over another. In
@@ -52,7 +69,7 @@ macro_rules! sections {
 
         impl Setting for $name {
             const SHAPE: &'static Shape = &Shape::Table {
-                keys: &[$(Key { name: stringify!($key), shape: <$type as Setting>::SHAPE }),*],
+                keys: &[$(Key { name: plain(stringify!($key)), shape: <$type as Setting>::SHAPE }),*],
                 choices: choices!($($choices)?),
             };
 
@@ -69,10 +86,10 @@ macro_rules! sections {
         impl $name {
             /// Whether a key is set.
             pub(super) fn has(&self, key: &str) -> bool {
-                match key {
-                    $(stringify!($key) => self.$key.is_some(),)*
-                    _ => false,
-                }
+                $(if key == plain(stringify!($key)) {
+                    return self.$key.is_some();
+                })*
+                false
             }
 
             /// Whether nothing is set.
@@ -81,10 +98,9 @@ macro_rules! sections {
             }
 
             fn clear(&mut self, key: &str) {
-                match key {
-                    $(stringify!($key) => self.$key = None,)*
-                    _ => {}
-                }
+                $(if key == plain(stringify!($key)) {
+                    self.$key = None;
+                })*
             }
         }
     )*};
@@ -236,6 +252,60 @@ sections! {
     /// `[notify]`
     Notify {
         webhook: Webhook,
+        channels: BTreeMap<String, NotifyChannel>,
+        routes: BTreeMap<String, NotifyRoute>,
+        escalation: NotifyEscalation,
+    }
+
+    /// `[notify.channels.NAME]`
+    NotifyChannel {
+        r#type: MediumWord,
+        enabled: bool,
+        audience: Audience,
+        timeout: Span<{ SECOND }, { 2 * MINUTE }>,
+        mention: bool,
+        text: TemplateText,
+        text_file: HostFile,
+        url: SecretUrl,
+        url_file: SecretFile,
+        token: BearerToken,
+        token_file: SecretFile,
+        ca_file: HostFile,
+        routing_key: RoutingKey,
+        routing_key_file: SecretFile,
+        secret: SigningSecret,
+        secret_file: SecretFile,
+        template: TemplateText,
+        template_file: HostFile,
+        smtp: HostPort,
+        tls: MailTls,
+        user: Name,
+        password: Password,
+        password_file: SecretFile,
+        from: MailAddress,
+        to: Listed<MailAddress>,
+    }
+
+    /// `[notify.routes.NAME]`
+    NotifyRoute {
+        services: Listed<ServicePattern>,
+        severity: Severity,
+        kinds: Listed<KindWord>,
+        channels: Listed<ChannelWord>,
+    }
+
+    /// `[notify.escalation]`
+    NotifyEscalation {
+        kinds: Listed<KindWord>,
+        after: Span<{ SECOND }, { 7 * DAY }>,
+        channels: Listed<ChannelWord>,
+        levels: BTreeMap<String, NotifyLevel>,
+    }
+
+    /// `[notify.escalation.levels.NAME]`
+    NotifyLevel {
+        after: Span<{ SECOND }, { 7 * DAY }>,
+        channels: Listed<ChannelWord>,
     }
 
     /// `[notify.webhook]`

@@ -12,6 +12,8 @@
 //! the walk that finds mistakes ([`schema`]), what depends on several keys ([`resolve`]: [`checks`], [`sources`],
 //! [`rules`]), and what comes out ([`settings`], [`problem`], [`warnings`]; over a record, [`over`]).
 
+mod announce;
+mod channels;
 mod checks;
 mod effective;
 mod engines;
@@ -54,7 +56,7 @@ pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
 pub use settings::{
     ApiSettings, EngineAddress, EngineSettings, EngineTls, FlightSettings, LogSettings, NotifySettings,
-    RegistrySettings, Settings, WebhookSettings,
+    RegistrySettings, Settings,
 };
 
 use file::File;
@@ -62,7 +64,7 @@ use locate::Places;
 use problem::Wrong;
 use resolve::{Clash, Context, resolve};
 use schema::{Findings, Setting};
-use values::{SecretFile, SecretUrl, Token};
+use values::{SecretFile, Token};
 use words::Enroll;
 
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
@@ -91,12 +93,15 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
         groups::check(&merged.typed.groups.clone().unwrap_or_default(), &places, &mut findings);
     }
     let windows = windows::made(&merged.typed.windows.clone().unwrap_or_default(), &places, &mut findings);
+    let notify = merged.typed.notify.clone().unwrap_or_default();
+    let plan = channels::plan(&notify, sources.credentials(), &places, &mut findings);
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
     if !findings.problems.is_empty() {
         return Err(Problems::of(findings.problems));
     }
     let mut made = settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files);
     made.windows = windows;
+    made.notify.plan = std::sync::Arc::new(plan);
     made.registry.usual = sources.docker_config();
     Ok(made)
 }
@@ -219,7 +224,6 @@ struct Secrets {
     token: Option<SecretString>,
     hook_token: Option<SecretString>,
     people: BTreeMap<String, SecretString>,
-    webhook: Option<SecretString>,
 }
 
 impl Secrets {
@@ -247,7 +251,6 @@ impl Secrets {
             }
         };
         let api = merged.typed.api.clone().unwrap_or_default();
-        let webhook = merged.typed.notify.clone().and_then(|notify| notify.webhook).unwrap_or_default();
         let people = api.operators.unwrap_or_default().into_iter().filter_map(|(name, operator)| {
             let keys = [format!("api.operators.{name}.token"), format!("api.operators.{name}.token_file")];
             let token = either(
@@ -271,12 +274,6 @@ impl Secrets {
                 api.hook_token_file.as_ref(),
                 ["api.hook_token", "api.hook_token_file"],
                 |file, credentials| secret::read::<Token>(file, credentials).map(|token| token.0),
-            ),
-            webhook: either(
-                webhook.url.map(|url| url.0),
-                webhook.url_file.as_ref(),
-                ["notify.webhook.url", "notify.webhook.url_file"],
-                |file, credentials| secret::read::<SecretUrl>(file, credentials).map(|url| url.0),
             ),
         }
     }
@@ -305,7 +302,6 @@ fn settings(
     let (api, registry) = (typed.api.unwrap_or_default(), typed.registry.unwrap_or_default());
     let shipped = FleetSettings::default();
     let check_interval = registry.check_interval.map_or(shipped.check_interval, |span| span.0);
-    let webhook = typed.notify.and_then(|notify| notify.webhook).unwrap_or_default();
     let state_dir = typed.state_dir.map_or_else(|| "/var/lib/backstop".into(), |directory| directory.0);
     Settings {
         fleet: FleetSettings {
@@ -340,12 +336,7 @@ fn settings(
             people: secrets.people,
             hook_token: secrets.hook_token,
         },
-        notify: NotifySettings {
-            webhook: secrets.webhook.map(|url| WebhookSettings {
-                url,
-                timeout: webhook.timeout.map_or(Duration::from_secs(10), |span| span.0),
-            }),
-        },
+        notify: NotifySettings::default(),
         enroll: typed.enroll.unwrap_or(Enroll::Labelled),
         defaults: typed.defaults.unwrap_or_default(),
         services: typed.services.unwrap_or_default(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -22,6 +23,7 @@ use super::windows::Window;
 use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
+use crate::notify::plan::Plan;
 use crate::telemetry::LogFormat;
 
 /// Everything that was configured.
@@ -149,19 +151,10 @@ pub struct ApiSettings {
 }
 
 /// Where announcements go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NotifySettings {
-    /// A webhook that understands Slack's messages.
-    pub webhook: Option<WebhookSettings>,
-}
-
-/// A webhook that understands Slack's messages.
-#[derive(Debug, Clone)]
-pub struct WebhookSettings {
-    /// Its address, which lets in whoever knows it.
-    pub url: SecretString,
-    /// How long one delivery may take.
-    pub timeout: Duration,
+    /// Channels, routes, and who is told when nobody answers.
+    pub plan: Arc<Plan>,
 }
 
 impl Settings {

@@ -41,10 +41,11 @@ fn the_shipped_file_says_what_is_built_in() {
     assert_eq!(shipped.engine, built_in.engine);
     assert_eq!(shipped.api.listen, built_in.api.listen);
     assert_eq!(shipped.enroll, built_in.enroll);
-    assert!(shipped.api.token.is_none() && shipped.notify.webhook.is_none());
+    assert!(shipped.api.token.is_none() && shipped.notify.plan.channels.is_empty());
 
     assert_eq!(shipped.flight, built_in.flight);
     assert!(shipped.api.hook_token.is_none());
+    assert_eq!(shipped.notify.plan, built_in.notify.plan);
     assert_eq!(shipped.changed(), [], "what is shipped is not a change");
     assert_eq!(shipped.effective(), built_in.effective());
 
@@ -96,6 +97,10 @@ fn every_key_is_in_the_shipped_file_and_valid() {
             ["defaults", "dependencies", _, first, ..] if first != "service" => true,
             // So has an engine with a name those of `[engine]`; the text there tells of the rest.
             ["engines", ..] => text.contains("\n#   [engines.east]\n") && text.contains("`insecure = true`"),
+            // Channels, routes and levels are shown in the text, which a test of their own reads.
+            ["notify", "channels" | "routes", ..] | ["notify", "escalation", "levels", ..] => {
+                text.contains(last)
+            }
             // Steps are one line, whose keys are those of a request.
             ["defaults", "health", "steps", "capture", ..] => text.contains(" capture = {"),
             ["defaults", "health", "steps", ..] => true,
@@ -126,6 +131,43 @@ fn is_present(present: &[Vec<String>], path: &[&str]) -> bool {
         let any = |name: &str| name.chars().all(|c| c.is_ascii_uppercase());
         there.len() == path.len() && there.iter().zip(path).all(|(there, name)| any(name) || there == name)
     })
+}
+
+/// The indented lines of the shipped file's comments, between two of its lines, as settings.
+fn shown_between(from: &str, to: &str) -> String {
+    let text = layers::SHIPPED.split_once(from).expect("the text is lost").1.split_once(to).unwrap().0;
+    let shown = text.lines().filter_map(|line| line.strip_prefix("#     "));
+    shown.filter(|line| !line.starts_with(' ')).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_channels_and_routes_that_are_shown_are_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = shown_between("# Channels have names of your own", "# Escalation: who is told");
+    let mut text = String::new();
+    for line in shown.lines() {
+        let line = line.split("      #").next().unwrap().trim_end();
+        let Some((key, file)) = line.split_once(" = \"/run/secrets/") else {
+            text.push_str(&format!("{line}\n"));
+            continue;
+        };
+        let path = directory.path().join(file.trim_matches('"'));
+        let secret = if key.starts_with("url") {
+            "https://hooks.example/T000"
+        } else if key.starts_with("routing") {
+            "0123456789abcdef0123456789abcdef"
+        } else {
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        };
+        std::fs::write(&path, secret).unwrap();
+        text.push_str(&format!("{key} = {path:?}\n"));
+    }
+    text.push_str("[notify.escalation.levels.boss]\nafter = \"1h\"\nchannels = [\"mail\"]\n");
+    let plan = loaded(&text).notify.plan;
+    let names: Vec<&str> = plan.channels.iter().map(|channel| channel.name.as_str()).collect();
+    assert_eq!(names, ["alerts", "hook", "mail", "ops", "pager", "status"]);
+    assert_eq!((plan.routes.len(), plan.escalation.levels.len()), (2, 1));
+    assert!(!format!("{plan:?}").contains("whsec_"), "a secret is shown");
 }
 
 #[test]
@@ -159,7 +201,14 @@ fn exactly_what_is_secret_is_marked_secret() {
         "of checks, dependencies, hooks, backups and downgrades, of their steps, of defaults and of services: {bodies:?}"
     );
     let others: Vec<_> = secret.iter().filter(|key| !key.ends_with(".body")).collect();
-    assert_eq!(others, ["api.operators.OPERATOR.token", "api.token", "api.hook_token", "notify.webhook.url"]);
+    let channel = ["url", "token", "routing_key", "secret", "password"];
+    let channel = channel.map(|key| format!("notify.channels.CHANNEL.{key}"));
+    let others: Vec<&str> = others.iter().map(|key| key.as_str()).collect();
+    assert_eq!(
+        others[..4],
+        ["api.operators.OPERATOR.token", "api.token", "api.hook_token", "notify.webhook.url"]
+    );
+    assert_eq!(others[4..], channel);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 
+use super::announce::MediumWord;
 use super::nearest::nearest;
 use super::problem::Wrong;
 use super::schema::{Setting, Shape};
@@ -12,6 +13,8 @@ use crate::core::settings::{
     AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
     Redeploy, Severity, WindowKind,
 };
+use crate::notify::MailTls;
+use crate::notify::plan::Audience;
 use crate::telemetry::LogFormat;
 
 /// A closed list of words.
@@ -95,6 +98,15 @@ words! {
         "user_reports" => UserReports,
         "alerts" => Alerts,
     }
+    MediumWord {
+        "slack" => Slack,
+        "pagerduty" => PagerDuty,
+        "email" => Email,
+        "webhook" => Webhook,
+        "alertmanager" => Alertmanager,
+    }
+    Audience { "internal" => Internal, "users" => Users }
+    MailTls { "starttls" => Starttls, "implicit" => Implicit, "none" => None }
     Enroll { "labelled" => Labelled, "all" => All, "named" => Named }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
 }
@@ -147,6 +159,9 @@ mod tests {
         check::<AccessLog>();
         check::<LatencyUnit>();
         check::<Condition>();
+        check::<MediumWord>();
+        check::<Audience>();
+        check::<MailTls>();
         assert_eq!(Condition::WORDS.len(), Condition::ALL.len());
         check::<Enroll>();
         check::<LogFormat>();

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::release::{ApprovalId, RollbackId, ServiceName};
+use super::settings::Severity;
 use super::time::Timestamp;
 
 /// Something that people are told, complete: it can be delivered long after the fact.
@@ -31,6 +32,9 @@ pub struct Announcement {
     pub fields: Vec<(String, String)>,
     /// The next command to type, if there is one.
     pub next: Option<String>,
+    /// How urgent it is, where a decision said so.
+    #[serde(default)]
+    pub severity: Option<Severity>,
 }
 
 /// What an announcement is about.
@@ -71,9 +75,42 @@ pub enum AnnouncementKind {
     Blind,
     /// The daemon itself has a problem: store, engine, configuration.
     Daemon,
+    /// A person took a matter on.
+    Acknowledged,
+    /// Nobody took a matter on in time: others are told.
+    Escalated,
+    /// A matter that people were told of is over.
+    Over,
+    /// A test of the channels: nothing happened.
+    Test,
 }
 
 impl AnnouncementKind {
+    /// All of them. A test compares it with what is read back from the store.
+    pub const ALL: &[Self] = &[
+        Self::RollbackInProgress,
+        Self::RollbackComplete,
+        Self::RollbackFailed,
+        Self::WouldRollBack,
+        Self::Evaluate,
+        Self::ApprovalWanted,
+        Self::Approval,
+        Self::Mitigation,
+        Self::Hold,
+        Self::NoRollbackTarget,
+        Self::Target,
+        Self::Unpinned,
+        Self::QuarantinedAgain,
+        Self::Stuck,
+        Self::BreakerTripped,
+        Self::Blind,
+        Self::Daemon,
+        Self::Acknowledged,
+        Self::Escalated,
+        Self::Over,
+        Self::Test,
+    ];
+
     /// The name used in metrics and the API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -94,6 +131,10 @@ impl AnnouncementKind {
             Self::BreakerTripped => "breaker_tripped",
             Self::Blind => "blind",
             Self::Daemon => "daemon",
+            Self::Acknowledged => "acknowledged",
+            Self::Escalated => "escalated",
+            Self::Over => "over",
+            Self::Test => "test",
         }
     }
 }
@@ -118,6 +159,7 @@ impl Announcement {
             title,
             fields: vec![("Environment".into(), environment.to_owned())],
             next: None,
+            severity: None,
         }
     }
 }
@@ -130,5 +172,20 @@ impl fmt::Display for Announcement {
             write!(f, "\n{name}: {value}")?;
         }
         self.next.as_ref().map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_kinds_is_complete() {
+        let unknown = serde_json::from_str::<AnnouncementKind>("\"?\"").unwrap_err().to_string();
+        for kind in AnnouncementKind::ALL {
+            let name = format!("`{}`", kind.name());
+            assert!(unknown.contains(&name), "{name} is not what is stored: {unknown}");
+        }
+        assert_eq!(unknown.matches('`').count() / 2, AnnouncementKind::ALL.len() + 1, "{unknown}");
     }
 }

@@ -346,6 +346,7 @@ impl Service {
         let mut a = self.announcement(turn, AnnouncementKind::ApprovalWanted, &title);
         a.key = format!("{id}/asked");
         a.approval = Some(id.clone());
+        a.severity = Some(decision.severity);
         a.fields.extend(self.about(&decision, "Would go back to"));
         if let Ask::Countdown { until } = &ask {
             a.fields.push(("Goes ahead".into(), format!("at {}", time_of_day(*until))));

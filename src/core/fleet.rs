@@ -513,6 +513,15 @@ impl Fleet {
     }
 }
 
+/// Whose turn it is after an input.
+enum About {
+    Service(ServiceName),
+    /// Everybody, or only those that are due.
+    Whoever {
+        due: bool,
+    },
+}
+
 impl super::snapshot::SampleCounts {
     pub(crate) fn add(&mut self, other: Self) {
         self.healthy += other.healthy;

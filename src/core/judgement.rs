@@ -567,6 +567,7 @@ impl Service {
             ("ROLLBACK WAITS", format!("nothing, it goes on by itself; at once: {act}"))
         };
         let mut a = self.announcement(turn, kind, title);
+        a.severity = Some(decision.severity);
         a.fields.extend(self.about(decision, WOULD));
         a.fields.push(("Not rolled back because".into(), denial.why.clone()));
         a.fields.extend(self.way_by_hand(denial.gate));
@@ -591,6 +592,7 @@ impl Service {
             Verdict::Evaluate | Verdict::Hold => (AnnouncementKind::Evaluate, "DECISION NEEDED"),
         };
         let mut a = self.announcement(turn, kind, title);
+        a.severity = Some(decision.severity);
         a.fields.extend(self.about(&decision, WOULD));
         a.next = Some(format!("backstop rollback {}", self.name));
         turn.effect(Effect::Announce(a));

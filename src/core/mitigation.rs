@@ -77,6 +77,7 @@ impl Service {
         };
         let mut a = self.announcement(turn, AnnouncementKind::Mitigation, title);
         a.key = format!("{id}/mitigation");
+        a.severity = Some(decision.severity);
         a.fields.extend(self.about(decision, "If that does not help, it goes back to"));
         a.next = Some(format!("nothing; to roll back at once: backstop rollback {}", self.name));
         turn.effect(Effect::Announce(a));

@@ -82,6 +82,7 @@ impl Service {
         let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");
         a.key = format!("{}/in-progress", record.id);
         a.rollback = Some(record.id.clone());
+        a.severity = Some(record.decision.severity);
         a.fields.extend(self.about(&record.decision, "Rolling back to"));
         if !record.along.is_empty() {
             a.fields.push(("Together with".into(), names(&record.along)));
@@ -291,6 +292,7 @@ impl Service {
         self.end_rollback(turn, RollbackOutcome::Verified(said.clone()));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackComplete, "ROLLBACK COMPLETE");
         a.key = format!("{}/complete", record.id);
+        a.severity = Some(record.decision.severity);
         a.rollback = Some(record.id.clone());
         a.fields.push((
             "Rolled back from".into(),

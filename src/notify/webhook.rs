@@ -1,254 +1,192 @@
-//! The webhook: Slack's incoming-webhook JSON, which Mattermost and Rocket.Chat take too.
+//! Any other HTTP endpoint: a body that a template shapes, signed as Standard Webhooks have it
+//! (<https://www.standardwebhooks.com>). Ready templates speak to Discord, Microsoft Teams, Mattermost and ntfy.
 
-use std::time::Duration;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, Response, StatusCode, redirect};
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
-
-use super::WebhookTarget;
+use super::plan::{Audience, Channel, Secret};
+use super::post::{Failure, Letter};
+use super::words::{self, Body, Context, Template};
 use crate::core::Timestamp;
 use crate::core::announcement::Announcement;
 
-/// Slack's limits: a header, a field, a section's text.
-const HEADER_MAX: usize = 150;
-const FIELD_MAX: usize = 2000;
-const TEXT_MAX: usize = 3000;
-/// Slack takes ten fields a section.
-const FIELDS_MAX: usize = 10;
-/// Of an error's body, this many characters are shown ...
-const BODY_SHOWN: usize = 200;
-/// ... of this many bytes read.
-const BODY_READ: usize = 8 * 1024;
-/// A part of the URL that is as long as this may be a secret: Slack's have 9 characters and more.
-const SECRET_MIN: usize = 8;
+/// A text is not cut below this for the sake of what is around it.
+const TEXT_MIN: usize = 500;
 
-/// Why a delivery failed.
+/// What a body looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// For people, without the URL.
-    pub(super) why: String,
-    /// Trying again is useless.
-    pub(super) permanent: bool,
-    /// How long the server asked us to wait.
-    pub(super) retry_after: Option<Duration>,
+pub enum Shape {
+    /// Our own JSON: what happened as a type, when, and everything that was said.
+    Plain,
+    /// An embed.
+    Discord,
+    /// An adaptive card, for a Workflows URL.
+    Teams,
+    /// A text.
+    Mattermost,
+    /// A message as JSON: the topic is the last part of the URL.
+    Ntfy,
+    /// Somebody's own.
+    Own(Template),
 }
 
-/// A target with its client.
-#[derive(Debug)]
-pub(super) struct Webhook {
-    url: SecretString,
-    client: Result<Client, String>,
-}
+/// The names of those that are ready, with what they are.
+pub const READY: &[(&str, Shape)] = &[
+    ("discord", Shape::Discord),
+    ("teams", Shape::Teams),
+    ("mattermost", Shape::Mattermost),
+    ("ntfy", Shape::Ntfy),
+];
 
-impl Webhook {
-    pub(super) fn new(target: Option<&WebhookTarget>) -> Option<Self> {
-        let target = target?;
-        // Without a provider reqwest panics; that somebody installed one before is just as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(target.timeout)
-            // A redirected POST would carry the message to where nobody configured it.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("backstop/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| format!("no HTTP client: {e}; is a CA bundle installed (ca-certificates)?"));
-        Some(Self { url: target.url.clone(), client })
-    }
-
-    /// Posts the announcement once.
-    pub(super) async fn deliver(&self, a: &Announcement, now: Timestamp) -> Result<(), Failure> {
-        let again = |why: String| Failure { why, permanent: false, retry_after: None };
-        let client = self.client.as_ref().map_err(|why| again(why.clone()))?;
-        let sent = client.post(self.url.expose_secret()).json(&body(a)).send().await;
-        let response = sent.map_err(|e| again(self.without_secrets(describe(e))))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(());
+impl Shape {
+    fn template(&self, audience: Audience) -> Template {
+        let json = |source| Template::new(source, true);
+        match (self, audience) {
+            (Self::Plain, Audience::Internal) => json(include_str!("texts/plain.json")),
+            (Self::Plain, Audience::Users) => json(include_str!("texts/plain_users.json")),
+            (Self::Discord, _) => json(include_str!("texts/discord.json")),
+            (Self::Teams, _) => json(include_str!("texts/teams.json")),
+            (Self::Mattermost, _) => json(include_str!("texts/mattermost.json")),
+            (Self::Ntfy, _) => json(include_str!("texts/ntfy.json")),
+            (Self::Own(template), _) => template.clone(),
         }
-        let asked =
-            response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| after(v, now));
-        let said = if status.is_redirection() {
-            "redirects are not followed, the final URL is wanted".to_owned()
-        } else {
-            self.said(response).await
-        };
-        let retried = status.is_server_error()
-            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-        Err(Failure {
-            why: format!("the webhook answered {status}{}{said}", if said.is_empty() { "" } else { ": " }),
-            permanent: !retried,
-            retry_after: asked,
-        })
     }
 
-    /// The beginning of an answer's body, on one line. Many servers quote the path that was asked for.
-    async fn said(&self, mut response: Response) -> String {
-        let mut body = Vec::new();
-        let whole = loop {
-            if body.len() >= BODY_READ {
-                break false;
+    /// So many bytes of text fit: Discord takes 4096 characters, Teams 28 KB a message, Mattermost 16383 characters, ntfy
+    /// 4096 bytes.
+    const fn text_max(&self) -> usize {
+        match self {
+            Self::Discord | Self::Ntfy => 4000,
+            Self::Teams => 12 << 10,
+            Self::Mattermost => 16_000,
+            Self::Plain | Self::Own(_) => 16 << 10,
+        }
+    }
+
+    /// So many bytes it may have in all.
+    const fn body_max(&self) -> usize {
+        match self {
+            Self::Teams => 28 << 10,
+            Self::Plain | Self::Discord | Self::Mattermost | Self::Ntfy | Self::Own(_) => words::RENDERED_MAX,
+        }
+    }
+
+    /// Whether a text that begins with `@channel` calls a channel there.
+    const fn calls(&self) -> bool {
+        match self {
+            Self::Mattermost | Self::Own(_) => true,
+            Self::Plain | Self::Discord | Self::Teams | Self::Ntfy => false,
+        }
+    }
+}
+
+/// The body and its type; none if the channel's readers are not told of such.
+pub(super) fn body(a: &Announcement, channel: &Channel, shape: &Shape) -> Option<(String, &'static str)> {
+    let channel = &Channel { mention: channel.mention && shape.calls(), ..channel.clone() };
+    let template = shape.template(channel.audience);
+    let kind = if template.json { "application/json" } else { "text/plain; charset=utf-8" };
+    let mut max = shape.text_max();
+    loop {
+        let short = words::shortened(a, max);
+        let text = words::text(a, channel, max)?;
+        let context = Context::new(&short, channel.audience, channel.mention)?;
+        let made = template.render(&Body::new(&context, &text));
+        // Quotes and frames take room too, and how much depends on what is said.
+        let fits = made.as_ref().is_ok_and(|body| body.len() <= shape.body_max());
+        match made {
+            Ok(body) if fits || max <= TEXT_MIN => return Some((body, kind)),
+            // It was tried for every kind; what fails all the same is said in words.
+            Err(mistake) if max <= TEXT_MIN => {
+                tracing::error!(
+                    channel = channel.name,
+                    "its template failed, so the plain text is sent: {mistake}"
+                );
+                return Some((text, "text/plain; charset=utf-8"));
             }
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_READ - body.len())]),
-                Ok(None) => break true,
-                Err(_) => break false,
-            }
-        };
-        if !whole {
-            // The end may be half of a secret, which nobody would recognise.
-            body.truncate(body.len().saturating_sub(self.url.expose_secret().len()));
+            Ok(_) | Err(_) => max /= 2,
         }
-        let said = self.without_secrets(String::from_utf8_lossy(&body).into_owned());
-        cut(&said.split_whitespace().collect::<Vec<_>>().join(" "), BODY_SHOWN)
     }
+}
 
-    /// The text without the URL and without any part of it that could be a token.
-    fn without_secrets(&self, mut text: String) -> String {
-        for secret in secrets(self.url.expose_secret()) {
-            text = text.replace(&secret, "[...]");
+/// What is posted now: the body as it is stored, signed with this moment's time.
+pub(super) fn letter(
+    url: &Secret,
+    key: Option<&Secret>,
+    shape: &Shape,
+    (id, body, content_type): (&str, &str, &str),
+    now: Timestamp,
+) -> Result<Letter, Failure> {
+    let (body, url) = match shape {
+        Shape::Ntfy => to_topic(url, body).ok_or_else(|| {
+            Failure::permanent("its URL has no topic: one as in https://ntfy.sh/TOPIC would be right")
+        })?,
+        Shape::Plain | Shape::Discord | Shape::Teams | Shape::Mattermost | Shape::Own(_) => {
+            (body.to_owned(), None)
         }
-        text
+    };
+    let seconds = now.as_millis() / 1000;
+    let mut headers = vec![("webhook-id", id.to_owned()), ("webhook-timestamp", seconds.to_string())];
+    if let Some(key) = key {
+        headers.push(("webhook-signature", sign(key, id, seconds, &body)?));
     }
+    Ok(Letter { body, content_type: content_type.to_owned(), headers, url })
 }
 
-/// What of a URL must not be shown, the longest first: all of it, all that follows the host, and each long part of
-/// that and of the credentials.
-fn secrets(url: &str) -> Vec<String> {
-    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
-    let (authority, rest) = after_scheme.split_at(end);
-    let credentials = authority.rsplit_once('@').map_or("", |(credentials, _)| credentials);
-    let parts = rest.split(['/', '?', '&', '=', '#']).chain(credentials.split(':'));
-    let whole = [url, after_scheme, rest, rest.trim_start_matches('/'), credentials];
-    let mut found: Vec<String> =
-        parts.chain(whole).filter(|s| s.len() >= SECRET_MIN).map(Into::into).collect();
-    found.sort_by_key(|s| std::cmp::Reverse(s.len()));
-    found
+/// `v1,` and the HMAC-SHA256 of `id.timestamp.body`.
+fn sign(key: &Secret, id: &str, seconds: u64, body: &str) -> Result<String, Failure> {
+    let key = decode(key.expose()).ok_or_else(|| Failure::permanent("its secret is no `whsec_` secret"))?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|e| Failure::permanent(e.to_string()))?;
+    mac.update(format!("{id}.{seconds}.{body}").as_bytes());
+    Ok(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
 }
 
-/// The error without the URL in it.
-fn describe(e: reqwest::Error) -> String {
-    let e = e.without_url();
-    let mut said = e.to_string();
-    let mut cause = std::error::Error::source(&e);
-    while let Some(inner) = cause {
-        said.push_str(": ");
-        said.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    said
+/// The key that a `whsec_` secret holds; none if it holds none of 24 to 64 bytes.
+pub fn decode(secret: &str) -> Option<Vec<u8>> {
+    let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
 }
 
-/// `Retry-After`: seconds, or a date.
-fn after(value: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
+/// As ntfy takes JSON: at the server's root, with the topic in it. The topic is as good as a password, so it is put in
+/// only now.
+fn to_topic(url: &Secret, body: &str) -> Option<(String, Option<Secret>)> {
+    let (root, topic) = url.expose().trim_end_matches('/').rsplit_once('/')?;
+    if topic.is_empty() || root.ends_with(':') || root.ends_with('/') {
+        return None;
     }
-    let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond();
-    Some(Timestamp::from_millis(u64::try_from(at).ok()?).since(now))
-}
-
-/// The message: `text` for notifications and for whatever does not know blocks, blocks for Slack.
-fn body(a: &Announcement) -> Value {
-    let mut blocks = vec![json!({
-        "type": "header",
-        "text": {"type": "plain_text", "text": cut(&a.title, HEADER_MAX)},
-    })];
-    let fields: Vec<Value> = a
-        .fields
-        .iter()
-        .map(|(name, value)| json!({"type": "mrkdwn", "text": cut(&format!("*{}*\n{}", escape(name), escape(value)), FIELD_MAX)}))
-        .collect();
-    for some in fields.chunks(FIELDS_MAX) {
-        blocks.push(json!({"type": "section", "fields": some}));
-    }
-    if let Some(next) = &a.next {
-        let text = cut(&format!("Next: `{}`", escape(next)), TEXT_MAX);
-        blocks.push(json!({"type": "section", "text": {"type": "mrkdwn", "text": text}}));
-    }
-    blocks.push(json!({
-        "type": "context",
-        "elements": [{"type": "mrkdwn", "text": cut(&format!("backstop · {} · {}", a.kind.name(), escape(&a.key)), TEXT_MAX)}],
-    }));
-    json!({"text": cut(&escape(&a.to_string()), TEXT_MAX), "blocks": blocks})
-}
-
-/// Slack's three control characters.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// At most `max` characters, with an ellipsis where something is missing.
-fn cut(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
-        return text.to_owned();
-    }
-    text.chars().take(max - 1).chain(['…']).collect()
+    let mut message: serde_json::Value = serde_json::from_str(body).ok()?;
+    message.as_object_mut()?.insert("topic".into(), topic.into());
+    Some((message.to_string(), Some(format!("{root}/").as_str().into())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::announcement::AnnouncementKind;
 
-    fn announcement(value: &str) -> Announcement {
-        Announcement {
-            key: "k".into(),
-            at: Timestamp::from_secs(1),
-            kind: AnnouncementKind::RollbackInProgress,
-            service: None,
-            rollback: None,
-            approval: None,
-            environment: "production".into(),
-            title: "ROLLBACK IN PROGRESS: shop".into(),
-            fields: vec![("Reason".into(), value.into())],
-            next: Some("backstop status".into()),
+    /// The vector of the reference implementations.
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into();
+        let signature = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_secret_has_its_form() {
+        assert!(decode("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").is_some());
+        for bad in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_c2hvcnQ=", "whsec_?"] {
+            assert!(decode(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
-    fn slacks_limits_and_control_characters_are_kept() {
-        let body = body(&announcement(&"<&>".repeat(2000)));
-        let field = body["blocks"][1]["fields"][0]["text"].as_str().unwrap();
-        assert!(field.starts_with("*Reason*\n&lt;&amp;&gt;"));
-        assert_eq!(field.chars().count(), FIELD_MAX);
-        assert!(field.ends_with('…'));
-        assert!(body["text"].as_str().unwrap().starts_with("ROLLBACK IN PROGRESS: shop\nReason: &lt;"));
-        assert!(body["text"].as_str().unwrap().chars().count() <= TEXT_MAX);
-    }
-
-    #[test]
-    fn no_part_of_the_url_that_could_be_a_token_is_shown() {
-        let target = WebhookTarget {
-            url: "https://robot:hunter2hunter2@hooks.example.com/services/T0AAAAAAA/B0BBBBBBB/s3cr3ts3cr3t?key=0123456789".into(),
-            timeout: Duration::from_secs(1),
-        };
-        let webhook = Webhook::new(Some(&target)).unwrap();
-        for said in [
-            "Cannot POST /services/T0AAAAAAA/B0BBBBBBB/s3cr3ts3cr3t?key=0123456789",
-            "no route for \\/services\\/T0AAAAAAA\\/B0BBBBBBB\\/s3cr3ts3cr3t",
-            "https://robot:hunter2hunter2@hooks.example.com/services/T0AAAAAAA is unknown",
-            "wrong key 0123456789",
-        ] {
-            let shown = webhook.without_secrets(said.to_owned());
-            for secret in ["hunter2", "T0AAAAAAA", "B0BBBBBBB", "s3cr3t", "0123456789"] {
-                assert!(!shown.contains(secret), "{shown}");
-            }
+    fn the_topic_is_in_the_body_and_not_in_the_url() {
+        let (body, url) = to_topic(&"https://ntfy.sh/s3cret".into(), r#"{"message": "m"}"#).unwrap();
+        assert_eq!(body, r#"{"message":"m","topic":"s3cret"}"#);
+        assert_eq!(url.unwrap().expose(), "https://ntfy.sh/");
+        for none in ["https://ntfy.sh", "https://ntfy.sh/"] {
+            assert!(to_topic(&none.into(), "{}").is_none(), "{none}");
         }
-        assert_eq!(
-            webhook.without_secrets("no_service at hooks.example.com".into()),
-            "no_service at hooks.example.com"
-        );
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = Timestamp::from_secs(1_000_000_000);
-        assert_eq!(after("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(after("Sun, 09 Sep 2001 01:47:40 GMT", now), Some(Duration::from_secs(60)));
-        assert_eq!(after("Sun, 09 Sep 2001 01:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(after("soon", now), None);
     }
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 use rusqlite::{Connection, ErrorCode};
 
 use self::lane::Lane;
-pub use self::outbox::{Outgoing, Unrecorded};
+pub use self::outbox::{Delivery, DeliveryState, Matter, Outgoing};
 
 /// The database's name in the state directory.
 const FILE: &str = "backstop.sqlite3";

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -92,6 +92,35 @@ FROM outbox ORDER BY id DESC;
 ", "
 -- What a service's traffic is like, to compare the next release with.
 CREATE TABLE baselines (service TEXT PRIMARY KEY, detail TEXT NOT NULL) STRICT;
+", "
+-- Announcements go to several channels. Whatever waits in an older outbox has no channels yet, as if it had just come in.
+ALTER TABLE outbox ADD COLUMN routed_ms INTEGER;
+
+-- What became of an announcement in one channel. `message` is what is sent, without secrets: the same after a restart.
+CREATE TABLE deliveries (
+    outbox INTEGER NOT NULL, channel TEXT NOT NULL,
+    message TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL,
+    delivered_ms INTEGER, abandoned_ms INTEGER, last_error TEXT,
+    PRIMARY KEY (outbox, channel)
+) STRICT;
+CREATE TRIGGER outbox_forgotten AFTER DELETE ON outbox BEGIN DELETE FROM deliveries WHERE outbox = OLD.id; END;
+
+-- A matter goes from the first announcement that somebody should hear of to the one that it is over. An empty subject is
+-- the fleet.
+CREATE TABLE matters (
+    subject TEXT NOT NULL, opened_ms INTEGER NOT NULL,
+    acknowledged_ms INTEGER, acknowledged_by TEXT, closed_ms INTEGER,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (subject, opened_ms)
+) STRICT;
+CREATE INDEX matters_open ON matters (subject) WHERE closed_ms IS NULL;
+
+CREATE VIEW delivery_log AS SELECT
+    datetime(o.at_ms / 1000, 'unixepoch') AS date, o.service, o.title, d.channel, d.attempts,
+    CASE WHEN d.delivered_ms IS NOT NULL THEN 'delivered' WHEN d.abandoned_ms IS NOT NULL THEN 'abandoned'
+        ELSE 'waiting' END AS state, d.last_error
+FROM deliveries AS d JOIN outbox AS o ON o.id = d.outbox ORDER BY d.outbox DESC, d.channel;
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

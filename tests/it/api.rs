@@ -429,6 +429,22 @@ async fn nonsense_never_reaches_the_core() {
 }
 
 #[tokio::test]
+async fn a_matter_is_taken_on_with_the_token_and_by_name() {
+    let surface = up().await;
+    let path = "/api/v1/services/shop/ack";
+    let (status, answer) = surface.post(path, json!({"by": "anna", "why": "on it"})).await;
+    assert_eq!((status, answer["answer"].as_str()), (StatusCode::OK, Some("anna took on shop: on it")));
+    let (status, answer) = surface.post(path, json!({"why": "nothing"})).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(answer["error"], "nothing is the matter with shop");
+    assert_eq!(answer["next"], "backstop status");
+    let (status, answer) = surface.post("/api/v1/services/shpo/ack", json!({})).await;
+    assert_eq!((status, answer["next"].as_str()), (StatusCode::NOT_FOUND, Some("did you mean `shop`?")));
+    let open = surface.request(Method::POST, path).json(&json!({})).send().await.unwrap();
+    assert_eq!(open.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn operator_actions_need_the_token() {
     let surface = up().await;
     let ask = |token: Option<&str>| {
@@ -565,7 +581,7 @@ async fn the_index_lists_every_route() {
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 22);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 23);
 }
 
 mod metrics {

@@ -10,6 +10,7 @@ use backstop::core::settings::{
     AccessLog, Action, Against, CheckKind, Condition, Dependency, HealthCheck, HttpStep, Mode, Profile, Rule,
     ServiceSettings, Severity, Target, Text, Tls,
 };
+use backstop::notify::plan::{Endpoint, Medium};
 use backstop::telemetry::LogFormat;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -393,7 +394,8 @@ fn secrets_come_from_files_and_credentials() {
         .set("notify.webhook.url_file", &hook);
     let settings = case.good();
     assert_eq!(settings.api.token.unwrap().expose_secret(), TOKEN);
-    assert_eq!(settings.notify.webhook.unwrap().url.expose_secret(), HOOK);
+    let channel = settings.notify.plan.channel("webhook").expect("the short form is a channel");
+    assert_eq!(channel.medium, Medium::Slack(Endpoint::at(HOOK)));
 }
 
 #[test]

@@ -17,7 +17,8 @@ use backstop::clock::Clock;
 use backstop::core::Timestamp;
 use backstop::core::announcement::{Announcement, AnnouncementKind};
 use backstop::core::release::RollbackId;
-use backstop::notify::{Notifier, NotifierHandle, Pauses, WebhookTarget};
+use backstop::notify::plan::{Channel, Endpoint, Medium, Plan};
+use backstop::notify::{Notifier, NotifierHandle, Pauses};
 use backstop::store::Store;
 
 /// No test takes this long, unless it fails.
@@ -27,6 +28,8 @@ const QUICK: Pauses = Pauses {
     first: Duration::from_millis(40),
     longest: Duration::from_millis(80),
     look: Duration::from_millis(200),
+    settled: Duration::from_millis(50),
+    again: Duration::from_millis(100),
 };
 /// A part of every URL here that must never be seen.
 const TOKEN: &str = "T0K3NT0K3NT0K3N";
@@ -87,7 +90,7 @@ impl Server {
         keys
     }
 
-    fn target(&self) -> Option<WebhookTarget> {
+    fn target(&self) -> Option<Arc<Plan>> {
         target(&self.url, PATIENCE)
     }
 }
@@ -98,8 +101,9 @@ impl Drop for Server {
     }
 }
 
-fn target(url: &str, timeout: Duration) -> Option<WebhookTarget> {
-    Some(WebhookTarget { url: url.into(), timeout })
+fn target(url: &str, timeout: Duration) -> Option<Arc<Plan>> {
+    let channel = Channel::new("webhook", Medium::Slack(Endpoint::at(url)));
+    Some(Arc::new(Plan::of(vec![Channel { timeout, ..channel }])))
 }
 
 /// One connection: one request and its answer.
@@ -159,6 +163,7 @@ fn announcement(key: &str, rollback: Option<&str>) -> Announcement {
         title: format!("ROLLBACK: {key}"),
         fields: Vec::new(),
         next: None,
+        severity: None,
     }
 }
 
@@ -167,37 +172,37 @@ struct Bench {
     dir: TempDir,
     store: Option<Store>,
     handle: NotifierHandle,
-    target: watch::Sender<Option<WebhookTarget>>,
+    target: watch::Sender<Arc<Plan>>,
     outcomes: mpsc::UnboundedReceiver<&'static str>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl Bench {
-    async fn start(target: Option<WebhookTarget>) -> Self {
+    async fn start(target: Option<Arc<Plan>>) -> Self {
         let dir = TempDir::new().unwrap();
         let store = Some(Store::open(dir.path()).await.unwrap());
         Self::on(dir, store, target)
     }
 
-    fn without_store(target: Option<WebhookTarget>) -> Self {
+    fn without_store(target: Option<Arc<Plan>>) -> Self {
         Self::on(TempDir::new().unwrap(), None, target)
     }
 
-    fn on(dir: TempDir, store: Option<Store>, target: Option<WebhookTarget>) -> Self {
+    fn on(dir: TempDir, store: Option<Store>, target: Option<Arc<Plan>>) -> Self {
         let (count, outcomes) = mpsc::unbounded_channel();
-        let count = Arc::new(move |outcome| {
+        let count = Arc::new(move |_: &str, outcome| {
             let _ = count.send(outcome);
         });
         let (notifier, handle) = Notifier::new(store.clone(), Clock::start(), count);
-        let (target, targets) = watch::channel(target);
+        let (target, targets) = watch::channel(target.unwrap_or_default());
         let stop = CancellationToken::new();
         let running = tokio::spawn(notifier.with_pauses(QUICK).run(targets, stop.clone()));
         Self { dir, store, handle, target, outcomes, stop, running }
     }
 
     /// Another process on the same store.
-    async fn restart(self, target: Option<WebhookTarget>) -> Self {
+    async fn restart(self, target: Option<Arc<Plan>>) -> Self {
         self.stop.cancel();
         self.running.await.unwrap();
         Self::on(self.dir, self.store, target)
@@ -292,7 +297,9 @@ async fn a_server_may_name_the_date() {
     bench.say("a", None).await;
     bench.expect(&["retried"]).await;
     bench.handle.drain(PATIENCE).await;
-    let next = bench.store.as_ref().unwrap().next_due(&Default::default()).await.unwrap().unwrap();
+    let c = rusqlite::Connection::open(bench.dir.path().join("backstop.sqlite3")).unwrap();
+    let next: i64 = c.query_row("SELECT next_ms FROM deliveries", [], |row| row.get(0)).unwrap();
+    let next = Timestamp::from_millis(next.try_into().unwrap());
     let pause = next.since(server.next().await.1);
     assert!(pause > Duration::from_secs(59 * 60) && pause < Duration::from_secs(61 * 60), "{pause:?}");
     assert!(server.got.try_recv().is_err());
@@ -399,11 +406,11 @@ async fn a_new_target_gets_at_once_what_waited_for_the_old_one() {
     bench.expect(&["retried"]).await;
     old.next().await;
     // The same once more, as after a reload that changed something else: nothing is tried for that.
-    bench.target.send_replace(old.target());
+    bench.target.send_replace(old.target().unwrap());
     bench.handle.drain(PATIENCE).await;
     assert!(old.got.try_recv().is_err());
     let mut new = Server::start(&[Answer::Status(200)]).await;
-    bench.target.send_replace(new.target());
+    bench.target.send_replace(new.target().unwrap());
     assert_eq!(new.keys(2).await, ["a", "b"]);
     bench.expect(&["delivered", "delivered"]).await;
 }
@@ -417,7 +424,7 @@ async fn a_target_is_changed_in_the_middle_of_a_long_list() {
     }
     hangs.next().await;
     let mut new = Server::start(&[Answer::Status(200)]).await;
-    bench.target.send_replace(new.target());
+    bench.target.send_replace(new.target().unwrap());
     let mut keys = new.keys(20).await;
     keys.sort();
     keys.dedup();
@@ -547,10 +554,10 @@ async fn the_url_is_in_no_log_and_no_error() {
     server.keys(5).await;
     bench.expect(&["retried", "retried", "abandoned", "abandoned", "delivered"]).await;
     let refused = format!("http://127.0.0.1:1/services/{TOKEN}");
-    bench.target.send_replace(target(&refused, PATIENCE));
+    bench.target.send_replace(target(&refused, PATIENCE).unwrap());
     bench.say("d", None).await;
     bench.expect(&["retried"]).await;
-    bench.target.send_replace(target(&format!("nonsense {TOKEN}"), PATIENCE));
+    bench.target.send_replace(target(&format!("nonsense {TOKEN}"), PATIENCE).unwrap());
     bench.say("e", None).await;
     bench.expect(&["retried"]).await;
 
@@ -559,7 +566,7 @@ async fn the_url_is_in_no_log_and_no_error() {
     assert!(!kept.contains(TOKEN), "{kept}");
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for said in
-        ["is tried again", "was given up", "the webhook answered 500", "timed out", "check `notify.webhook`"]
+        ["is tried again", "was given up", "it answered 500", "timed out", "backstop notify test webhook"]
     {
         assert!(logged.contains(said), "{said} is not in:\n{logged}");
     }

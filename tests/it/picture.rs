@@ -459,6 +459,13 @@ impl Operate for Core {
         }
     }
 
+    async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String> {
+        match why.as_str() {
+            "nothing" => Err(format!("nothing is the matter with {service}; next: backstop status")),
+            why => Ok(format!("{by} took on {service}: {why}")),
+        }
+    }
+
     fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
         if let Some(why) = *self.full.lock().unwrap() {
             return Err(why);

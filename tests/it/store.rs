@@ -16,7 +16,7 @@ use backstop::core::ledger::{
 use backstop::core::release::{ImageId, Release, ReleaseId, RollbackId, ServiceName};
 use backstop::core::settings::Severity;
 use backstop::runtime::Snapshot;
-use backstop::store::{Store, StoreError, Unrecorded};
+use backstop::store::{Delivery, DeliveryState, Matter, Store, StoreError};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -161,6 +161,7 @@ fn announcement(key: &str, rollback: Option<&str>, when: u64) -> Announcement {
         title: format!("ROLLBACK IN PROGRESS: {key}"),
         fields: vec![("Reason".into(), "it's down; \"quoted\" ünï\n<b>".into())],
         next: None,
+        severity: None,
     }
 }
 
@@ -288,34 +289,113 @@ async fn specifications_and_journals_come_back_in_order() {
     assert!(told[0].0 <= told[1].0 && Clock::start().now().since(told[0].0) < Duration::from_secs(60));
 }
 
+/// A delivery that waits.
+fn delivery(channel: &str) -> Delivery {
+    Delivery {
+        channel: channel.into(),
+        message: "{}".into(),
+        attempts: 0,
+        next: at(10),
+        state: DeliveryState::Waiting,
+        last_error: None,
+    }
+}
+
+async fn waiting(store: &Store) -> Vec<String> {
+    let found = store.waiting(0, 9, at(99)).await.unwrap();
+    found.into_iter().map(|o| o.announcement.key).collect()
+}
+
 #[tokio::test]
-async fn the_outbox_keeps_the_first_words_and_the_order_of_a_rollback() {
+async fn the_outbox_keeps_the_first_words_and_how_each_channel_fared() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let none = Unrecorded::default();
-    let keys = async |now| {
-        let due = store.due(at(now), 9, &none).await.unwrap();
-        due.iter().map(|o| (o.announcement.key.clone(), o.attempts)).collect::<Vec<_>>()
-    };
     for (key, rollback) in [("began", Some("r1")), ("ended", Some("r1")), ("other", None)] {
         store.enqueue(&announcement(key, rollback, 10)).await.unwrap();
     }
     let mut reworded = announcement("began", Some("r1"), 10);
     reworded.title = "other words".into();
     store.enqueue(&reworded).await.unwrap();
-    assert_eq!(keys(10).await, [("began".to_owned(), 0), ("other".to_owned(), 0)]);
-    let due = store.due(at(10), 9, &none).await.unwrap();
-    assert_eq!(due[0].announcement, announcement("began", Some("r1"), 10));
+    assert_eq!(waiting(&store).await, ["began", "ended", "other"]);
+    let found = store.waiting(0, 1, at(10)).await.unwrap();
+    assert_eq!(found[0].announcement, announcement("began", Some("r1"), 10));
+    assert!(!found[0].routed);
 
-    store.postponed(due[0].id, at(60), "503").await.unwrap();
-    store.delivered(due[1].id, at(11)).await.unwrap();
-    assert_eq!(keys(59).await, [], "the end waits for the beginning");
-    assert_eq!(store.next_due(&none).await.unwrap(), Some(at(60)), "nothing can be done before");
-    assert_eq!(keys(60).await, [("began".to_owned(), 1)]);
-    store.abandoned(due[0].id, at(61), "410").await.unwrap();
-    assert_eq!(keys(61).await, [("ended".to_owned(), 0)]);
+    let (id, state) = (found[0].id, "SELECT state FROM announcements WHERE title LIKE '%began%'");
+    let failed = Delivery { attempts: 1, next: at(60), last_error: Some("503".into()), ..delivery("b") };
+    let both = [Delivery { state: DeliveryState::Delivered(at(11)), ..delivery("a") }, failed.clone()];
+    store.record(id, &both, None, at(11)).await.unwrap();
+    let again = store.waiting(0, 1, at(60)).await.unwrap().remove(0);
+    assert!(again.routed);
+    assert_eq!(again.deliveries, both);
+    assert_eq!(shell(dir.path(), state), "waiting");
+    let abandoned = Delivery { state: DeliveryState::Abandoned(at(61)), ..failed };
+    store.record(id, &[both[0].clone(), abandoned.clone()], None, at(61)).await.unwrap();
+    assert_eq!(shell(dir.path(), state), "delivered", "somebody heard it");
+    assert_eq!(waiting(&store).await, ["ended", "other"]);
+    assert_eq!(
+        shell(dir.path(), "SELECT channel, state, last_error FROM delivery_log"),
+        "a|delivered|\nb|abandoned|503"
+    );
+    store.record(2, &[Delivery { channel: "a".into(), ..abandoned }], None, at(61)).await.unwrap();
+    store.record(3, &[], None, at(61)).await.unwrap();
+    assert_eq!(waiting(&store).await, [""; 0]);
+    assert_eq!(shell(dir.path(), "SELECT state FROM announcements"), "delivered\nabandoned\ndelivered");
     store.enqueue(&announcement("other", None, 10)).await.unwrap();
-    assert_eq!(keys(61).await.len(), 1, "what was delivered is not said again");
+    assert_eq!(waiting(&store).await, [""; 0], "what was delivered is not said again");
+}
+
+#[tokio::test]
+async fn matters_are_kept_until_they_are_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    store.enqueue(&announcement("began", None, 10)).await.unwrap();
+    let mut matter = Matter {
+        subject: "shop".into(),
+        opened: at(10),
+        severity: Severity::High,
+        spoken: at(10),
+        rollback: None,
+        told: ["a".to_owned()].into(),
+        asked: Some(announcement("began", None, 10)),
+        acknowledged: None,
+        levels: ["first".to_owned()].into(),
+        closed: None,
+    };
+    store.record(1, &[delivery("a")], Some(&matter), at(10)).await.unwrap();
+    assert_eq!(store.matters().await.unwrap(), [matter.clone()]);
+    matter.acknowledged = Some(("anna".into(), at(20)));
+    store.record(1, &[delivery("a")], Some(&matter), at(20)).await.unwrap();
+    assert_eq!(shell(dir.path(), "SELECT acknowledged_by, closed_ms FROM matters"), "anna|");
+    matter.closed = Some(at(30));
+    store.record(1, &[delivery("a")], Some(&matter), at(30)).await.unwrap();
+    assert_eq!(store.matters().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_outbox_of_an_older_version_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).await.unwrap());
+    let c = Connection::open(dir.path().join(FILE)).unwrap();
+    let text =
+        serde_json::to_string(&announcement("old", None, 10)).unwrap().replace(",\"severity\":null", "");
+    assert!(!text.contains("severity"));
+    c.execute_batch(
+        "DROP VIEW delivery_log; DROP TABLE matters; DROP TRIGGER outbox_forgotten; DROP TABLE deliveries;
+         ALTER TABLE outbox DROP COLUMN routed_ms; PRAGMA user_version = 2",
+    )
+    .unwrap();
+    c.execute(
+        "INSERT INTO outbox (key, at_ms, kind, title, attempts, next_ms, announcement, last_error)
+         VALUES ('old', 10000, 'blind', 'old', 3, 99000, ?1, '503')",
+        [text],
+    )
+    .unwrap();
+    drop(c);
+    let store = Store::open(dir.path()).await.unwrap();
+    let found = store.waiting(0, 9, at(20)).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].announcement, found[0].routed), (&announcement("old", None, 10), false));
 }
 
 #[tokio::test]
@@ -327,9 +407,8 @@ async fn an_announcement_that_cannot_be_read_holds_up_no_other() {
     let c = Connection::open(dir.path().join(FILE)).unwrap();
     c.execute("UPDATE outbox SET announcement = '{\"kind\":\"of another version\"}' WHERE key = 'one'", [])
         .unwrap();
-    let due = store.due(at(10), 9, &Unrecorded::default()).await.unwrap();
+    assert_eq!(waiting(&store).await, ["two"]);
     assert_eq!(store.take_given_up(), 1);
-    assert_eq!(due.iter().map(|o| o.announcement.key.as_str()).collect::<Vec<_>>(), ["two"]);
     assert_eq!(shell(dir.path(), "SELECT state FROM announcements"), "waiting\nabandoned");
 }
 
@@ -669,34 +748,6 @@ async fn snapshots_are_replaced_as_a_whole_or_not_at_all() {
     // Two of one name break the rule of the table.
     assert!(store.save_snapshots(&shop, &good, &[snapshot("x"), snapshot("y")]).await.is_err());
     assert_eq!(store.snapshots(&shop, &good).await.unwrap(), [snapshot("old")]);
-}
-
-#[tokio::test]
-async fn the_outbox_believes_what_could_not_be_written_into_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).await.unwrap();
-    for (key, rollback) in [("began", Some("r")), ("ended", Some("r")), ("other", None)] {
-        store.enqueue(&announcement(key, rollback, 10)).await.unwrap();
-    }
-    let due = async |settled: &[i64], held: &[i64]| -> Vec<String> {
-        let but = Unrecorded { settled: settled.into(), held: held.into() };
-        store.due(at(10), 9, &but).await.unwrap().into_iter().map(|o| o.announcement.key).collect()
-    };
-    assert_eq!(due(&[], &[]).await, ["began", "other"]);
-    assert_eq!(due(&[1], &[]).await, ["ended", "other"], "the beginning was delivered");
-    assert_eq!(due(&[], &[1]).await, ["other"], "the end waits for the beginning, which was postponed");
-    assert_eq!(due(&[1, 2], &[3]).await, [""; 0]);
-    let (r, but) = (RollbackId::new("r"), Unrecorded { settled: vec![1, 2], held: vec![] });
-    assert!(store.waits(&r, &Unrecorded::default()).await.unwrap());
-    assert!(!store.waits(&r, &but).await.unwrap());
-    for id in 1..=3 {
-        store.postponed(id, at(3600), "503").await.unwrap();
-    }
-    assert_eq!(store.next_due(&but).await.unwrap(), Some(at(3600)));
-    store.hasten(at(10)).await.unwrap();
-    assert_eq!(due(&[], &[]).await, ["began", "other"]);
-    let but = Unrecorded { settled: vec![1, 2, 3], held: vec![] };
-    assert_eq!(store.next_due(&but).await.unwrap(), None);
 }
 
 /// A store as a power cut leaves it: the log beside it is not empty.

@@ -1,0 +1,85 @@
+//! Trying channels: a message that says that it is a test goes out once, by the way that announcements go.
+
+use super::matters::Matters;
+use super::message::{Message, Sender};
+use super::plan::{Audience, Channel, Escalation, Medium};
+use super::sample;
+use super::words::Template;
+use crate::core::Timestamp;
+use crate::core::announcement::{Announcement, AnnouncementKind};
+use crate::store::Matter;
+
+/// What would go over a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The kind of announcement.
+    pub kind: &'static str,
+    /// The message without what is secret.
+    pub message: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tried {
+    /// It was taken.
+    Delivered,
+    /// It was not, and why.
+    Failed(String),
+}
+
+/// Sends a test over a channel, once. A pager is told that it is over at once.
+pub async fn try_channel(channel: &Channel, environment: &str, now: Timestamp) -> Tried {
+    let sender = Sender::new(channel);
+    for message in tests(channel, environment, now) {
+        if let Err(failure) = sender.send(&message, now).await {
+            return Tried::Failed(failure.why);
+        }
+    }
+    Tried::Delivered
+}
+
+/// What [`try_channel`] would send; with `kinds`, what announcements of these kinds look like there.
+pub fn show(channel: &Channel, environment: &str, now: Timestamp, kinds: &[AnnouncementKind]) -> Vec<Shown> {
+    if kinds.is_empty() {
+        let shown =
+            |message: Message| Shown { kind: AnnouncementKind::Test.name(), message: message.shown() };
+        return tests(channel, environment, now).into_iter().map(shown).collect();
+    }
+    let shown = |kind: &AnnouncementKind| {
+        let a = Announcement { environment: environment.to_owned(), ..sample::of(*kind) };
+        let message = Message::of(&a, channel, matter(&a).as_ref())?;
+        Some(Shown { kind: kind.name(), message: message.shown() })
+    };
+    kinds.iter().filter_map(shown).collect()
+}
+
+/// A matter that such an announcement could be about.
+fn matter(a: &Announcement) -> Option<Matter> {
+    let mut matters = Matters::default();
+    let mut began = sample::of(AnnouncementKind::RollbackInProgress);
+    began.service.clone_from(&a.service);
+    matters.hear(&began, &Escalation::default());
+    matters.hear(a, &Escalation::default())
+}
+
+fn tests(channel: &Channel, environment: &str, now: Timestamp) -> Vec<Message> {
+    let mut test = sample::test(now, environment, &channel.name);
+    // Users would hear of nothing of it; what they are sent now says nothing of the inside either.
+    if channel.audience == Audience::Users {
+        (test.fields, test.next) = (Vec::new(), None);
+        let text = Template::new("This is a test message: nothing happened.", false);
+        let open = Channel { audience: Audience::Internal, text: Some(text), ..channel.clone() };
+        return Message::of(&test, &open, None).into_iter().collect();
+    }
+    let first = Message::of(&test, channel, None);
+    let mut all: Vec<Message> = first.into_iter().collect();
+    if let (Medium::PagerDuty { .. }, Some(Message::PagerDuty { event })) = (&channel.medium, all.first()) {
+        let mut over = event.clone();
+        over["event_action"] = "resolve".into();
+        if let Some(event) = over.as_object_mut() {
+            event.remove("payload");
+        }
+        all.push(Message::PagerDuty { event: over });
+    }
+    all
+}
