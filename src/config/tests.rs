@@ -110,7 +110,9 @@ fn every_key_is_in_the_shipped_file_and_valid() {
             }
             // Only rows that people add have these; the table above the rows tells of them.
             ["defaults", "rules", _, "condition"] => text.contains("\n# Rows of your own have a `condition`"),
-            ["defaults", "rules", _, "only"] => text.contains("\n# only "),
+            ["defaults", "rules", _, last @ ("only" | "mitigations")] => {
+                text.contains(&format!("\n# {last} "))
+            }
             ["defaults", "rules", _, _] => Rule::matrix().iter().all(|row| {
                 let needless = match last {
                     "within" => row.within.is_zero(),

@@ -101,7 +101,13 @@ async fn answers_reach_the_core_in_the_name_of_whoever_gave_them() {
                 "carol".to_owned()
             ),
             (
-                Command::Rollback { service: service(), to: None, why: String::new(), via: Via::Person },
+                Command::Rollback {
+                    service: service(),
+                    to: None,
+                    why: String::new(),
+                    via: Via::Person,
+                    accept_schema: false,
+                },
                 "carol".to_owned()
             ),
         ]

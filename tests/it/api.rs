@@ -375,7 +375,7 @@ async fn operator_actions_reach_the_core() {
                     service: shop(),
                     to: Some("shop:v1".to_owned()),
                     why: "users complain".to_owned(),
-                    via: Via::Token
+                    via: Via::Token,
                     accept_schema: false,
                 },
                 "anna@web1".to_owned()
