@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod notify;
 pub mod flight;
 pub mod replay;
+pub mod report;
 pub mod rollback;
 pub mod runtime;
 pub mod signal;

@@ -10,6 +10,7 @@ mod demo_app;
 mod explain;
 mod failure;
 mod history;
+mod incident;
 mod log;
 mod pause;
 mod plan;
@@ -92,6 +93,8 @@ enum Command {
     Unpin(unpin::UnpinArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),
+    /// Write the incident report of a rollback
+    Incident(incident::IncidentArgs),
     /// Wait until a release is known-good or rolled back: the gate of a deployment
     Wait(wait::WaitArgs),
     /// Show past rollbacks
@@ -156,6 +159,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Resume(args) => pause::resume(args, &asking()?, &out).await,
         Command::Unpin(args) => unpin::run(args, &asking()?, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
+        Command::Incident(args) => incident::run(args, &asking()?, &out).await,
         Command::Wait(args) => wait::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),

@@ -21,7 +21,8 @@ use super::values::{
 };
 use super::words::Enroll;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    AccessLog, Action, Against, CheckLatency, Condition, Executor, LatencyUnit, Mode, Order, Profile,
+    Redeploy, Severity,
 };
 use crate::telemetry::LogFormat;
 
@@ -138,6 +139,20 @@ sections! {
         defaults: Service,
         services: BTreeMap<String, Service>,
         notify: Notify,
+        report: Report,
+    }
+
+    /// `[report]`
+    Report {
+        owners: ReportOwners,
+    }
+
+    /// `[report.owners]`
+    ReportOwners {
+        incident: Name,
+        cause: Name,
+        fix: Name,
+        review: Name,
     }
 
     /// `[log]`
@@ -232,6 +247,7 @@ sections! {
         order: Order,
         pin: bool,
         executor: Executor,
+        check_latency: CheckLatency,
         memory_interval: Span<{ SECOND }, { HOUR }>,
         host_memory: bool,
         health: Check,

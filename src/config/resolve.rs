@@ -118,6 +118,8 @@ pub(super) fn resolve(
         prepare: typed.prepare.unwrap_or(base.prepare),
         order: typed.order.unwrap_or(base.order),
         executor: typed.executor.unwrap_or(base.executor),
+        hindrance: base.hindrance.clone(),
+        check_latency: typed.check_latency.unwrap_or(base.check_latency),
         pin: typed.pin.unwrap_or(base.pin),
         rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
     };

@@ -8,7 +8,8 @@ use super::schema::{Setting, Shape};
 use super::tree::{Node, Value};
 use super::values::{quoted, shown};
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, LatencyUnit, Mode, Order, Profile, Redeploy, Severity,
+    AccessLog, Action, Against, CheckLatency, Condition, Executor, LatencyUnit, Mode, Order, Profile,
+    Redeploy, Severity,
 };
 use crate::telemetry::LogFormat;
 
@@ -63,6 +64,7 @@ words! {
     Against { "absolute" => Absolute, "baseline" => Baseline }
     Order { "auto" => Auto, "stop-first" => StopFirst, "start-first" => StartFirst }
     Executor { "auto" => Auto, "api" => Api, "compose" => Compose }
+    CheckLatency { "auto" => Auto, "off" => Off }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
@@ -128,6 +130,7 @@ mod tests {
         check::<Against>();
         check::<Order>();
         check::<Executor>();
+        check::<CheckLatency>();
         check::<Profile>();
         check::<AccessLog>();
         check::<LatencyUnit>();

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -92,6 +92,13 @@ FROM outbox ORDER BY id DESC;
 ", "
 -- What a service's traffic is like, to compare the next release with.
 CREATE TABLE baselines (service TEXT PRIMARY KEY, detail TEXT NOT NULL) STRICT;
+", "
+-- What was put aside for the incident report of a rollback: the matrix, the signals, how the releases differ.
+CREATE TABLE evidence (
+    rollback TEXT NOT NULL, part TEXT NOT NULL, at_ms INTEGER NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (rollback, part)
+) STRICT;
+CREATE INDEX outbox_of_rollback ON outbox (rollback, id);
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

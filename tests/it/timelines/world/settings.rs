@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
-    AccessLog, Action, Against, Dependency, HealthCheck, Mode, Profile, Redeploy, Rule, ServiceSettings,
-    Target,
+    AccessLog, Action, Against, CheckLatency, Dependency, HealthCheck, Mode, Profile, Redeploy, Rule,
+    ServiceSettings, Target,
 };
 
 use super::World;
@@ -54,6 +54,7 @@ fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
             "redeploy" => s.redeploy = if value == "refuse" { Redeploy::Refuse } else { Redeploy::Watch },
             "profile" => s.profile = if value == "cautious" { Profile::Cautious } else { Profile::Fast },
             "health" => s.checks.retain(|_, _| value != "none"),
+            "check_latency" => s.check_latency = CheckLatency::Off,
             "advisory" => {
                 s.checks.insert(value.into(), check(false));
             }
