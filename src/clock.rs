@@ -45,3 +45,24 @@ impl Stopwatch {
         self.0.elapsed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paused and moved by hand, monotonic time runs away from the wall clock, which is what a wall clock that is set
+    /// back looks like from inside; and it stands still while the wall clock goes on.
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_by_monotonic_time_whatever_the_wall_clock_does() {
+        let clock = Clock::start();
+        let begun = clock.now();
+        let watch = clock.stopwatch();
+        tokio::time::advance(Duration::from_secs(7 * 24 * 3600)).await;
+        assert_eq!(clock.now().since(begun), Duration::from_secs(7 * 24 * 3600));
+        assert_eq!(watch.elapsed(), Duration::from_secs(7 * 24 * 3600));
+        let stood = clock.now();
+        let wall = Duration::from_millis(3);
+        tokio::task::spawn_blocking(move || std::thread::sleep(wall)).await.ok();
+        assert!(clock.now().since(stood) < Duration::from_millis(1), "it looked at the wall clock");
+    }
+}

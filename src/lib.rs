@@ -12,6 +12,7 @@ pub mod notify;
 pub mod hooks;
 pub mod flight;
 pub mod replay;
+pub mod report;
 pub mod rollback;
 pub mod runtime;
 pub mod signal;

@@ -12,6 +12,7 @@ mod deploys;
 pub mod error;
 mod health;
 mod host;
+mod incidents;
 mod limit;
 pub mod links;
 mod listener;
@@ -52,6 +53,7 @@ use crate::core::release::{Release, RollbackId, ServiceName};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input, Timestamp};
 use crate::metrics::Metrics;
+use crate::report::Incident;
 use crate::rollback::drill::Drill;
 
 pub use self::alerts::examine as examine_notification;
@@ -93,6 +95,9 @@ pub trait History: Send + Sync + std::fmt::Debug {
 
     /// A rollback's journal in words, oldest first.
     async fn journal(&self, id: &RollbackId) -> Result<Vec<JournalLine>, String>;
+
+    /// The incident report of a rollback; none if there is no such.
+    async fn incident(&self, id: &RollbackId) -> Result<Option<Incident>, String>;
 
     /// A service's decisions, newest first, at most `limit`.
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String>;
@@ -265,6 +270,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/services/{name}/ack", post(ack::ack))
         .route("/api/v1/pause", post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
+        .route("/api/v1/rollbacks/{id}/report", get(incidents::as_json))
+        .route("/api/v1/rollbacks/{id}/report.html", get(incidents::as_html))
+        .route("/api/v1/rollbacks/{id}/report.md", get(incidents::as_markdown))
         // Before the body is read: nobody without the token makes us parse anything.
         .route_layer(guard(Door::Operators));
     let intake = Intake { api: state.clone(), limits: Arc::default(), told: Arc::default() };
@@ -346,6 +354,7 @@ async fn index() -> impl IntoResponse {
          GET  /api/v1/rollbacks?service=&before=&limit=\n\
          GET  /api/v1/rollbacks/ID               one rollback with its journal\n\n\
          With `Authorization: Bearer TOKEN`:\n\
+         GET  /api/v1/rollbacks/ID/report        its incident report; also report.html and report.md
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
          POST /api/v1/services/NAME/unpin        {{}}\n\
          POST /api/v1/services/NAME/approve      {{\"why\": ...}}\n\

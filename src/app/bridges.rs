@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Order;
+use super::evidence;
 use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Tokens};
 use crate::config::{ApiSettings, Settings};
 use crate::core::approval::Approval;
@@ -21,6 +22,7 @@ use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::state::State;
 use crate::core::{Command, Input};
 use crate::notify::{NotifierHandle, Outlook};
+use crate::report::{self, Incident, Told};
 use crate::rollback::drill::{Drill, Point, Readiness};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
@@ -86,6 +88,39 @@ impl History for Records {
         let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
         let told = crate::rollback::journal::tell(&events);
         Ok(lines.into_iter().zip(told).map(|((at, _), what)| JournalLine { at, what }).collect())
+    }
+
+    async fn incident(&self, id: &RollbackId) -> Result<Option<Incident>, String> {
+        let store = self.store()?;
+        let wrong = |e: crate::store::StoreError| e.to_string();
+        let Some(record) = store.rollback(id).await.map_err(wrong)? else { return Ok(None) };
+        let mut kept = BTreeMap::from_iter(store.evidence(id).await.map_err(wrong)?);
+        let mut part = |name: &str| kept.remove(name).unwrap_or(Value::Null);
+        let told = store.announced(id).await.map_err(wrong)?.into_iter().map(|a| Told {
+            at: a.at,
+            kind: a.kind,
+            title: a.title,
+            delivered: a.delivered,
+            attempts: a.attempts,
+            error: a.error,
+        });
+        let lines = store.journal(id).await.map_err(wrong)?;
+        let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
+        let words = crate::rollback::journal::tell(&events);
+        // What the good release has in its environment, the bad one has most likely, too, and may have logged.
+        let good = store.snapshots(&record.service, &record.to.id).await.map_err(wrong)?;
+        let secrets: Vec<String> =
+            good.iter().flat_map(|good| report::redact::values(&good.inspect)).collect();
+        // What is of no use any more, or was written by another version, is missing and no error.
+        Ok(Some(report::incident(report::Sources {
+            record,
+            journal: lines.into_iter().map(|(at, _)| at).zip(words).collect(),
+            log: report::log_of(&events, &secrets),
+            told: told.collect(),
+            scene: serde_json::from_value(part(evidence::SCENE)).ok(),
+            after: serde_json::from_value(part(evidence::AFTER)).unwrap_or_default(),
+            releases: serde_json::from_value(part(evidence::RELEASES)).ok(),
+        })))
     }
 
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use super::evidence::{Keeper, Place};
 use super::hands::{Hands, Job};
 use crate::api::Links;
 use crate::clock::Clock;
@@ -91,6 +92,8 @@ pub(super) struct Driver {
     pub(super) links: Option<Links>,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) books: Books,
+    /// Puts aside what incident reports are made of.
+    pub(super) keeper: Keeper,
 }
 
 /// What the driver keeps in mind between two turns.
@@ -150,6 +153,7 @@ impl Driver {
         let now = self.clock.now();
         let turning = self.clock.stopwatch();
         let copy = self.flight.is_some().then(|| input.clone());
+        self.keeper.note(now, &input);
         let effects = self.fleet.handle(now, input);
         if let Some((flight, copy)) = self.flight.as_mut().zip(copy) {
             flight.turned(now, copy, &effects, &self.fleet);
@@ -158,6 +162,9 @@ impl Driver {
         self.metrics.turned(turning.elapsed());
         let busy = !effects.is_empty();
         self.perform(effects).await;
+        if let Some(store) = &self.store {
+            self.keeper.look_after(now, &Place { store, tasks: &self.tasks });
+        }
         self.systemd.alive();
         self.publish(busy);
     }
@@ -224,11 +231,27 @@ impl Driver {
             Effect::AskSchema { service, release, query } => self.ask_schema(service, release, query),
             Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),
             Effect::Discard { rollback } => self.hands.give_owner(&rollback, Job::Discard(rollback.clone())),
-            Effect::RollBack(request) => self.hands.give(request.service.clone(), Job::RollBack(request)),
-            Effect::RollBackTogether(requests) => self.hands.give_together(requests),
+            Effect::RollBack(request) => {
+                self.put_aside(&request);
+                self.hands.give(request.service.clone(), Job::RollBack(request));
+            }
+            Effect::RollBackTogether(requests) => {
+                requests.iter().for_each(|request| self.put_aside(request));
+                self.hands.give_together(requests);
+            }
             Effect::Close { rollback, proved } => {
                 self.hands.give_owner(&rollback, Job::Close(rollback.clone(), proved));
             }
+        }
+    }
+
+    /// Keeps what is known at the decision, before anything is touched.
+    fn put_aside(&self, request: &RollbackRequest) {
+        let now = self.clock.now();
+        let all = self.fleet.snapshot(now).services;
+        let seen = all.into_iter().find(|seen| seen.name == request.service);
+        if let (Some(store), Some(seen)) = (&self.store, seen) {
+            self.keeper.decided(now, request, &seen, &self.runtime, &Place { store, tasks: &self.tasks });
         }
     }
 
@@ -248,6 +271,9 @@ impl Driver {
                 info!(%service, %rollback, outcome, "{}", record.outcome.detail());
                 self.metrics.rollback_ended(record);
             }
+        }
+        if let Some(store) = &self.store {
+            self.keeper.follow(self.clock.now(), &changes, &Place { store, tasks: &self.tasks });
         }
         self.books.unsaved.extend(changes);
         let Some(store) = &self.store else { return self.keep_unsaved() };

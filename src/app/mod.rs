@@ -6,6 +6,7 @@
 
 mod bridges;
 mod driver;
+mod evidence;
 mod hands;
 mod windows;
 
@@ -207,6 +208,7 @@ impl Program {
             metrics: self.metrics.clone(),
             systemd: self.systemd.clone(),
             flight: self.start_record(&settings, &fleet),
+            keeper: evidence::Keeper::new(settings.owners.clone()),
             fleet,
         };
         for record in driver.fleet.executing() {

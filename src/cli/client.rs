@@ -88,6 +88,22 @@ impl Client {
         self.answer(request).await
     }
 
+    /// What is at `path`, as text; with the token, if there is one.
+    pub(super) async fn text(&self, path: &[&str]) -> anyhow::Result<String> {
+        let mut request = self.http.request(Method::GET, self.url(path)?);
+        if let Some(token) = self.token()? {
+            self.warn_of_plain_http();
+            request = request.bearer_auth(token.expose_secret());
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = self.body(response).await?;
+        if !status.is_success() {
+            return Err(self.refused(status, &body).into());
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
         let mut url = self.base.clone();
         url.path_segments_mut()

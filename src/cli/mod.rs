@@ -13,6 +13,7 @@ mod demo_app;
 mod explain;
 mod failure;
 mod history;
+mod incident;
 mod log;
 mod notify;
 mod pause;
@@ -111,6 +112,8 @@ enum Command {
     Notify(notify::NotifyArgs),
     /// Report a problem with a service, as a user who noticed it
     Report(report::ReportArgs),
+    /// Write the incident report of a rollback
+    Incident(incident::IncidentArgs),
     /// Wait until a release is known-good or rolled back: the gate of a deployment
     Wait(wait::WaitArgs),
     /// Show past rollbacks
@@ -182,6 +185,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Ack(args) => ack::run(args, &asking()?, &out).await,
         Command::Notify(args) => notify::run(args, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
+        Command::Incident(args) => incident::run(args, &asking()?, &out).await,
         Command::Wait(args) => wait::run(args, &asking()?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),

@@ -29,8 +29,8 @@ use super::windows::{Days, Moment, ServiceNames, Zone};
 use super::words::Enroll;
 use crate::core::migration::SchemaChange;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
-    Redeploy, Severity, WindowKind,
+    AccessLog, Action, Against, CheckLatency, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure,
+    Order, Profile, Redeploy, Severity, WindowKind,
 };
 use crate::notify::MailTls;
 use crate::notify::plan::Audience;
@@ -169,6 +169,20 @@ sections! {
         defaults: Service,
         services: BTreeMap<String, Service>,
         notify: Notify,
+        report: Report,
+    }
+
+    /// `[report]`
+    Report {
+        owners: ReportOwners,
+    }
+
+    /// `[report.owners]`
+    ReportOwners {
+        incident: Name,
+        cause: Name,
+        fix: Name,
+        review: Name,
     }
 
     /// `[windows.NAME]`
@@ -338,6 +352,7 @@ sections! {
         order: Order,
         pin: bool,
         executor: Executor,
+        check_latency: CheckLatency,
         memory_interval: Span<{ SECOND }, { HOUR }>,
         host_memory: bool,
         health: Check,

@@ -68,6 +68,7 @@ use values::{SecretFile, Token};
 use words::Enroll;
 
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
+use crate::report::checklist::Owners;
 use crate::telemetry::LogFormat;
 
 /// Reads all layers and makes the settings of them.
@@ -313,6 +314,7 @@ fn settings(
         windows: Vec::new(),
         of_fleet,
         mode: typed.mode.unwrap_or(Mode::Act),
+        owners: owners(typed.report.and_then(|report| report.owners).unwrap_or_default()),
         flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
         state_dir,
         log: LogSettings {
@@ -374,6 +376,17 @@ fn fleet(base: FleetSettings, said: OfFleet) -> FleetSettings {
 }
 
 /// Half a gibibyte: about a week of ten services. A week: long enough to ask what happened last Monday.
+fn owners(typed: file::ReportOwners) -> Owners {
+    let shipped = Owners::default();
+    let or = |typed: Option<values::Name>, shipped: String| typed.map_or(shipped, |name| name.0);
+    Owners {
+        incident: or(typed.incident, shipped.incident),
+        cause: or(typed.cause, shipped.cause),
+        fix: or(typed.fix, shipped.fix),
+        review: or(typed.review, shipped.review),
+    }
+}
+
 fn flight(typed: &file::Flight, state_dir: &Path) -> FlightSettings {
     FlightSettings {
         enabled: typed.enabled.unwrap_or(true),

@@ -122,6 +122,8 @@ pub(super) fn resolve(
         prepare: typed.prepare.unwrap_or(base.prepare),
         order: typed.order.unwrap_or(base.order),
         executor: typed.executor.unwrap_or(base.executor),
+        hindrance: base.hindrance.clone(),
+        check_latency: typed.check_latency.unwrap_or(base.check_latency),
         pin: typed.pin.unwrap_or(base.pin),
         schema: typed.schema.or(base.schema),
         migrations: hooks::migrations(&typed, layers, &base.migrations, &mut resolving),

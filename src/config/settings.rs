@@ -24,6 +24,7 @@ use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
 use crate::notify::plan::Plan;
+use crate::report::checklist::Owners;
 use crate::telemetry::LogFormat;
 
 /// Everything that was configured.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub notify: NotifySettings,
     /// What is kept of everything that was seen.
     pub flight: FlightSettings,
+    /// Who does what is left to people after a rollback.
+    pub owners: Owners,
     /// `environment`, `[fleet]` and `[groups]`, as far as people said anything.
     pub(super) of_fleet: OfFleet,
     pub(super) enroll: Enroll,

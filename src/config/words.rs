@@ -10,8 +10,8 @@ use super::tree::{Node, Value};
 use super::values::{quoted, shown};
 use crate::core::migration::SchemaChange;
 use crate::core::settings::{
-    AccessLog, Action, Against, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure, Order, Profile,
-    Redeploy, Severity, WindowKind,
+    AccessLog, Action, Against, CheckLatency, Condition, Executor, HookPhase, LatencyUnit, Mode, OnFailure,
+    Order, Profile, Redeploy, Severity, WindowKind,
 };
 use crate::notify::MailTls;
 use crate::notify::plan::Audience;
@@ -78,6 +78,7 @@ words! {
         "on_failure" => OnFailure,
     }
     OnFailure { "stop" => Stop, "continue" => Continue }
+    CheckLatency { "auto" => Auto, "off" => Off }
     Profile { "fast" => Fast, "cautious" => Cautious }
     AccessLog { "off" => Off, "auto" => Auto, "common" => Common, "json" => Json, "logfmt" => Logfmt }
     LatencyUnit { "auto" => Auto, "s" => Seconds, "ms" => Millis, "us" => Micros, "ns" => Nanos }
@@ -155,6 +156,7 @@ mod tests {
         check::<SchemaChange>();
         check::<HookPhase>();
         check::<OnFailure>();
+        check::<CheckLatency>();
         check::<Profile>();
         check::<AccessLog>();
         check::<LatencyUnit>();

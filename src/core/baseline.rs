@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::chance::upper95;
 use super::latency::{Sketch, Slower};
-use super::sample::Requests;
+use super::pace::Rhythm;
+use super::sample::{Requests, Took};
 use super::time::Timestamp;
 use super::traffic::{Tally, Traffic};
 
@@ -56,6 +57,12 @@ pub struct Norm {
     pub(crate) routes: BTreeMap<String, Sketch>,
     /// Error lines a minute in the log.
     pub(crate) log_errors: Option<f64>,
+    /// How long requests took on average, where the source tells no more.
+    #[serde(default)]
+    pub(crate) pace: Option<Rhythm>,
+    /// How long our own checks took, by name.
+    #[serde(default)]
+    pub(crate) checks: BTreeMap<String, Rhythm>,
 }
 
 impl Norm {
@@ -86,8 +93,17 @@ impl Norm {
             errors: all.errors,
             latency: all.latency,
             routes: traffic.routes.clone(),
-            log_errors: None,
+            ..Self::default()
         }
+    }
+
+    /// What is known here; of what is not, what was known `before`.
+    pub(crate) fn or(self, before: Option<Self>) -> Self {
+        let Some(before) = before else { return self };
+        let checks = if self.checks.is_empty() { before.checks.clone() } else { self.checks.clone() };
+        let log_errors = self.log_errors.or(before.log_errors);
+        let requests = if self.total > 0 { self } else { before };
+        Self { checks, log_errors, ..requests }
     }
 
     /// The share of failed requests; none if there were none to fail.
@@ -194,6 +210,8 @@ struct Hour {
     total: u64,
     errors: u64,
     latency: Sketch,
+    #[serde(default)]
+    took: Took,
 }
 
 impl History {
@@ -210,18 +228,29 @@ impl History {
             hour.total = hour.total.saturating_add(requests.total);
             hour.errors = hour.errors.saturating_add(requests.errors.min(requests.total));
             hour.latency.add(&requests.latency);
+            hour.took.add(requests.took);
         }
+    }
+
+    /// How long requests took on average at this hour on earlier days, in seconds; none if nothing is known of it.
+    pub(crate) fn mean_at(&self, now: Timestamp) -> Option<f64> {
+        let mut took = Took::default();
+        self.hours_like(now).for_each(|hour| took.add(hour.took));
+        (!took.is_nothing()).then(|| took.mean())
+    }
+
+    /// The hours of earlier days at this time of the day.
+    fn hours_like(&self, now: Timestamp) -> impl Iterator<Item = &Hour> {
+        let of_day = |at: Timestamp| at.as_millis() / HOUR % 24;
+        let today = now.as_millis() / HOUR;
+        self.hours
+            .iter()
+            .filter(move |hour| of_day(hour.start) == of_day(now) && hour.start.as_millis() / HOUR != today)
     }
 
     /// What was normal at this hour on earlier days; none if nothing was measured then.
     pub(crate) fn same_hour(&self, now: Timestamp) -> Option<Norm> {
-        let of_day = |at: Timestamp| at.as_millis() / HOUR % 24;
-        let today = now.as_millis() / HOUR;
-        let days: Vec<&Hour> = self
-            .hours
-            .iter()
-            .filter(|hour| of_day(hour.start) == of_day(now) && hour.start.as_millis() / HOUR != today)
-            .collect();
+        let days: Vec<&Hour> = self.hours_like(now).collect();
         let (mut norm, mut pieces) = (Norm::default(), Vec::new());
         for day in &days {
             norm.span += Duration::from_millis(HOUR);
@@ -264,7 +293,7 @@ mod tests {
             total: 100,
             errors: 3,
             latency: Latencies { bounds: vec![0.1, 1.0, 10.0], counts: vec![50, 99, 100, 100] },
-            parts: Vec::new(),
+            ..Requests::default()
         }
     }
 

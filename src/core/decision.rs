@@ -337,6 +337,26 @@ pub enum Reason {
     },
 }
 
+/// Of what an average is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Averaged {
+    /// The requests between two measurements, where the source tells no more than their sum.
+    Requests,
+    /// Our own health checks.
+    Checks,
+}
+
+impl Averaged {
+    /// What has such an average.
+    pub(crate) const fn measurements(self) -> &'static str {
+        match self {
+            Self::Requests => "measurements",
+            Self::Checks => "health checks",
+        }
+    }
+}
+
 /// What makes a request a bad one, and how many of those there were before the deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "compared")]
@@ -361,9 +381,36 @@ pub enum Compared {
         /// How long that was measured.
         span: Option<Duration>,
     },
+    /// It took too long on average; what is counted are measurements and not requests.
+    Average {
+        /// Of what.
+        of: Averaged,
+        /// Longer than so many seconds.
+        limit_seconds: f64,
+        /// That is so many times what was usual, if the row compares.
+        times: Option<f64>,
+        /// What was usual before the deployment in seconds: the median.
+        before: Option<f64>,
+        /// How long that was measured.
+        span: Option<Duration>,
+    },
 }
 
 impl Compared {
+    /// The same with a line that is so many times as far; only averages have such.
+    pub(crate) fn farther(&self, far: f64) -> Self {
+        match self {
+            Self::Average { of, limit_seconds, times, before, span } => Self::Average {
+                of: *of,
+                limit_seconds: limit_seconds * far,
+                times: times.map(|times| (times * far * 10.0).round() / 10.0),
+                before: *before,
+                span: *span,
+            },
+            Self::Errors { .. } | Self::Latency { .. } => self.clone(),
+        }
+    }
+
     /// How it was before the deployment, for people.
     pub(crate) fn baseline(&self) -> Option<String> {
         match self {
@@ -372,6 +419,9 @@ impl Compared {
             }
             Self::Latency { before, span, .. } => {
                 before.zip(*span).map(|(p99, span)| format!("p99 {} over {}", seconds(p99), human(span)))
+            }
+            Self::Average { before, span, .. } => {
+                before.zip(*span).map(|(mean, span)| format!("mean {} over {}", seconds(mean), human(span)))
             }
         }
     }
@@ -382,7 +432,7 @@ impl Reason {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Requests { compared: Compared::Errors { .. }, .. } => "error_rate",
-            Self::Requests { compared: Compared::Latency { .. }, .. } => "latency",
+            Self::Requests { compared: Compared::Latency { .. } | Compared::Average { .. }, .. } => "latency",
             Self::HealthFlapping { .. } => "health_flapping",
             Self::MemoryLeak { .. } => "memory_leak",
             Self::CpuThrottled { .. } => "cpu_throttled",
@@ -478,6 +528,22 @@ impl Reason {
                 )?;
                 if let Some((times, before)) = times.zip(*before) {
                     write!(f, ", {times}x the baseline p99 of {}", seconds(before))?;
+                }
+            }
+            Compared::Average { of, limit_seconds, times, before, .. } => {
+                let limit = seconds(*limit_seconds);
+                match of {
+                    Averaged::Requests => {
+                        write!(f, "requests took longer than {limit} on average in {bad} of {total} ")?;
+                        write!(f, "measurements ({share}) in the last {window}")?;
+                    }
+                    Averaged::Checks => {
+                        write!(f, "{bad} of {total} health checks ({share}) took longer than {limit} ")?;
+                        write!(f, "in the last {window}")?;
+                    }
+                }
+                if let Some((times, before)) = times.zip(*before) {
+                    write!(f, ", {times}x the usual {}", seconds(before))?;
                 }
             }
         }

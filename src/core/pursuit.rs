@@ -236,8 +236,8 @@ impl Service {
         // What an engine restart stopped says nothing about the target: verification starts over after it.
         let restarted = around.engine_back.map_or(applied, |back| back.max(applied));
         // So it does when somebody else starts it again: what runs now has not been watched for longer.
-        let started = self.replicas.iter().filter_map(|r| r.started).filter(|started| *started <= turn.now);
-        let from = started.max().map_or(restarted, |started| started.max(restarted));
+        let started = self.arrived.iter().map(|known| known.seen).max();
+        let from = started.map_or(restarted, |started| started.max(restarted));
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
         let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);

@@ -161,6 +161,9 @@ pub struct Requests {
     /// How long they took; empty if the source does not tell.
     #[serde(default, skip_serializing_if = "Latencies::is_empty")]
     pub latency: Latencies,
+    /// How long they took together, where the source tells that and no more.
+    #[serde(default, skip_serializing_if = "Took::is_nothing")]
+    pub took: Took,
     /// The same by route, where the source tells routes apart: at most [`Requests::PARTS_MAX`], the busiest ones.
     /// They lie within the totals above. A release that changes the mix of its traffic is not blamed for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -182,6 +185,36 @@ pub struct Part {
     /// How long they took.
     #[serde(default, skip_serializing_if = "Latencies::is_empty")]
     pub latency: Latencies,
+    /// How long they took together.
+    #[serde(default, skip_serializing_if = "Took::is_nothing")]
+    pub took: Took,
+}
+
+/// How long some requests took together: what the sum and the count of a summary tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Took {
+    /// How many requests.
+    pub requests: u64,
+    /// How long they took together, in seconds.
+    pub seconds: f64,
+}
+
+impl Took {
+    /// Whether nothing is known.
+    pub const fn is_nothing(&self) -> bool {
+        self.requests == 0
+    }
+
+    /// Adds others.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.seconds += other.seconds;
+    }
+
+    /// How long one took on average, in seconds; zero if there were none.
+    pub fn mean(&self) -> f64 {
+        if self.requests == 0 { 0.0 } else { self.seconds / self.requests as f64 }
+    }
 }
 
 /// A histogram of latencies: how many requests were not slower than each bound.

@@ -26,7 +26,9 @@ use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings, Sev
 use super::snapshot::SampleCounts;
 use super::state::{Event, State};
 use super::streak::ERRORS_IN_A_ROW;
-use super::surroundings::{Ailing, LINGERS, Neighbour, Reliance, Surroundings, Usual, relies_on, symptoms};
+use super::surroundings::{
+    Ailing, LINGERS, Neighbour, Reliance, Stopped, Surroundings, Usual, relies_on, symptoms,
+};
 use super::time::Timestamp;
 use super::traffic::Bad;
 use super::window::{Before, Evidence, count};
@@ -58,6 +60,9 @@ pub(crate) struct Service {
     #[serde(default)]
     pub(crate) asked: Timestamp,
     pub(crate) replicas: Vec<Replica>,
+    /// Its replicas in the order in which they were first seen; those seen at once, in the order of their creation.
+    #[serde(default)]
+    pub(crate) arrived: Vec<Arrival>,
     pub(crate) current: Option<Release>,
     pub(crate) deployed: Timestamp,
     pub(crate) trial_ends: Timestamp,
@@ -80,6 +85,9 @@ pub(crate) struct Service {
     pub(crate) last_turn: Timestamp,
     /// What is wrong with it, as the others see it.
     pub(crate) ailing: Option<Ailing>,
+    /// Somebody stopped or removed it, as the others see it.
+    #[serde(default)]
+    pub(crate) stopped: Option<Stopped>,
     /// When each row that is crossed now was crossed first: a trouble that lasts does not begin later and later.
     pub(crate) onsets: BTreeMap<String, Timestamp>,
     /// What it depends on, by name.
@@ -129,6 +137,14 @@ pub(crate) struct Service {
     pub(crate) schema_unknown: Option<String>,
 }
 
+/// A replica, when it says that it was started, and when we saw that first: the engine's clock may have been set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    pub(crate) replica: ReplicaId,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) seen: Timestamp,
+}
+
 /// What is known of exits, replica by replica.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Exits {
@@ -176,6 +192,7 @@ impl Service {
             seen: false,
             asked: Timestamp::default(),
             replicas: Vec::new(),
+            arrived: Vec::new(),
             current: None,
             deployed: now,
             trial_ends: now,
@@ -189,6 +206,7 @@ impl Service {
             kept_norm: None,
             last_turn: now,
             ailing: None,
+            stopped: None,
             onsets: BTreeMap::new(),
             reliances: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -374,7 +392,10 @@ impl Service {
     }
 
     /// Where a rollback would go now, or why nowhere.
-    pub(crate) fn target(&self) -> Result<&Release, &'static str> {
+    pub(crate) fn target(&self) -> Result<&Release, &str> {
+        if let Some(why) = &self.settings.hindrance {
+            return Err(why);
+        }
         let gone = |t: &Release| self.entry(&t.id).is_some_and(|e| e.gone.is_some());
         self.targets().find(|t| !self.failed_targets.contains(&t.id) && !gone(t)).ok_or_else(|| {
             if self.targets().any(gone) {
@@ -531,6 +552,7 @@ impl Service {
 
     /// Takes stock of what the others should know of it. Before each turn.
     pub(crate) fn take_stock(&mut self, now: Timestamp) {
+        self.stopped = Stopped::after(self.stopped, self.was_stopped_by_hand(), now);
         let gone = self.replicas.is_empty() && self.evidence.down.is_empty();
         let judged = !gone && self.state != State::RollingBack;
         let ill = judged
@@ -549,7 +571,7 @@ impl Service {
                     .then_some(Ailing { until: Some(until), ..old })
             }
             (None, None) => {
-                self.usual.renew(now, &self.evidence.traffic, &self.before, self.settings.baseline);
+                self.usual.renew(now, &self.evidence, &self.before, self.settings.baseline);
                 None
             }
         };
@@ -561,6 +583,7 @@ impl Service {
             present: self.seen && self.current.is_some(),
             deployed: self.deployed,
             ailing: self.ailing.clone(),
+            stopped: self.stopped,
             // The source that was heard longest ago: what it has to say is not known yet.
             heard: [self.evidence.traffic.last, self.evidence.last_checked()].into_iter().flatten().min(),
             relies_on: relies_on(&self.settings),
@@ -582,9 +605,8 @@ impl Service {
         let within = self.settings.baseline;
         let log_errors =
             self.evidence.log_errors_per_minute(now.before(within), now).map(|(per_minute, _)| per_minute);
-        let seen = Norm::of(&self.evidence.traffic, now, within);
         // After a restart it takes a while until more is known than before it.
-        let like_now = if seen.total > 0 { seen } else { self.kept_norm.clone().unwrap_or(seen) };
+        let like_now = self.evidence.norm(now, within).or(self.kept_norm.clone());
         Norms {
             before: self.before.norm.clone(),
             now: Norm { log_errors, ..like_now },

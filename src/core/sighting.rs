@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
-use super::baseline::Norm;
 use super::io::Effect;
 use super::ledger::{DeployNote, LedgerEntry, RollbackOutcome, Standing};
 use super::observation::{ContainerHealth, Observation, Phase, Replica};
 use super::release::{Release, ReplicaId};
-use super::service::{Exits, Service, Turn};
+use super::service::{Arrival, Exits, Service, Turn};
 use super::settings::Redeploy;
 use super::state::{Event, State};
 use super::surroundings::{BORNE, Reliance};
@@ -49,7 +48,10 @@ impl Service {
             // The executor owns the service: what comes and goes now is its own doing.
             return;
         }
-        let Some(newest) = self.replicas.iter().max_by_key(|r| r.created) else {
+        self.arrive(turn.now);
+        let newest = self.arrived.last().map(|newest| &newest.replica);
+        let newest = newest.and_then(|id| self.replicas.iter().find(|r| r.id == *id));
+        let Some(newest) = newest else {
             self.vanished(&gone);
             return;
         };
@@ -74,6 +76,25 @@ impl Service {
             self.say_mixed(turn);
         }
         self.look_at_replicas(turn.now, after_gap);
+    }
+
+    /// Which replica is the newest, and which was started again, is told by when that was first seen: the engine's clock may
+    /// have been set meanwhile.
+    fn arrive(&mut self, now: Timestamp) {
+        self.arrived.retain(|known| self.replicas.iter().any(|r| r.id == known.replica));
+        for known in &mut self.arrived {
+            let started = self.replicas.iter().find(|r| r.id == known.replica).and_then(|r| r.started);
+            if started != known.started {
+                (known.started, known.seen) = (started, now);
+            }
+        }
+        let known = |id: &ReplicaId| self.arrived.iter().any(|known| known.replica == *id);
+        let mut new: Vec<&Replica> = self.replicas.iter().filter(|r| !known(&r.id)).collect();
+        new.sort_by_key(|r| r.created);
+        let new = new.into_iter();
+        let new: Vec<Arrival> =
+            new.map(|r| Arrival { replica: r.id.clone(), started: r.started, seen: now }).collect();
+        self.arrived.extend(new);
     }
 
     /// Replicas that differ for good are never judged, since a rollback would replace all of them: that is said once.
@@ -119,10 +140,9 @@ impl Service {
         let replaced = self.current.is_some();
         let known = self.kept_norm.take().unwrap_or_default();
         self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
-        if self.before.norm.total == 0 && replaced {
+        if replaced {
             // It was deployed while we were away, or just after we came: an earlier process knew what is usual.
-            let log_errors = self.before.norm.log_errors.or(known.log_errors);
-            self.before.norm = Norm { log_errors, ..known };
+            self.before.norm = std::mem::take(&mut self.before.norm).or(Some(known));
         }
         let down = |r: &Reliance| {
             r.failures >= 2 && r.failing_now(turn.now).is_some_and(|began| began + BORNE >= turn.now)
@@ -344,6 +364,25 @@ impl Service {
             self.exits.requested.remove(id);
             self.exits.crashed.remove(id);
         }
+    }
+
+    /// Nothing of it serves because somebody stopped or removed it. What ended by itself and well, like a job, was not
+    /// stopped; what a rollback of ours stops is not gone.
+    pub(crate) fn was_stopped_by_hand(&self) -> bool {
+        if self.state.in_flight() || !self.seen || self.current.is_none() {
+            return false;
+        }
+        let asked = |replica: &Replica| {
+            let by_signal = replica.exit_code.is_some_and(|code| [137, 143].contains(&code));
+            self.exits.requested.contains(&replica.id) || by_signal
+        };
+        let ended = |replica: &Replica| {
+            replica.phase == Phase::Exited && !self.exits.crashed.contains_key(&replica.id) && asked(replica)
+        };
+        if self.replicas.is_empty() {
+            return self.evidence.down.is_empty() && !self.exits.requested.is_empty();
+        }
+        self.replicas.iter().all(ended)
     }
 
     /// Takes in the end of a main process.

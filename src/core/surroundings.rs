@@ -14,10 +14,11 @@ use super::engines::{Engine, Engines};
 use super::group::Companion;
 use super::io::{EngineState, HostState};
 use super::ledger::Flags;
+use super::pace::Rhythm;
 use super::release::ServiceName;
 use super::settings::{Dependency, FleetSettings, OpenWindow, ServiceSettings};
 use super::time::Timestamp;
-use super::traffic::{Bad, Traffic};
+use super::traffic::{Bad, Counted};
 use super::window::{Before, Evidence};
 
 /// Whoever is well again is a witness for this long: others recover later than what they depend on (decision.md, 4.3).
@@ -32,6 +33,8 @@ const SILENCE_COUNTS: Duration = Duration::from_secs(3 * 60);
 const ERRORS: f64 = 0.05;
 /// Others suffer from slowness when requests are slower than so many times their p99.
 const SLOWER: f64 = 1.4;
+/// Half of the measurements are above their median: that is what it is.
+const HALF: f64 = 0.5;
 /// How much worse than usual is not usual.
 const WORSE: f64 = 1.5;
 /// What is usual is looked at again this often while all is well.
@@ -86,6 +89,9 @@ pub(crate) struct Neighbour {
     /// When its release appeared.
     pub(crate) deployed: Timestamp,
     pub(crate) ailing: Option<Ailing>,
+    /// Somebody stopped or removed it.
+    #[serde(default)]
+    pub(crate) stopped: Option<Stopped>,
     /// When it was last measured, by whatever measures it least often.
     pub(crate) heard: Option<Timestamp>,
     /// Services that it declared as its dependencies.
@@ -113,6 +119,29 @@ pub(crate) struct Ailing {
     pub(crate) until: Option<Timestamp>,
     /// A single check failed, and nothing else: that happens. Only several such at the same time say something.
     pub(crate) faint: bool,
+}
+
+/// A service that a person stopped or removed: nobody's fault, and nothing that others can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    pub(crate) since: Timestamp,
+    /// It runs again since then.
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl Stopped {
+    /// What is known of it after a look: whoever runs again has been stopped for a while yet.
+    pub(crate) fn after(before: Option<Self>, is_stopped: bool, now: Timestamp) -> Option<Self> {
+        match (before, is_stopped) {
+            (Some(old), true) if old.until.is_none() => Some(old),
+            (Some(_) | None, true) => Some(Self { since: now, until: None }),
+            (Some(old), false) => {
+                let until = old.until.unwrap_or(now);
+                (now.since(until) < LINGERS).then_some(Self { until: Some(until), ..old })
+            }
+            (None, false) => None,
+        }
+    }
 }
 
 /// Something that a service depends on.
@@ -172,12 +201,11 @@ pub(crate) struct Usual {
 
 impl Usual {
     /// Looks again at what is usual, now and then.
-    pub(crate) fn renew(&mut self, now: Timestamp, traffic: &Traffic, before: &Before, within: Duration) {
+    pub(crate) fn renew(&mut self, now: Timestamp, evidence: &Evidence, before: &Before, within: Duration) {
         if self.at.is_some_and(|at| now.since(at) < USUAL_EVERY) {
             return;
         }
-        let norm = Norm::of(traffic, now, within);
-        self.norm = if norm.total > 0 { norm } else { before.norm.clone() };
+        self.norm = evidence.norm(now, within).or(Some(before.norm.clone()));
         self.at = Some(now);
     }
 
@@ -196,12 +224,15 @@ pub(crate) fn symptoms(
     evidence: &Evidence,
     usual: &Usual,
 ) -> Option<Ailing> {
-    let errors = suffers(evidence, Bad::Failed, ERRORS.max(WORSE * usual.norm.errors_at_most()), deployed);
+    let requests = Counted::Requests(&evidence.traffic);
+    let allowed = ERRORS.max(WORSE * usual.norm.errors_at_most());
+    let errors = suffers(requests, Bad::Failed, allowed, deployed);
     let slow = usual.norm.p99.and_then(|p99| {
         let limit = SLOWER * p99;
         let allowed = 0.01_f64.max(WORSE * usual.norm.slower_at_most(limit));
-        suffers(evidence, Bad::Slower(limit), allowed, deployed)
+        suffers(requests, Bad::Slower(limit), allowed, deployed)
     });
+    let slow = slow.or_else(|| slow_on_average(settings, evidence, usual, deployed));
     let starting = now.since(deployed) < settings.grace;
     let failing = evidence
         .checks
@@ -229,30 +260,51 @@ pub(crate) fn symptoms(
     })
 }
 
+/// Since when requests, or our own checks, take longer on average than is usual.
+fn slow_on_average(
+    settings: &ServiceSettings,
+    evidence: &Evidence,
+    usual: &Usual,
+    deployed: Timestamp,
+) -> Option<(Timestamp, f64)> {
+    let slower = |rhythm: &Rhythm, counted: Counted<'_>| {
+        let limit = SLOWER * rhythm.median();
+        let allowed = HALF.max(WORSE * rhythm.above_at_most(limit));
+        suffers(counted, Bad::Slower(limit), allowed, deployed)
+    };
+    let mut checks = usual.norm.checks.iter().filter_map(|(name, rhythm)| {
+        let usual = settings.checks.get(name).filter(|check| check.is_http())?.interval;
+        slower(rhythm, Counted::Pace { pace: evidence.checks_took.get(name)?, usual })
+    });
+    let requests = usual.norm.pace.as_ref().and_then(|rhythm| {
+        slower(rhythm, Counted::Pace { pace: &evidence.pace, usual: evidence.traffic.usual })
+    });
+    requests.or_else(|| checks.next())
+}
+
 /// Since when more requests are bad than is usual, and which share of them lately: over half a minute, two or five.
-fn suffers(evidence: &Evidence, bad: Bad, allowed: f64, deployed: Timestamp) -> Option<(Timestamp, f64)> {
+fn suffers(counted: Counted<'_>, bad: Bad, allowed: f64, deployed: Timestamp) -> Option<(Timestamp, f64)> {
     const LATELY: Duration = Duration::from_secs(30);
     const LEAST: u64 = 3;
     const STEP: Duration = Duration::from_secs(15);
     const STEPS: usize = 40;
-    let traffic = &evidence.traffic;
-    let end = traffic.end()?;
-    let lately = LATELY.max(traffic.usual);
+    let end = counted.end()?;
+    let lately = LATELY.max(counted.usual());
     let windows = [(lately, 1e-3), (Duration::from_secs(120), 1e-2), (Duration::from_secs(300), 1e-2)];
-    let now = traffic.share(bad, end.before(lately), end);
+    let now = counted.share(bad, end.before(lately), end);
     if now.n == 0 || now.beyond.is_some() || now.rate() <= allowed {
         return None;
     }
     let ill = windows.into_iter().any(|(window, alpha)| {
-        let share = traffic.share(bad, end.before(window), end);
+        let share = counted.share(bad, end.before(window), end);
         share.bad() >= LEAST && share.rate() > allowed && binomial_tail(share.bad(), share.n, allowed) < alpha
     });
     if !ill {
         return None;
     }
-    let step = STEP.max(traffic.usual);
+    let step = STEP.max(counted.usual());
     // The newest step is ill, for half a minute is.
-    let earlier = traffic.steps_back(bad, step).take(STEPS).skip(1);
+    let earlier = counted.steps_back(bad, step).take(STEPS).skip(1);
     let ill = earlier.take_while(|(_, share)| share.n > 0 && share.rate() > allowed);
     let since = ill.last().map_or(end.before(step), |(from, _)| from);
     Some((since.max(deployed), now.rate()))

@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::latency::{Sketch, Slower};
+use super::pace::Pace;
 use super::sample::Requests;
 use super::time::Timestamp;
 
 /// The length of a bin, in milliseconds: a quarter of the shortest window (15 s) and a bit.
-const BIN: u64 = 5_000;
+pub(crate) const BIN: u64 = 5_000;
 /// The longest window of a shipped row is 10 min: bins are kept apart for a quarter of an hour ...
 const FINE: Duration = Duration::from_secs(15 * 60);
 /// ... and then as minutes, for the baseline of at most an hour that the next release is compared with.
@@ -19,7 +20,7 @@ const MINUTE: u64 = 60_000;
 /// A measurement that is later than this, and twice its usual interval, is missing.
 const STALE: Duration = Duration::from_secs(20);
 /// Routes that are told apart over the life of a release; others are one.
-const ROUTES_MAX: usize = 64;
+pub(crate) const ROUTES_MAX: usize = 64;
 
 /// The requests of one service.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -72,6 +73,58 @@ impl Share {
     )]
     pub(crate) fn bad(self) -> u64 {
         self.k.round() as u64
+    }
+}
+
+/// What is counted: requests, or measurements of how long they took on average. What is slow differs accordingly: a
+/// request, or a measurement's mean.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Counted<'a> {
+    Requests(&'a Traffic),
+    Pace {
+        pace: &'a Pace,
+        /// A measurement is due about this often.
+        usual: Duration,
+    },
+}
+
+impl<'a> Counted<'a> {
+    /// The end of the newest measurement: windows are counted back from it.
+    pub(crate) fn end(self) -> Option<Timestamp> {
+        match self {
+            Self::Requests(traffic) => traffic.end(),
+            Self::Pace { pace, .. } => pace.end(),
+        }
+    }
+
+    /// How often a measurement is due.
+    pub(crate) const fn usual(self) -> Duration {
+        match self {
+            Self::Requests(traffic) => traffic.usual,
+            Self::Pace { usual, .. } => usual,
+        }
+    }
+
+    /// The bad ones in `(from, to]`. A measurement of an average cannot fail.
+    pub(crate) fn share(self, bad: Bad, from: Timestamp, to: Timestamp) -> Share {
+        match (self, bad) {
+            (Self::Requests(traffic), _) => traffic.share(bad, from, to),
+            (Self::Pace { pace, .. }, Bad::Slower(limit)) => pace.share(limit, from, to),
+            (Self::Pace { .. }, Bad::Failed) => Share::default(),
+        }
+    }
+
+    /// Back from the end, step by step: when each began, and its bad ones.
+    pub(crate) fn steps_back(
+        self,
+        bad: Bad,
+        step: Duration,
+    ) -> impl Iterator<Item = (Timestamp, Share)> + use<'a> {
+        let end = self.end().unwrap_or_default();
+        (0..).map(move |i| {
+            let from = end.before(step * (i + 1));
+            (from, self.share(bad, from, end.before(step * i)))
+        })
     }
 }
 
@@ -228,15 +281,6 @@ impl Traffic {
             a.min(b)..b
         };
         self.minutes.range(range(&self.minutes)).chain(self.bins.range(range(&self.bins)))
-    }
-
-    /// Back from the end, step by step: when each began, and its bad requests.
-    pub(crate) fn steps_back(&self, bad: Bad, step: Duration) -> impl Iterator<Item = (Timestamp, Share)> {
-        let end = self.end().unwrap_or_default();
-        (0..).map(move |i| {
-            let from = end.before(step * (i + 1));
-            (from, self.share(bad, from, end.before(step * i)))
-        })
     }
 
     /// When the oldest measurement began, not before `from`.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::baseline::Norm;
+use super::pace::{Pace, Rhythm};
 use super::release::ReplicaId;
-use super::sample::{Measurement, Signal};
+use super::sample::{Measurement, Signal, Took};
 use super::snapshot::SampleCounts;
 use super::streak::{Levels, Streak};
 use super::time::Timestamp;
@@ -19,6 +20,8 @@ use super::traffic::Traffic;
 const RECENT_MAX: usize = 512;
 /// A crash loop backs off to one exit a minute; more than this within a window changes no verdict.
 const EXITS_MAX: usize = 64;
+/// Checks of one service whose pace is kept; who has more has renamed them.
+const CHECKS_MAX: usize = 32;
 /// Reports kept: three are a verdict.
 const REPORTS_MAX: usize = 256;
 /// Alerts of one service kept: more than that are one big alarm.
@@ -51,6 +54,12 @@ pub(crate) struct Evidence {
     pub(crate) since: Timestamp,
     pub(crate) checks: BTreeMap<Asked, Streak>,
     pub(crate) traffic: Traffic,
+    /// How long requests took, where the source tells only the sum.
+    #[serde(default)]
+    pub(crate) pace: Pace,
+    /// How long our own checks took that passed, by name.
+    #[serde(default)]
+    pub(crate) checks_took: BTreeMap<String, Pace>,
     /// Memory, by replica.
     pub(crate) levels: BTreeMap<ReplicaId, Levels>,
     /// The share of time in which the CPU limit held a replica back.
@@ -140,7 +149,12 @@ impl Evidence {
                 self.does_not_apply(replica, signal, why);
                 return SampleCounts::default();
             }
-            Measurement::Check { ok, detail, .. } => {
+            Measurement::Check { ok, detail, latency } => {
+                if ok && signal == Signal::Health && !latency.is_zero() {
+                    // One that failed took as long as its timeout, or no time: that says nothing of slowness.
+                    let took = Took { requests: 1, seconds: latency.as_secs_f64() };
+                    self.took(&name).add(now, took);
+                }
                 bounded(&mut self.recent, (now, ok), RECENT_MAX);
                 self.checks.entry((name, replica)).or_default().check(now, ok, detail);
                 return if ok { good } else { bad };
@@ -152,7 +166,10 @@ impl Evidence {
             Measurement::Share { share, .. } => {
                 bounded(&mut self.throttled, (now, share.clamp(0.0, 1.0)), SHARES_MAX);
             }
-            Measurement::Requests(requests) => self.traffic.add(now, &requests),
+            Measurement::Requests(requests) => {
+                self.traffic.add(now, &requests);
+                self.pace.add_requests(now, &requests);
+            }
             Measurement::Count { count, window, last } => self.count_lines(now, count, window, last),
             Measurement::Report { reporter, text } => {
                 bounded(&mut self.reports, (now, reporter, text), REPORTS_MAX);
@@ -167,6 +184,22 @@ impl Evidence {
         self.unmeasured.remove(&signal);
         self.not_applicable.remove(&signal);
         good
+    }
+
+    fn took(&mut self, check: &str) -> &mut Pace {
+        // Who renames checks all the time does not fill the memory: the names that are left are those in use.
+        if self.checks_took.len() >= CHECKS_MAX && !self.checks_took.contains_key(check) {
+            self.checks_took.retain(|name, _| self.checks.keys().any(|(asked, _)| asked == name));
+        }
+        self.checks_took.entry(check.to_owned()).or_default()
+    }
+
+    /// What was normal in the time `within` before `now`.
+    pub(crate) fn norm(&self, now: Timestamp, within: Duration) -> Norm {
+        let rhythm = |pace| Rhythm::of(pace, now, within);
+        let checks = self.checks_took.iter().filter_map(|(name, pace)| Some((name.clone(), rhythm(pace)?)));
+        let pace = rhythm(&self.pace);
+        Norm { pace, checks: checks.collect(), ..Norm::of(&self.traffic, now, within) }
     }
 
     fn unmeasured(
@@ -272,6 +305,8 @@ impl Evidence {
         *self = Self {
             since: now,
             traffic: old.traffic,
+            pace: old.pace,
+            checks_took: old.checks_took,
             levels: old.levels,
             log_errors: old.log_errors,
             down: old.down.into_iter().map(afresh).collect(),
@@ -346,7 +381,7 @@ impl Evidence {
             never_exited: self.exits.iter().all(|(at, _)| now.since(*at) <= LEAVING),
             oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),
             memory: shares.get(shares.len() / 2).copied(),
-            norm: Norm { log_errors, ..Norm::of(&self.traffic, now, baseline) },
+            norm: Norm { log_errors, ..self.norm(now, baseline) },
         }
     }
 }

@@ -135,7 +135,7 @@ pub struct Seen {
 /// What goes to the thread that writes.
 #[derive(Debug)]
 enum Note {
-    Turn { at: Timestamp, input: Input, decided: Vec<Decision> },
+    Turn { at: Timestamp, input: Box<Input>, decided: Vec<Decision> },
     Checkpoint { at: Timestamp, fleet: Box<Fleet>, lost: u64 },
     Close(SyncSender<()>),
 }
@@ -185,7 +185,7 @@ impl Recorder {
             _ => None,
         });
         let decided = decided.collect();
-        if self.lost > 0 || !self.send(Note::Turn { at, input, decided }) {
+        if self.lost > 0 || !self.send(Note::Turn { at, input: Box::new(input), decided }) {
             self.lost += 1;
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }

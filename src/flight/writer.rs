@@ -84,7 +84,7 @@ impl Writer {
             };
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
             match note {
-                Note::Turn { at, input, decided } => self.turn(at, input, decided),
+                Note::Turn { at, input, decided } => self.turn(at, *input, decided),
                 Note::Checkpoint { at, fleet, lost } => self.begin(at, fleet, lost),
                 Note::Close(done) => {
                     self.flush();
@@ -282,6 +282,8 @@ impl Segment {
         let sealed = block::seal(&self.block);
         self.block.clear();
         self.file.write_all(&sealed)?;
+        // Segments age by the time that is recorded in them, and not by a wall clock that is set meanwhile.
+        self.file.set_modified(UNIX_EPOCH + Duration::from_millis(self.block_began.as_millis()))?;
         self.written += sealed.len() as u64;
         Ok(())
     }

@@ -154,7 +154,8 @@ pub fn trace(service: &ServiceName, answers: &Answers, deployments: &[Deployment
         if !latency.bounds.is_empty() {
             latency.counts.push(total);
         }
-        let requests = Requests { window: answers.step, total, errors: failed, latency, parts: Vec::new() };
+        let requests =
+            Requests { window: answers.step, total, errors: failed, latency, ..Requests::default() };
         events.push(Event { t: seconds(at), service: service.clone(), what: What::Requests(requests) });
     }
     events.sort_by(|a, b| a.t.total_cmp(&b.t));

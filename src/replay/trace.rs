@@ -292,7 +292,7 @@ impl Reading {
             .as_ref()
             .map_or_else(|| Ok(Latencies::default()), |b| latencies(b, total))?;
         let window = Duration::from_secs_f64(window);
-        Ok(What::Requests(Requests { window, total, errors, latency, parts: Vec::new() }))
+        Ok(What::Requests(Requests { window, total, errors, latency, ..Requests::default() }))
     }
 }
 

@@ -5,6 +5,7 @@
 //! the `sqlite3` shell while the daemon runs; `rollback_log`, `decision_log`, `release_ledger` and `announcements` are
 //! the views to begin with.
 
+mod evidence;
 mod file;
 mod journal;
 mod lane;
@@ -18,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 
 use rusqlite::{Connection, ErrorCode};
 
+pub use self::evidence::Announced;
 use self::lane::Lane;
 pub use self::outbox::{Delivery, DeliveryState, Matter, Outgoing};
 

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -121,6 +121,13 @@ CREATE VIEW delivery_log AS SELECT
     CASE WHEN d.delivered_ms IS NOT NULL THEN 'delivered' WHEN d.abandoned_ms IS NOT NULL THEN 'abandoned'
         ELSE 'waiting' END AS state, d.last_error
 FROM deliveries AS d JOIN outbox AS o ON o.id = d.outbox ORDER BY d.outbox DESC, d.channel;
+", "
+-- What was put aside for the incident report of a rollback: the matrix, the signals, how the releases differ.
+CREATE TABLE evidence (
+    rollback TEXT NOT NULL, part TEXT NOT NULL, at_ms INTEGER NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (rollback, part)
+) STRICT;
+CREATE INDEX outbox_of_rollback ON outbox (rollback, id);
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

@@ -111,7 +111,7 @@ fn sampled(i: u32, round: u32, signal: Signal) -> Input {
                 total,
                 errors: u64::from(noise % 7 == 0),
                 latency: Latencies { bounds, counts },
-                parts: Vec::new(),
+                ..Requests::default()
             };
             (false, "", Measurement::Requests(requests))
         }

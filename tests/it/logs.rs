@@ -345,7 +345,7 @@ async fn requests_are_counted_with_their_latencies_and_routes() {
         matches!(&all[0].1, Measurement::Count { count: 0, .. }),
         "an agent called ERROR is none: {all:?}"
     );
-    let Measurement::Requests(Requests { window, total, errors, latency, parts }) = &all[1].1 else {
+    let Measurement::Requests(Requests { window, total, errors, latency, parts, .. }) = &all[1].1 else {
         panic!()
     };
     assert_eq!((window.as_secs(), *total, *errors), (10, 20, 2));

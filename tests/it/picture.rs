@@ -373,6 +373,12 @@ impl History for Past {
         Ok(vec![line(0, "stop shop-1 (at most 3s)"), line(412, "start shop-1-r0001")])
     }
 
+    async fn incident(&self, id: &RollbackId) -> Result<Option<backstop::report::Incident>, String> {
+        self.well()?;
+        let record = self.rollbacks.lock().unwrap().iter().find(|record| record.id == *id).cloned();
+        Ok(record.map(|record| backstop::report::incident(crate::incident::kept(record))))
+    }
+
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {
         self.well()?;
         self.asked.lock().unwrap().push(format!("decisions of {service}, {limit}"));

@@ -2,6 +2,7 @@
 
 mod containers;
 mod health;
+mod pace;
 mod people;
 mod requests;
 

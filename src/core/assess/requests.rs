@@ -10,30 +10,32 @@ use std::time::Duration;
 
 use super::super::baseline::Norm;
 use super::super::chance::binomial_tail;
-use super::super::decision::{Compared, Reason, percent_of as percent, seconds};
+use super::super::decision::{Averaged, Compared, Reason, percent_of as percent, seconds};
 use super::super::sample::Signal;
 use super::super::settings::{Action, Against, Condition, Profile, Rule};
 use super::super::snapshot::RowAnswer;
 use super::super::streak::ERRORS_IN_A_ROW;
 use super::super::time::{Timestamp, human};
-use super::super::traffic::{Bad, Share, Traffic};
-use super::{Finding, Scene};
+use super::super::traffic::{Bad, Counted, Share};
+use super::{Finding, Scene, pace};
 
 /// No window is shorter, however short the row's time is set.
 const SHORTEST: Duration = Duration::from_secs(15);
 /// One request in a hundred may be slower than the p99: that is what it is.
 const TAIL: f64 = 0.01;
+/// Half of the measurements are above their median: that is what it is.
+pub(super) const HALF: f64 = 0.5;
 /// What was wrong just before the deployment explains what is wrong for so long after it.
 const JUST_BEFORE_COUNTS: Duration = Duration::from_secs(10 * 60);
 /// How much worse than the release before it a release must be, at least.
-const WORSE: f64 = 1.5;
+pub(super) const WORSE: f64 = 1.5;
 /// Below so few requests, every part of a window must have seen some.
 const FEW: u64 = 20;
 /// A part of a window with so many requests needs two bad ones.
 const MANY: u64 = 10;
 /// What makes a row pending: this much in so short a time, or in what there is of it.
 const PENDING: Tier =
-    Tier { window: Duration::from_secs(30), times: 1.0, alpha: 1e-3, parts: 1, harder: false };
+    Tier { window: Duration::from_secs(30), times: 1.0, farther: 1.0, alpha: 1e-3, parts: 1, harder: false };
 
 /// How much for how long: the worse it is, the shorter the window that suffices.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,8 @@ struct Tier {
     window: Duration,
     /// The line, as a multiple of what is allowed.
     times: f64,
+    /// How far beyond the line a slow one must be, as a multiple of it: averages are worse in that way.
+    farther: f64,
     /// The probability of so many bad ones by chance must be below this.
     alpha: f64,
     /// The window is cut into so many parts.
@@ -65,11 +69,12 @@ enum Guard {
 }
 
 /// What the row counts, and how many of them are allowed.
-struct Line {
-    bad: Bad,
+pub(super) struct Line<'a> {
+    pub(super) counted: Counted<'a>,
+    pub(super) bad: Bad,
     /// The share that is allowed.
-    allowed: f64,
-    compared: Compared,
+    pub(super) allowed: f64,
+    pub(super) compared: Compared,
 }
 
 /// Windows as shares of the row's own time, ten minutes in the shipped matrix; wider for a source that speaks of `usual`
@@ -78,6 +83,7 @@ fn tiers(rule: &Rule, profile: Profile, usual: Duration) -> Vec<Tier> {
     let tier = |share: f64, times, alpha| Tier {
         window: rule.sustained.mul_f64(share).max(SHORTEST),
         times,
+        farther: 1.0,
         alpha,
         parts: 4,
         harder: false,
@@ -97,6 +103,33 @@ fn tiers(rule: &Rule, profile: Profile, usual: Duration) -> Vec<Tier> {
         }
         Profile::Fast => vec![tier(0.3, 5.0, 1e-2), tier(0.5, 2.0, 1e-2), tier(1.0, 1.3, 1e-2)],
     };
+    widened(all, usual)
+}
+
+/// Windows for averages: more than half of the measurements slow, all through it. The farther above the line, the
+/// sooner; what our own checks tell is about one endpoint, and has to last.
+fn tiers_of_averages(rule: &Rule, profile: Profile, of: Averaged, usual: Duration) -> Vec<Tier> {
+    let tier = |share: f64, farther| Tier {
+        window: rule.sustained.mul_f64(share).max(SHORTEST),
+        times: 1.0,
+        farther,
+        alpha: 1e-2,
+        parts: 4,
+        harder: false,
+    };
+    let urgent = rule.against == Against::Absolute || rule.threshold >= 2.0;
+    let all = match (of, profile) {
+        (Averaged::Checks, _) => vec![tier(1.0, 1.0)],
+        (Averaged::Requests, Profile::Cautious) => vec![tier(0.5, 1.0)],
+        (Averaged::Requests, Profile::Fast) if urgent => {
+            vec![tier(0.3, 2.0), tier(0.5, 1.35), tier(1.0, 1.0)]
+        }
+        (Averaged::Requests, Profile::Fast) => vec![tier(0.5, 1.35), tier(1.0, 1.0)],
+    };
+    widened(all, usual)
+}
+
+fn widened(all: Vec<Tier>, usual: Duration) -> Vec<Tier> {
     // Three measurements are the least of which one can say that each of them is bad.
     let coarse = |tier: Tier| usual * tier.parts > tier.window;
     let wider = |tier: Tier| Tier { window: tier.window.max(usual * 3), parts: tier.parts.min(3), ..tier };
@@ -143,7 +176,7 @@ pub(super) fn error_rate<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
 }
 
 /// The share of failures that is allowed: the row's, or what the release before had, with a margin.
-fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
+fn errors_allowed<'a>(rule: &Rule, scene: Scene<'a>) -> Line<'a> {
     let norm = &scene.before.norm;
     let usual = unusual(scene).map_or(0.0, |norm| norm.errors_at_most());
     let typed = match (rule.against, norm.error_rate()) {
@@ -156,6 +189,7 @@ fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
     let allowed = typed.max(WORSE * norm.errors_at_most().max(usual)).max(WORSE * just_before);
     let before = norm.error_rate().map(|rate| (rate, norm.span));
     Line {
+        counted: Counted::Requests(&scene.evidence.traffic),
         bad: Bad::Failed,
         allowed: allowed.min(1.0),
         compared: Compared::Errors {
@@ -166,8 +200,19 @@ fn errors_allowed(rule: &Rule, scene: Scene<'_>) -> Line {
     }
 }
 
-/// More than one in a hundred requests is slower than the limit.
+/// More than one in a hundred requests is slower than the limit; where no histogram tells that, an average has the word.
 pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
+    let traffic = &scene.evidence.traffic;
+    let from = traffic.end().unwrap_or(scene.now).before(rule.sustained);
+    let told = traffic.share(Bad::Slower(f64::MAX), from, scene.now + SHORTEST).n;
+    let said = if told == 0 { pace::requests(rule, scene) } else { None };
+    let said = said.unwrap_or_else(|| by_histogram(rule, scene));
+    let known = told.max(scene.evidence.pace.between(from, scene.now + SHORTEST).requests);
+    let silent = matches!(said.answer, RowAnswer::Off | RowAnswer::NoData | RowAnswer::Ok) && known < FEW;
+    if silent { pace::checks(rule, scene).unwrap_or(said) } else { said }
+}
+
+fn by_histogram<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     if let Some(missing) = unmeasured(rule, scene) {
         return missing;
     }
@@ -220,24 +265,27 @@ pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
         before: norm.p99,
         span: norm.p99.map(|_| norm.span),
     };
-    judge(rule, scene, &Line { bad: Bad::Slower(limit), allowed, compared }, scene.settings.grace)
+    let counted = Counted::Requests(traffic);
+    judge(rule, scene, &Line { counted, bad: Bad::Slower(limit), allowed, compared }, scene.settings.grace)
 }
 
 /// What this hour of earlier days was like, if today's traffic is not what it was before the deployment.
 fn unusual(scene: Scene<'_>) -> Option<Norm> {
+    if is_unusual(scene)? { scene.history.same_hour(scene.now) } else { None }
+}
+
+/// Whether today's traffic is not what it was before the deployment; none if nobody knows.
+pub(super) fn is_unusual(scene: Scene<'_>) -> Option<bool> {
     const LATELY: Duration = Duration::from_secs(10 * 60);
     let traffic = &scene.evidence.traffic;
     let end = traffic.end()?;
     let from = traffic.begins(end.before(LATELY))?;
     let now = traffic.share(Bad::Failed, from, end);
-    if scene.before.norm.total > 0 && scene.before.norm.is_like(now.n, end.since(from)) {
-        return None;
-    }
-    scene.history.same_hour(scene.now)
+    Some(scene.before.norm.total == 0 || !scene.before.norm.is_like(now.n, end.since(from)))
 }
 
 /// The answer if there is nothing to judge.
-fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Option<Finding<'a>> {
+pub(super) fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Option<Finding<'a>> {
     let traffic = &scene.evidence.traffic;
     if let Some((n, since, why)) = scene.evidence.unmeasured.get(&Signal::Requests)
         && *n >= ERRORS_IN_A_ROW
@@ -264,7 +312,7 @@ fn unmeasured<'a>(rule: &'a Rule, scene: Scene<'_>) -> Option<Finding<'a>> {
 /// Why requests are counted and nobody knows how long they take: what is missing from their source.
 const fn without_latencies(scene: Scene<'_>) -> &'static str {
     if scene.settings.metrics.is_some() {
-        "the metrics page has no histogram of latencies (a summary's quantiles cannot be added up)"
+        "the metrics page has no histogram of latencies, nor a summary with a unit in its name"
     } else if scene.settings.prometheus.is_some() {
         "prometheus.latency asks for nothing, or gets nothing"
     } else {
@@ -272,34 +320,35 @@ const fn without_latencies(scene: Scene<'_>) -> &'static str {
     }
 }
 
-fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> Finding<'a> {
-    let traffic = &scene.evidence.traffic;
-    let end = traffic.end().unwrap_or(scene.now);
+pub(super) fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line<'_>, grace: Duration) -> Finding<'a> {
+    let counted = line.counted;
+    let end = counted.end().unwrap_or(scene.now);
     let from = (scene.deployed + grace).max(scene.evidence.since);
-    let shown = traffic.share(line.bad, end.before(Duration::from_secs(60).max(2 * traffic.usual)), end);
+    let lately = end.before(Duration::from_secs(60).max(2 * counted.usual()));
+    let shown = counted.share(line.bad, lately, end);
     let told = |row: Finding<'a>| {
         let baseline = if scene.aloud { line.compared.baseline() } else { None };
         row.baseline(baseline).samples(u32::try_from(shown.n).unwrap_or(u32::MAX))
     };
-    let value = scene.say(|| line.value(shown));
-    if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && traffic.share(Bad::Failed, from, end).n > 0 {
+    let value = scene.say(|| line.value(shown, lately));
+    if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && counted.share(Bad::Failed, from, end).n > 0 {
         return told(rule.finding(RowAnswer::NoData, without_latencies(scene)));
     }
     let least = u64::from(rule.min_samples);
-    let tiers = tiers(rule, scene.settings.profile, traffic.usual);
-    let judged = |tier: &Tier| tier.breached(scene, line, from, end, least);
+    let tiers = line.tiers(rule, scene.settings.profile);
+    let judged = |tier: &Tier| tier.breached(line, from, end, least);
     let met = tiers.iter().find_map(|tier| Some((tier, judged(tier).ok()?)));
     if let Some((tier, share)) = met {
         let since = onset(scene, line, end);
         if let Some(highest) = share.beyond {
-            let value = line.value(shown);
+            let value = line.value(shown, lately);
             let why = format!("{value}; its highest bucket ends at {}, below the limit", seconds(highest));
             return told(rule.finding(RowAnswer::CannotMeasure, why).since(since));
         }
         let reason = line.reason(tier, share, since.since(scene.deployed));
         return told(rule.crossed(true, value, since, reason));
     }
-    let pending = Tier { window: PENDING.window.min(end.since(from)).max(SHORTEST), ..PENDING };
+    let pending = line.pending(rule, end.since(from));
     if rule.action == Action::Rollback
         && let Some(share) = judged(&pending).ok().filter(|share| share.beyond.is_none())
     {
@@ -320,20 +369,13 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line, grace: Duration) -> 
 
 impl Tier {
     /// The window that ends at `end`, if it is breached; else what is missing to that.
-    fn breached(
-        &self,
-        scene: Scene<'_>,
-        line: &Line,
-        from: Timestamp,
-        end: Timestamp,
-        least: u64,
-    ) -> Result<Share, Guard> {
-        let traffic = &scene.evidence.traffic;
+    fn breached(&self, line: &Line<'_>, from: Timestamp, end: Timestamp, least: u64) -> Result<Share, Guard> {
+        let (counted, bad) = (line.counted, line.bad.farther(self.farther));
         let start = end.before(self.window);
         if start < from {
             return Err(Guard::TooNew);
         }
-        let whole = traffic.share(line.bad, start, end);
+        let whole = counted.share(bad, start, end);
         let limit = self.limit(line.allowed);
         let enough = if self.harder { 2 * least } else { least };
         if whole.rate() <= limit {
@@ -349,7 +391,7 @@ impl Tier {
         let parts: Vec<Share> = (0..self.parts)
             .map(|i| {
                 let cut = |i: u32| start + self.window * i / self.parts;
-                traffic.share(line.bad, cut(i), cut(i + 1))
+                counted.share(bad, cut(i), cut(i + 1))
             })
             .collect();
         let floor = if self.harder { limit } else { line.allowed };
@@ -362,12 +404,12 @@ impl Tier {
                 && u32::try_from(busy.count()).is_ok_and(|busy| busy >= quorum));
         // A blip that is shorter than the window reaches into its first part as well: it has to be bad right from the start.
         let edge = self.window / 12;
-        let head = traffic.share(line.bad, start, start + edge);
-        let tail = traffic.share(line.bad, end.before(SHORTEST.max(edge)), end);
+        let head = counted.share(bad, start, start + edge);
+        let tail = counted.share(bad, end.before(SHORTEST.max(edge)), end);
         // Where it is over, a few failures by chance may be left; half as many as in all of it is no chance.
         let goes_on = tail.n == 0 || tail.rate() > line.allowed.max(whole.rate() / 2.0);
         let throughout = goes_on && (head.n < MANY || head.rate() > line.allowed);
-        let filled = spread && throughout && self.is_filled(traffic, line, (start, end), whole);
+        let filled = spread && throughout && self.is_filled(counted, bad, (start, end), whole);
         filled.then_some(whole).ok_or(Guard::NotThroughout)
     }
 
@@ -376,8 +418,8 @@ impl Tier {
     /// only a part of at least one.
     fn is_filled(
         &self,
-        traffic: &Traffic,
-        line: &Line,
+        counted: Counted<'_>,
+        bad: Bad,
         (start, end): (Timestamp, Timestamp),
         whole: Share,
     ) -> bool {
@@ -386,13 +428,13 @@ impl Tier {
         const FILLED: f64 = 0.7;
         /// Fewer requests say little about a share.
         const ENOUGH: u64 = 20;
-        let edge = traffic.usual;
+        let edge = counted.usual();
         if self.parts == 1 || edge <= self.window / 12 {
             return true;
         }
         let ends = [(start, start + edge), (end.before(edge), end)];
         ends.into_iter()
-            .map(|(from, to)| traffic.share(line.bad, from, to))
+            .map(|(from, to)| counted.share(bad, from, to))
             .all(|share| share.n < ENOUGH || share.rate() > FILLED * whole.rate())
     }
 
@@ -405,7 +447,7 @@ impl Tier {
 /// When it began: back from the end, step by step, as long as each step is above the line. The first of them may be bad
 /// only in part: as far as its share is below that of the one after it, it began later within it. What others suffer
 /// from is compared with this to seconds.
-fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
+fn onset(scene: Scene<'_>, line: &Line<'_>, end: Timestamp) -> Timestamp {
     const STEPS: usize = 120;
     /// Steps without a request that are passed over.
     const GAPS: u32 = 2;
@@ -413,15 +455,14 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     const JUST_NOW: Duration = Duration::from_secs(60);
     /// A step with less than this part of the mean is not yet part of it.
     const FAINT: f64 = 0.1;
-    let traffic = &scene.evidence.traffic;
     let step = match line.bad {
         Bad::Failed => Duration::from_secs(15),
         Bad::Slower(_) => Duration::from_secs(30),
     };
-    let step = step.max(traffic.usual);
+    let step = step.max(line.counted.usual());
     let mut steps: Vec<(Timestamp, f64)> = Vec::new();
     let mut gaps = 0;
-    for (from, share) in traffic.steps_back(line.bad, step).take(STEPS) {
+    for (from, share) in line.counted.steps_back(line.bad, step).take(STEPS) {
         let is_well = share.n > 0 && share.rate() <= line.allowed;
         if is_well && steps.is_empty() && from >= end.before(JUST_NOW) {
             continue;
@@ -449,8 +490,48 @@ fn onset(scene: Scene<'_>, line: &Line, end: Timestamp) -> Timestamp {
     since.min(end).max(scene.deployed)
 }
 
-impl Line {
-    fn value(&self, share: Share) -> String {
+impl Bad {
+    fn farther(self, times: f64) -> Self {
+        match self {
+            Self::Failed => Self::Failed,
+            Self::Slower(limit) => Self::Slower(limit * times),
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Of what the averages are, if it is about averages.
+    fn averaged(&self) -> Option<Averaged> {
+        match &self.compared {
+            Compared::Average { of, .. } => Some(*of),
+            Compared::Errors { .. } | Compared::Latency { .. } => None,
+        }
+    }
+
+    fn tiers(&self, rule: &Rule, profile: Profile) -> Vec<Tier> {
+        match self.averaged() {
+            Some(of) => tiers_of_averages(rule, profile, of, self.counted.usual()),
+            None => tiers(rule, profile, self.counted.usual()),
+        }
+    }
+
+    /// What makes it pending, so long after it began to be judged. A dozen averages are the least that say anything.
+    fn pending(&self, rule: &Rule, judged: Duration) -> Tier {
+        if self.averaged().is_none() {
+            return Tier { window: PENDING.window.min(judged).max(SHORTEST), ..PENDING };
+        }
+        let dozen = (12 * self.counted.usual()).clamp(SHORTEST, rule.sustained.max(SHORTEST));
+        Tier { window: dozen.max(4 * SHORTEST), alpha: 1e-2, ..PENDING }
+    }
+
+    fn value(&self, share: Share, lately: Timestamp) -> String {
+        if let (Counted::Pace { pace, .. }, Bad::Slower(limit), Some(of)) =
+            (self.counted, self.bad, self.averaged())
+        {
+            let mean = seconds(pace.between(lately, Timestamp::MAX).mean());
+            let (what, limit) = (of.measurements(), seconds(limit));
+            return format!("mean {mean}; {} of {} {what} above {limit}", percent(share.rate()), share.n);
+        }
         match self.bad {
             Bad::Failed => format!("{} of {} requests failed", percent(share.rate()), share.n),
             Bad::Slower(limit) => {
@@ -469,6 +550,7 @@ impl Line {
         let typed = match self.compared {
             Compared::Errors { threshold, .. } => threshold,
             Compared::Latency { .. } => TAIL,
+            Compared::Average { .. } => HALF,
         };
         let guards = tiers.filter_map(|(tier, judged)| Some((judged.err()?, tier.window)));
         let nearest = guards.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
@@ -497,7 +579,7 @@ impl Line {
             allowed: self.allowed,
             by_chance: binomial_tail(share.bad(), share.n, self.allowed),
             after,
-            compared: self.compared.clone(),
+            compared: self.compared.farther(tier.farther),
         }
     }
 }

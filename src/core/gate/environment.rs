@@ -137,6 +137,21 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         {
             return Err(format!("what it depends on is degraded: {service}"));
         }
+        if let Dependency::Service(service) = dependency
+            && let Some(stopped) = around.roster.get(service).and_then(|n| n.stopped)
+            && stopped.since <= onset + LATER
+            && stopped.since + BORNE >= q.deployed
+        {
+            return Err(match stopped.until {
+                None => format!("what it depends on was stopped: {service}"),
+                Some(until) => {
+                    format!(
+                        "what it depends on was stopped until {} ago: {service}",
+                        human(q.now.since(until))
+                    )
+                }
+            });
+        }
         let known = match dependency {
             Dependency::Service(service) => around.roster.get(service).is_some_and(|n| n.present),
             Dependency::Check(_) => false,

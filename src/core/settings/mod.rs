@@ -207,8 +207,25 @@ pub struct ServiceSettings {
     /// What else is done when it goes back, by phase and name.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    /// What keeps a rollback from being carried out, found out by looking and not by configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hindrance: Option<String>,
+    /// Whether our own checks are asked how long requests take, where nothing else tells.
+    #[serde(default)]
+    pub check_latency: CheckLatency,
     /// The decision matrix.
     pub rules: Vec<Rule>,
+}
+
+/// Whether our own checks are asked how long requests take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckLatency {
+    /// Required HTTP checks are, where fewer than a handful of requests with latencies are known.
+    #[default]
+    Auto,
+    /// They are not.
+    Off,
 }
 
 /// Which of the two runs first while a replica is replaced.
@@ -261,6 +278,11 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
+    /// Whether it asks by HTTP.
+    pub const fn is_http(&self) -> bool {
+        matches!(self.kind, CheckKind::Http(_))
+    }
+
     /// A required check by one plain GET.
     pub fn get(target: Target, interval: Duration, timeout: Duration) -> Self {
         Self { kind: CheckKind::Http(vec![HttpStep::get(target)]), interval, timeout, required: true }
@@ -552,6 +574,8 @@ impl Default for ServiceSettings {
             schema: None,
             migrations: Migrations::default(),
             hooks: Vec::new(),
+            hindrance: None,
+            check_latency: CheckLatency::Auto,
             rules: Rule::matrix(),
         }
     }

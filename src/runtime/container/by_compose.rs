@@ -5,6 +5,7 @@
 //! files exactly what ran when the release was good, and must find nothing to do about what the service depends on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ use crate::core::io::RollbackRequest;
 use crate::core::observation::Observation;
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
 use crate::core::release::ImageId;
-use crate::core::settings::Executor;
+use crate::core::settings::{Executor, Mode};
 use crate::runtime::compose::{self, command};
 use crate::runtime::engine::permanent;
 use crate::runtime::{Runtime, RuntimeError, Snapshot};
@@ -29,6 +30,15 @@ const UP: Duration = Duration::from_secs(120);
 /// How long the new containers have to stay up to count as running, and how often they are looked at.
 const MOMENT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(200);
+
+/// Programs are installed and removed by people: what was found is believed for so long ...
+const STILL_THERE: Duration = Duration::from_secs(10 * 60);
+/// ... and what was missed, since somebody may be about to install it.
+const STILL_MISSING: Duration = Duration::from_secs(60);
+
+fn cannot_compose(why: &str) -> String {
+    format!("`executor = \"compose\"` cannot be: {why}; `executor = \"api\"` or `\"auto\"` can")
+}
 
 type Done<'a> = &'a [Option<StepOutput>];
 
@@ -107,6 +117,8 @@ impl ContainerRuntime {
             "its project is on another machine"
         } else if !now.settings.pin {
             "`pin = false` keeps its files from being changed"
+        } else if let Some(why) = self.compose_missing() {
+            return if asked { Err(permanent(cannot_compose(&why))) } else { Ok(None) };
         } else {
             return Ok(Some(sharing));
         };
@@ -115,6 +127,65 @@ impl ContainerRuntime {
             return Err(permanent(problem));
         }
         Ok(None)
+    }
+
+    /// Why `docker compose` cannot be run here, if somebody needed it and it cannot.
+    fn compose_missing(&self) -> Option<String> {
+        self.known().compose.as_ref().and_then(|(_, found)| found.as_ref().err().cloned())
+    }
+
+    /// Why Compose does not do what it would do best: it is not there.
+    pub(super) fn instead_of_compose(&self, now: &Observation, to: &[Snapshot]) -> Option<String> {
+        let why = self.compose_missing().filter(|_| now.settings.executor == Executor::Auto)?;
+        let (project, _) = project(to)?;
+        let ids = now.replicas.iter().map(|replica| replica.id.as_str());
+        let sharing = self.known().projects.sharing(&project.name, ids);
+        let restart = sharing.join(" ");
+        (!sharing.is_empty() && now.settings.pin && !self.engine.is_remote()).then(|| {
+            format!(
+                "{why}; so the containers are replaced without it, and what shares their network loses it: \
+                 docker compose -p {} up -d --force-recreate {restart}",
+                project.name
+            )
+        })
+    }
+
+    /// Finds out ahead of need whether `docker compose` is there for a service that it has to roll back.
+    pub(super) async fn with_hindrance(&self, mut seen: Observation) -> Observation {
+        if seen.settings.executor == Executor::Api || seen.settings.mode == Mode::DryRun {
+            return seen;
+        }
+        let asked = seen.settings.executor == Executor::Compose;
+        let (project, known) = {
+            let known = self.known();
+            (known.composed.get(&seen.service).cloned(), known.compose.clone())
+        };
+        let Some(project) = project else { return seen };
+        let ids = seen.replicas.iter().map(|replica| replica.id.as_str());
+        if !asked && self.known().projects.sharing(&project.name, ids).is_empty() {
+            return seen;
+        }
+        let now = self.clock.now();
+        let fresh = known
+            .filter(|(at, found)| now.since(*at) < if found.is_ok() { STILL_THERE } else { STILL_MISSING });
+        let found = match fresh {
+            Some((_, found)) => found,
+            None => {
+                let found = command::find(&self.engine.host()).await.map(drop);
+                if let Err(why) = &found
+                    && self.compose_missing().as_ref() != Some(why)
+                {
+                    tracing::warn!(service = %seen.service, "{why}");
+                }
+                self.known().compose = Some((now, found.clone()));
+                found
+            }
+        };
+        if let (true, Err(why)) = (asked, found) {
+            let settings = Arc::make_mut(&mut seen.settings);
+            settings.hindrance = Some(cannot_compose(&why));
+        }
+        seen
     }
 
     /// Containers that say that they are to be restarted with the service.

@@ -84,6 +84,8 @@ struct Known {
     projects: Arc<Projects>,
     /// Where the files of services are that Compose made, and that may be pinned.
     composed: BTreeMap<ServiceName, ComposeProject>,
+    /// Whether `docker compose` can be run here, if somebody needs it: when that was found out, and why not.
+    compose: Option<(Timestamp, Result<(), String>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -174,7 +176,7 @@ impl ContainerRuntime {
                 found = self.inspect_all(&ids, &mut digests).await?;
             }
             match self.service(&service, asked, found) {
-                Some(Ok(observation)) => services.push(observation),
+                Some(Ok(observation)) => services.push(self.with_hindrance(observation).await),
                 Some(Err(refusal)) => refused.push(refusal),
                 None => {}
             }
@@ -292,7 +294,8 @@ impl ContainerRuntime {
     fn remember(&self, service: &ServiceName, settings: &Arc<ServiceSettings>, found: &[Found]) {
         let mut known = self.known();
         if known.containers.len() > KNOWN_MAX || known.settings.len() > KNOWN_MAX {
-            *known = Known { projects: Arc::clone(&known.projects), ..Known::default() };
+            let (projects, compose) = (Arc::clone(&known.projects), known.compose.clone());
+            *known = Known { projects, compose, ..Known::default() };
         }
         known.settings.insert(service.clone(), Arc::clone(settings));
         let labels = found.last().map(|f| &f.inspect["Config"]["Labels"]);
@@ -420,7 +423,9 @@ impl Runtime for ContainerRuntime {
         }
         let restarted = self.restarted(to);
         if !self.engine.is_remote() || !now.settings.pin {
-            return plan::plan(now, to, request, restarted);
+            let mut plan = plan::plan(now, to, request, restarted)?;
+            plan.notes.extend(self.instead_of_compose(now, to));
+            return Ok(plan);
         }
         // The project's files are on the engine's machine; what has their names here is somebody else's.
         let settings = Arc::new(ServiceSettings { pin: false, ..(*now.settings).clone() });

@@ -123,6 +123,7 @@ impl Drained {
                     errors: self.failed,
                     latency: self.latency.tell(),
                     parts: parts(self.routes),
+                    ..Requests::default()
                 }),
             };
             all.push((Signal::Requests, requests));
@@ -167,7 +168,7 @@ fn parts(routes: HashMap<String, (u64, Histogram)>) -> Vec<Part> {
     parts.truncate(Requests::PARTS_MAX);
     parts
         .into_iter()
-        .map(|(route, (total, latency))| Part { route, total, latency: latency.tell() })
+        .map(|(route, (total, latency))| Part { route, total, latency: latency.tell(), ..Part::default() })
         .collect()
 }
 

@@ -25,7 +25,7 @@ use super::scrape::latencies;
 use super::scrape::presets::{is_housekeeping, route_of, seconds_per_unit};
 use crate::clock::Clock;
 use crate::core::Timestamp;
-use crate::core::sample::{Latencies, Measurement, Part, Requests, Signal};
+use crate::core::sample::{Measurement, Part, Requests, Signal};
 use crate::core::settings::{PromqlSource, Tls};
 use crate::core::time::human;
 
@@ -237,7 +237,7 @@ impl State {
         let parts = busiest.into_iter().map(|(route, value)| Part {
             route: route.to_owned(),
             total: whole(Counted::Route(route.to_owned()), value, &mut self.rest),
-            latency: Latencies::default(),
+            ..Part::default()
         });
         let parts = parts.collect();
         let bucket = |(bound, value): &(f64, f64)| {
@@ -249,12 +249,14 @@ impl State {
             // Rounding brought an error before its request: it waits for it.
             *self.rest.entry(Counted::Errors).or_default() += 1.0;
         }
-        Requests { window, total, errors: errors.min(total), latency, parts }
+        Requests { window, total, errors: errors.min(total), latency, parts, ..Requests::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::core::sample::Latencies;
+
     use super::*;
 
     fn series(labels: &[(&str, &str)], value: f64) -> Series {

@@ -1,7 +1,9 @@
 //! Which metrics of a page are taken for requests, errors and latency: those that the operator named, else those of
 //! the first preset that fits. The same page always gives the same choice.
 
-use super::presets::{PRESETS, Preset, ROUTE_LABELS, STATUS_LABELS, failed, is_housekeeping, preset};
+use super::presets::{
+    PRESETS, Preset, ROUTE_LABELS, STATUS_LABELS, failed, is_housekeeping, preset, seconds_per_unit,
+};
 use super::text::{Labels, Metric, Page, Sought};
 use crate::core::settings::MetricsSource;
 
@@ -13,6 +15,8 @@ pub(super) struct Choice {
     pub(super) errors: Errors,
     /// The histogram of latencies.
     pub(super) latency: Option<String>,
+    /// Where there is none: the summary of latencies, of which only sums and counts can be added up.
+    pub(super) means: Option<String>,
     /// Its unit in seconds, where the preset knows it.
     pub(super) unit: Option<f64>,
     not: &'static [(&'static str, &'static str)],
@@ -61,6 +65,7 @@ pub(super) fn choose(source: &MetricsSource, page: &Page) -> Result<Choice, Stri
     }
     // A preset whose latency is there too fits better than one that shares only the name of the requests.
     let mut whole = None;
+    let mut with_means = None;
     let mut without_latency = None;
     let mut counted_only = None;
     for preset in &candidates {
@@ -69,12 +74,16 @@ pub(super) fn choose(source: &MetricsSource, page: &Page) -> Result<Choice, Stri
                 whole = Some(choice);
                 break;
             }
+            Some(Ok(choice)) if choice.means.is_some() => with_means = with_means.or(Some(choice)),
             Some(Ok(choice)) => without_latency = without_latency.or(Some(choice)),
             Some(Err(why)) => counted_only = counted_only.or(Some(why)),
             None => {}
         }
     }
-    whole.or(without_latency).ok_or_else(|| counted_only.unwrap_or_else(|| nothing(source, &candidates)))
+    whole
+        .or(with_means)
+        .or(without_latency)
+        .ok_or_else(|| counted_only.unwrap_or_else(|| nothing(source, &candidates)))
 }
 
 /// What is not on the page, and what to do.
@@ -111,15 +120,15 @@ fn named(
     let errors = errors(source, page, metric, preset).ok_or_else(|| {
         format!("`{name}` does not tell which requests failed: it has no status label; set metrics.errors")
     })?;
-    let own = (!metric.buckets.is_empty()).then_some(requests.as_str());
-    let latency = latency(
+    let own = (!metric.buckets.is_empty() || !metric.sums.is_empty()).then_some(requests.as_str());
+    let (latency, means) = latency(
         source,
         page,
         own.into_iter().chain(preset.into_iter().flat_map(|p| p.latency.iter().copied())),
     )?;
     let unit = preset.and_then(|p| p.unit.filter(|_| source.latency.is_none()));
     let not = preset.map_or(&[][..], |p| p.not);
-    Ok(Choice { requests, errors, latency, unit, not, layer: None })
+    Ok(Choice { requests, errors, latency, means, unit, not, layer: None })
 }
 
 /// The choice by a preset: nothing if it does not fit, an error if it fits but does not tell errors.
@@ -148,10 +157,11 @@ fn fitting(source: &MetricsSource, page: &Page, preset: &'static Preset) -> Opti
     };
     let unit = preset.unit.filter(|_| source.latency.is_none());
     let latency = latency(source, page, preset.latency.iter().copied());
-    Some(latency.map(|latency| Choice {
+    Some(latency.map(|(latency, means)| Choice {
         requests: name.to_owned(),
         errors,
         latency,
+        means,
         unit,
         not: preset.not,
         layer,
@@ -176,31 +186,47 @@ fn errors(source: &MetricsSource, page: &Page, requests: &Metric, preset: Option
     Some(Errors::Metric((*name).to_owned()))
 }
 
-/// The histogram of latencies; the one that the operator named must be one.
+/// The histogram of latencies, or else what tells their means; what the operator named must be one of both.
 fn latency<'a>(
     source: &MetricsSource,
     page: &Page,
-    mut names: impl Iterator<Item = &'a str>,
-) -> Result<Option<String>, String> {
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(Option<String>, Option<String>), String> {
     let there = |name: &str| page.metric(name).is_some_and(|m| !m.buckets.is_empty());
+    let tells_means = |name: &str| page.metric(name).is_some_and(|m| !m.sums.is_empty());
     let Some(name) = &source.latency else {
-        return Ok(names.find(|name| there(name)).map(str::to_owned));
+        let names: Vec<&str> = names.collect();
+        let found = names.iter().find(|name| there(name));
+        let means = names.iter().find(|name| tells_means(name)).filter(|_| found.is_none());
+        return Ok((found.map(|name| (*name).to_owned()), means.map(|name| (*name).to_owned())));
     };
     let kind = page.metric(bare(name)).and_then(|m| m.kind.as_deref());
     // Its type may be announced before the first request makes a series of it.
     if there(bare(name)) || kind == Some("histogram") {
-        return Ok(Some(bare(name).to_owned()));
+        return Ok((Some(bare(name).to_owned()), None));
     }
-    Err(match (kind, page.metric(bare(name)).is_some_and(Metric::has_series)) {
-        (Some("summary"), _) => format!(
-            "`{name}` is a summary, whose quantiles cannot be added up: metrics.latency needs a histogram; without it \
-             errors are judged, and latency is not"
-        ),
-        (_, true) => format!("`{name}` has no buckets: metrics.latency needs a histogram"),
-        (_, false) => format!(
+    if tells_means(bare(name)) || kind == Some("summary") {
+        return means(page, bare(name)).map(|name| (None, Some(name)));
+    }
+    Err(if page.metric(bare(name)).is_some_and(Metric::has_series) {
+        format!("`{name}` has neither buckets nor a sum: metrics.latency needs a histogram or a summary")
+    } else {
+        format!(
             "the page has no series of `{name}`: either no request was served yet, or metrics.latency is wrong"
-        ),
+        )
     })
+}
+
+/// The summary that the operator named, if it tells in which unit it is.
+fn means(page: &Page, name: &str) -> Result<String, String> {
+    let unit = page.metric(name).and_then(|metric| metric.unit.as_deref()).unwrap_or(name);
+    match seconds_per_unit(unit).or_else(|| seconds_per_unit(name)) {
+        Some(_) => Ok(name.to_owned()),
+        None => Err(format!(
+            "`{name}` is a summary and does not tell its unit: metrics.latency needs one whose name ends in _seconds, \
+             _milliseconds or the like, or a histogram"
+        )),
+    }
 }
 
 /// The label that holds the status: the first one of which any value is a status.
@@ -235,5 +261,8 @@ impl Choice {
 
 /// A name without what the text format appends.
 fn bare(name: &str) -> &str {
-    ["_total", "_count", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+    ["_total", "_count", "_bucket", "_sum"]
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix))
+        .unwrap_or(name)
 }

@@ -13,7 +13,7 @@ use super::choice::{Choice, Errors, label_of, route, status_label};
 use super::presets::{failed, seconds_per_unit};
 use super::text::{Labels, Metric, Page};
 use crate::core::Timestamp;
-use crate::core::sample::{Latencies, Part, Requests};
+use crate::core::sample::{Latencies, Part, Requests, Took};
 
 /// A process that is said to have started no longer than this before the last page has started since: its clock may
 /// be another host's.
@@ -155,12 +155,13 @@ impl Count<'_> {
             route: name.to_owned(),
             total: whole(n),
             latency: self.latency(anew, |labels| route(labels) == Some(name)),
+            took: self.took(anew, |labels| route(labels) == Some(name)),
         };
         let parts = busiest.into_iter().map(part).collect();
         let latency = self.latency(anew, |_| true);
         let total = whole(total);
-        let requests =
-            Requests { window: Duration::ZERO, total, errors: whole(errors).min(total), latency, parts };
+        let (took, errors) = (self.took(anew, |_| true), whole(errors).min(total));
+        let requests = Requests { window: Duration::ZERO, total, errors, latency, took, parts };
         (requests, reset)
     }
 
@@ -202,6 +203,33 @@ impl Count<'_> {
             }
         }
         latencies(sums.unwrap_or_default(), self.unit(name, metric))
+    }
+
+    /// How long the requests of the series that are wanted took together. Nothing if nobody says in which unit.
+    fn took(&self, anew: bool, wanted: impl Fn(&Labels) -> bool) -> Took {
+        let Some((name, metric)) =
+            self.choice.means.as_ref().and_then(|name| Some((name, self.page.metric(name)?)))
+        else {
+            return Took::default();
+        };
+        let told = metric.unit.as_deref().and_then(seconds_per_unit);
+        let Some(unit) = self.choice.unit.or(told).or_else(|| seconds_per_unit(name)) else {
+            return Took::default();
+        };
+        let empty = Metric::default();
+        let old = self.last.metric(name).unwrap_or(&empty);
+        let (mut requests, mut seconds) = (0.0, 0.0);
+        for (labels, count) in metric.counts.iter().filter(|(l, _)| self.choice.counts(l) && wanted(l)) {
+            let Some(sum) = metric.sums.get(labels) else { continue };
+            // The count and the sum are one: if either began anew, both did.
+            let before = old.counts.get(labels).copied().zip(old.sums.get(labels).copied());
+            let before =
+                before.filter(|(n, s)| !anew && count >= n && sum >= s && !newer(old, metric, labels));
+            let (n, s) = before.unwrap_or_default();
+            requests += count - n;
+            seconds += (sum - s) * unit;
+        }
+        Took { requests: whole(requests), seconds }
     }
 
     fn unit(&self, name: &str, metric: &Metric) -> f64 {

@@ -3,7 +3,8 @@
 //! What is counted between two pages is the measurement: the first page gives none. The names are those of a preset
 //! ([`presets`]) or what the operator says. Requests of machines that ask how the service is (`/metrics`, `/health...`,
 //! `/ready`, `/live`) are not counted, where the metrics tell routes apart. A summary's quantiles cannot be added up, nor
-//! taken apart by time: summaries give requests and errors, but no latency. Protobuf and native histograms are not asked for.
+//! taken apart by time: what a summary tells is how long requests took on average, by its sum and count. Protobuf and native
+//! histograms are not asked for.
 //!
 //! A page that cannot be believed gives no number at all, but says why, and the page before it stays the one to
 //! compare with: once all is well again, nothing that was counted meanwhile is lost.

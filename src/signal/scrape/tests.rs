@@ -175,21 +175,26 @@ fn requests_alone_are_no_verdict() {
 }
 
 #[test]
-fn a_latency_that_is_named_must_be_a_histogram() {
+fn a_latency_that_is_named_must_be_a_histogram_or_a_summary_with_a_unit() {
     let named = |name: &str| MetricsSource { latency: Some(name.into()), ..source("auto") };
     let of = |name: &str, page: &str| timeline(&named(name), &[BEFORE, page]);
     let summary = fixture!("micrometer-summary");
-    let why = of("http_server_requests_seconds", summary).unwrap_err();
-    assert!(
-        why.starts_with("`http_server_requests_seconds` is a summary, whose quantiles cannot be"),
-        "{why}"
-    );
-    // Nobody named it: what it does tell is taken.
+    // Whether somebody named it or not, sum and count are taken, and no quantile.
+    let by_name = of("http_server_requests_seconds", summary).unwrap().unwrap();
     assert_eq!(auto(&[BEFORE, summary]), (24, 4));
+    let found = counted(&source("auto"), &[BEFORE, summary]);
+    assert_eq!(found.took, by_name.took);
+    assert_eq!(found.took.requests, 24);
+    assert!((found.took.seconds - 1.8).abs() < 1e-9 && found.latency.is_empty(), "{found:?}");
+    let fast = found.parts.iter().find(|part| part.route == "/**").unwrap();
+    assert!((fast.took.mean() - 0.1 / 3.0).abs() < 1e-9, "{fast:?}");
+    let unknown = "# TYPE shop_latency summary\nshop_latency_count 4\nshop_latency_sum 2\n";
+    let why = of("shop_latency", &(summary.to_owned() + unknown)).unwrap_err();
+    assert!(why.starts_with("`shop_latency` is a summary and does not tell its unit"), "{why}");
     let why = of("shop_duration_seconds", &page(5, 1)).unwrap_err();
     assert!(why.ends_with("or metrics.latency is wrong"), "{why}");
     let why = of("http_requests_total", &page(5, 1)).unwrap_err();
-    assert!(why.starts_with("`http_requests_total` has no buckets"), "{why}");
+    assert!(why.starts_with("`http_requests_total` has neither buckets nor a sum"), "{why}");
     // A histogram that is announced and has no series yet.
     let soon = format!("# TYPE shop_duration_seconds histogram\n{}", page(5, 1));
     assert_eq!(of("shop_duration_seconds", &soon).unwrap().unwrap().total, 6);
@@ -450,4 +455,34 @@ proptest! {
         prop_assert_eq!(found, labels);
         prop_assert!(read.value == value || read.value.is_nan() && value.is_nan());
     }
+}
+
+/// A summary of a process, as client libraries write it.
+fn summary_page(count: u32, sum: f64) -> String {
+    format!(
+        "# TYPE http_requests_total counter\nhttp_requests_total{{code=\"200\"}} {count}\n# TYPE \
+         http_request_duration_seconds summary\nhttp_request_duration_seconds{{code=\"200\",quantile=\"0.99\"}} \
+         9\nhttp_request_duration_seconds_sum{{code=\"200\"}} {sum}\nhttp_request_duration_seconds_count{{code=\"200\"}} \
+         {count}\n"
+    )
+}
+
+#[test]
+fn a_summary_that_began_anew_counts_what_it_shows() {
+    let took = |pages: &[String]| {
+        let pages: Vec<&str> = pages.iter().map(String::as_str).collect();
+        counted(&source("auto"), &pages).took
+    };
+    let near = |took: crate::core::sample::Took, n, secs: f64| {
+        assert_eq!(took.requests, n, "{took:?}");
+        assert!((took.seconds - secs).abs() < 1e-9, "{took:?}");
+    };
+    near(took(&[summary_page(100, 10.0), summary_page(150, 20.0)]), 50, 10.0);
+    near(took(&[summary_page(100, 10.0), summary_page(20, 3.0)]), 20, 3.0);
+    // The sum has overtaken its old value since, the count has not.
+    near(took(&[summary_page(100, 10.0), summary_page(20, 12.0)]), 20, 12.0);
+    // What is no sum is passed over, and is no reason to refuse the page.
+    let broken = summary_page(150, 20.0).replace("} 20", "} NaN");
+    assert!(broken.contains("NaN"));
+    near(took(&[summary_page(100, 10.0), broken]), 0, 0.0);
 }

@@ -24,7 +24,7 @@ const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
 /// The labels of a series in the order of their names.
 pub type Labels = Box<[(Box<str>, Box<str>)]>;
 
-/// What is looked for, by name without `_total`, `_count`, `_bucket`, `_created`.
+/// What is looked for, by name without `_total`, `_count`, `_sum`, `_bucket`, `_created`.
 #[derive(Debug, Default)]
 pub struct Sought {
     names: HashMap<String, usize>,
@@ -43,9 +43,10 @@ impl Sought {
     }
 
     fn place(&self, name: &str) -> Option<(usize, Role)> {
-        const SUFFIXES: [(&str, Role); 4] = [
+        const SUFFIXES: [(&str, Role); 5] = [
             ("_total", Role::Value),
             ("_count", Role::Count),
+            ("_sum", Role::Sum),
             ("_bucket", Role::Bucket),
             ("_created", Role::Created),
         ];
@@ -62,6 +63,7 @@ impl Sought {
 enum Role {
     Value,
     Count,
+    Sum,
     Bucket,
     Created,
 }
@@ -87,6 +89,8 @@ pub struct Metric {
     pub values: BTreeMap<Labels, f64>,
     /// Counts of histograms and summaries.
     pub counts: BTreeMap<Labels, f64>,
+    /// Sums of histograms and summaries. One that is no sum of times is left out.
+    pub sums: BTreeMap<Labels, f64>,
     /// Cumulative buckets of histograms, by the bits of their bounds; those of a bound not above zero are left out.
     pub buckets: BTreeMap<Labels, BTreeMap<u64, f64>>,
     /// When series began, in seconds since the epoch.
@@ -122,6 +126,7 @@ impl Page {
             let metric = self.metrics.entry(name).or_default();
             old.values.into_iter().for_each(|(k, v)| _ = metric.values.entry(k).or_insert(v));
             old.counts.into_iter().for_each(|(k, v)| _ = metric.counts.entry(k).or_insert(v));
+            old.sums.into_iter().for_each(|(k, v)| _ = metric.sums.entry(k).or_insert(v));
             old.buckets.into_iter().for_each(|(k, v)| _ = metric.buckets.entry(k).or_insert(v));
             old.created.into_iter().for_each(|(k, v)| _ = metric.created.entry(k).or_insert(v));
         }
@@ -239,7 +244,11 @@ impl Scan<'_> {
             let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
             format!("{}{{{}}}", self.names[place], cut(&labels.join(",")))
         };
-        if role != Role::Created && !(0.0..=COUNT_MAX).contains(&value) {
+        let sensible = (0.0..=COUNT_MAX).contains(&value);
+        if role == Role::Sum && !sensible {
+            return Ok(());
+        }
+        if role != Role::Created && !sensible {
             return Err(format!("{} is {value}, which is no count", named(&labels)));
         }
         if labels.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > LABELS_MAX {
@@ -252,6 +261,8 @@ impl Scan<'_> {
         let (before, new) = match role {
             Role::Value => (metric.values.insert(key, value), true),
             Role::Count => (metric.counts.insert(key, value), true),
+            // It comes with a count, which is counted.
+            Role::Sum => (metric.sums.insert(key, value), false),
             Role::Created => (metric.created.insert(key, value).filter(|_| false), false),
             Role::Bucket => {
                 let Some(bound) = bound.as_deref().and_then(number).filter(|b| !b.is_nan()) else {

