@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::crashes::is_closed;
 use crate::support::bed::Own;
-use crate::support::story::{images, newest_rollback, nothing_is_left_of, rollback_over};
+use crate::support::story::{decision, images, newest_rollback, nothing_is_left_of, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 /// A project called `shop` in a folder of its own, with one service called `web`.
@@ -495,4 +495,35 @@ fn survives_a_crash_after(project: &Project<'_>, daemon: &mut Daemon, event: u32
     nothing_is_left_of(project.bed, "shop-web-1");
     assert_eq!(read(&project.path(".env")), "TAG=v1\n", "event {event}");
     crashed
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn a_missing_docker_compose_is_known_before_it_is_needed() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
+    let mut daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
+    daemon.set("PATH", "/nowhere");
+    daemon.again();
+    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    project.compose(&["up", "-d"]);
+    daemon.proved("shop-web");
+
+    // Asked for by name: said, held, and no attempt.
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
+    let held = decision(seconds(30), &daemon, "shop-web", "hold");
+    let text = held.to_string();
+    assert!(text.contains("no `docker compose` can be run"), "{text}");
+    let (_, said) = daemon.command(&["explain", "shop-web"]);
+    assert!(said.contains("no `docker compose` can be run"), "{said}");
+    assert_eq!(daemon.api("/api/v1/rollbacks").unwrap()["rollbacks"].as_array().map(Vec::len), Some(0));
+
+    // Left to Backstop, it is done without.
+    let more = daemon.configuration().with_file_name("conf.d").join("test.toml");
+    fs::write(more, "[defaults]\nexecutor = \"auto\"\n").unwrap();
+    daemon.again();
+    let record = rollback_over(&daemon, "shop-web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    bed.serves(seconds(5), "shop-web-1", "v1");
 }

@@ -156,3 +156,57 @@ fn service_without_the_label_is_left_alone() {
     assert_eq!(bed.inspect("other")["Id"], other.as_str());
     assert!(daemon.service("other").is_err());
 }
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn a_tag_for_rollbacks_that_the_deployer_wrote_stays_where_it_is() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    bed.image("web:v0", &Image::demo("v0"));
+    // The runbook: docker tag web:latest web:rollback, before the deployment.
+    bed.docker(&["tag", "web:v0", "web:rollback"]);
+    let id = |reference: &str| bed.docker(&["image", "inspect", "--format", "{{.Id}}", reference]);
+    let (theirs, first) = (id("web:rollback"), id("web:v1"));
+    let daemon = Daemon::start(&bed, None, "");
+    let good = good_release(&bed, &daemon, &WATCHED);
+
+    let kept = || bed.docker(&["images", "--format", "{{.ID}}", "backstop/keep"]);
+    assert!(!kept().trim().is_empty(), "the known-good image is protected all the same");
+    assert_eq!(id("web:rollback"), theirs, "it shows what the deployer chose");
+    assert_ne!(theirs, first);
+
+    bed.deploy("web", "web:v2", &WATCHED);
+    bed.docker(&["rmi", "web:v1"]);
+    bed.docker(&["image", "prune", "-f"]);
+    is_back_under_any_tag(&bed, &daemon, &good);
+    assert_eq!(id("web:rollback"), theirs, "nor does a rollback move it");
+}
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn a_tag_for_rollbacks_of_our_own_follows_until_somebody_takes_it() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2"));
+    let daemon = Daemon::start(&bed, None, "");
+    good_release(&bed, &daemon, &WATCHED);
+    let id = |reference: &str| bed.docker(&["image", "inspect", "--format", "{{.Id}}", reference]);
+    assert_eq!(id("web:rollback"), id("web:v1"));
+
+    let shows = |tag: &str, image: &str| {
+        eventually(seconds(30), &format!("{tag} shows {image}"), || {
+            let (tag, image) = (id(tag), id(image));
+            if tag == image { Ok(()) } else { Err(format!("{tag} is not {image}")) }
+        });
+    };
+    bed.deploy("web", "web:v2", &WATCHED);
+    // Ours follow the known-good releases, newest first.
+    shows("web:rollback", "web:v2");
+    shows("web:rollback-2", "web:v1");
+
+    // Both images are protected; the word of the person counts all the same.
+    bed.docker(&["tag", "web:v1", "web:rollback"]);
+    bed.image("web:v3", &Image::demo("v3"));
+    bed.deploy("web", "web:v3", &WATCHED);
+    shows("web:rollback-2", "web:v2");
+    assert_eq!(id("web:rollback"), id("web:v1"));
+}
