@@ -125,6 +125,24 @@ fn tell_warnings(settings: &Settings) {
     }
 }
 
+/// Each engine is recovered and watched by a task of its own, so that none waits for another.
+fn recover(
+    driver: &Driver,
+    executor: &Executor,
+    proved: &BTreeSet<RollbackId>,
+    (tasks, life): (&TaskTracker, &CancellationToken),
+) {
+    let awaited: Vec<_> =
+        driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
+    for engine in driver.runtime.engines() {
+        let its = awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect();
+        let (executor, runtime) = (executor.clone(), Arc::clone(&driver.runtime));
+        let old = Old { awaited: its, proved: proved.clone() };
+        let watching = recover_and_watch(executor, runtime, driver.inputs.clone(), engine, old);
+        tasks.spawn(life.clone().run_until_cancelled_owned(watching));
+    }
+}
+
 /// What makes links to answer questions with. Without it, they are answered in every other way.
 fn links(settings: &Settings) -> Option<Links> {
     let opened = Links::open(&settings.state_dir);
@@ -226,15 +244,8 @@ impl Program {
             &background,
             &life,
         )?;
-        let awaited: Vec<_> =
-            driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
-        for engine in runtime.engines() {
-            let its = awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect();
-            let (executor, runtime) = (executor.clone(), Arc::clone(&runtime));
-            let old = Old { awaited: its, proved: proved.clone() };
-            let watching = recover_and_watch(executor, runtime, inputs.clone(), engine, old);
-            background.spawn(life.clone().run_until_cancelled_owned(watching));
-        }
+        let tasks = (&background, &life);
+        recover(&driver, &executor, &proved, tasks);
         background.spawn(Reloader { program: Arc::clone(self), inputs: inputs.clone() }.run_on(life.clone()));
         self.systemd.ready();
 

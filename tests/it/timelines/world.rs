@@ -213,15 +213,7 @@ impl World {
                 let look = self.slow_look.take().expect("a look that began");
                 self.input(Input::Looked(look));
             }
-            // `window freeze friday 10m shop`: it is open for so long, for these services or for all; `window closes`.
-            ["window", "closes"] => self.input(Input::Windows(Vec::new())),
-            ["window", kind, name, span, services @ ..] => {
-                let until = self.now + humantime::parse_duration(span).unwrap();
-                let kind = if *kind == "freeze" { WindowKind::Freeze } else { WindowKind::Maintenance };
-                let services = services.iter().map(|service| ServiceName::new(*service)).collect();
-                let (name, why) = ((*name).to_owned(), "as every week".to_owned());
-                self.input(Input::Windows(vec![OpenWindow { name, kind, services, until, why }]));
-            }
+            ["window", how @ ..] => self.window(how),
             ["end"] => {}
             words => self.measured(words),
         }
@@ -351,6 +343,18 @@ impl World {
             other => panic!("image {other}"),
         };
         self.images.insert((service.to_owned(), reference.to_owned()), is);
+    }
+
+    /// `window freeze friday 10m shop`: it is open for so long, for these services or for all; `window closes`.
+    fn window(&mut self, how: &[&str]) {
+        let [kind, name, span, services @ ..] = how else {
+            return self.input(Input::Windows(Vec::new()));
+        };
+        let until = self.now + humantime::parse_duration(span).unwrap();
+        let kind = if *kind == "freeze" { WindowKind::Freeze } else { WindowKind::Maintenance };
+        let services = services.iter().map(|service| ServiceName::new(*service)).collect();
+        let (name, why) = ((*name).to_owned(), "as every week".to_owned());
+        self.input(Input::Windows(vec![OpenWindow { name, kind, services, until, why }]));
     }
 
     fn operator(&mut self, words: &[&str], who: &str, via: Via) {
