@@ -28,8 +28,8 @@ pub(super) const APP_PORT: u16 = 8080;
 const OF_CONTAINER: &str = "backstop-demo.container";
 /// On every image of the demo. Not the same: a container inherits its image's labels.
 const OF_IMAGE: &str = "backstop-demo.image";
-/// Tags that Backstop sets to protect a good release.
-const KEEP: &str = "backstop/keep";
+/// Tags that Backstop sets to protect a good release, and to know its own tags for people again.
+const KEPT: [&str; 2] = ["backstop/keep", "backstop/shown"];
 
 /// Removing a container or an image, and starting one, end within seconds even on a busy disk.
 const SLOW: Duration = Duration::from_secs(60);
@@ -163,7 +163,10 @@ async fn remove_images(engine: &Engine) -> Result<(), RuntimeError> {
     for image in list(engine, "/images/json?", OF_IMAGE).await? {
         let mut tags = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str);
         // Images that somebody built on top of one of these inherit its label.
-        let ours = |tag: &str| [REPOSITORY, KEEP, "<none>"].contains(&tag.split(':').next().unwrap_or(tag));
+        let ours = |tag: &str| {
+            let repository = tag.split(':').next().unwrap_or(tag);
+            [REPOSITORY, "<none>"].contains(&repository) || KEPT.contains(&repository)
+        };
         if tags.all(ours) {
             let path = format!("/images/{}?force=1", image["Id"].as_str().unwrap_or_default());
             found(engine.call(Method::DELETE, &path, None, SLOW).await)?;
