@@ -253,7 +253,9 @@ impl Fleet {
         (signal, name): (Signal, String),
         m: Measurement,
     ) {
-        let Some(s) = self.services.get_mut(service).filter(|s| s.state != State::RollingBack) else {
+        let Some(s) =
+            self.services.get_mut(service).filter(|s| s.state != State::RollingBack && !s.is_settling(now))
+        else {
             return;
         };
         if signal == Signal::Dependencies {

@@ -94,7 +94,8 @@ impl Service {
             | State::CoolingDown
             | State::Blind => {}
         }
-        if self.current.is_none() || self.mixed.is_some() || self.awaits_look || self.mitigating.is_some() {
+        self.settled(turn.now);
+        if self.current.is_none() || self.mixed.is_some() || self.awaits_look || self.is_settling(turn.now) {
             return;
         }
         let settings = Arc::clone(&self.settings);

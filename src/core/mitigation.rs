@@ -106,6 +106,7 @@ impl Service {
             self.onsets.clear();
             self.told.clear();
             self.asked = turn.now;
+            self.quiet_until = Some(turn.now + self.settings.grace);
             turn.effect(Effect::Observe { service: self.name.clone() });
         }
         self.flag(turn, |flags| {
@@ -115,9 +116,23 @@ impl Service {
         });
     }
 
+    /// It is being restarted, or was just now: what it does meanwhile says nothing. When that is over, everything is seen
+    /// anew.
+    pub(crate) fn is_settling(&self, now: Timestamp) -> bool {
+        self.mitigating.is_some() || self.quiet_until.is_some_and(|until| now < until)
+    }
+
+    /// The grace after a restart is over.
+    pub(crate) fn settled(&mut self, now: Timestamp) {
+        if self.quiet_until.take_if(|until| now >= *until).is_some() {
+            self.start_anew(now);
+            self.onsets.clear();
+        }
+    }
+
     /// Nothing is crossed any more, and has not been for as long as a rollback would have to prove itself.
     pub(crate) fn mitigation_helped(&mut self, turn: &mut Turn<'_>) {
-        let verify = self.settings.verify;
+        let verify = self.settings.grace + self.settings.verify;
         let helped = |taken: &Mitigated| {
             !taken.helped && taken.result == Some(Ok(())) && turn.now.since(taken.at) >= verify
         };

@@ -111,6 +111,9 @@ pub(crate) struct Service {
     /// What is being done instead of a rollback, until we hear how that went.
     #[serde(default)]
     pub(crate) mitigating: Option<MitigationId>,
+    /// It was restarted by us, and gets its grace as after a deployment.
+    #[serde(default)]
+    pub(crate) quiet_until: Option<Timestamp>,
     /// What was said already in this episode.
     pub(crate) told: BTreeSet<String>,
     /// A breach was put down to the surroundings: its evidence is void when they are well again.
@@ -221,6 +224,7 @@ impl Service {
             last_decision: None,
             undone: None,
             mitigating: None,
+            quiet_until: None,
             told: BTreeSet::new(),
             held_by_surroundings: false,
             refused: None,

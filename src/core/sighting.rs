@@ -177,6 +177,7 @@ impl Service {
         self.trial_ends = self.trial_end(turn.now);
         self.withdraw_question(turn, "something else was deployed");
         self.mitigating = None;
+        self.quiet_until = None;
         self.flag(turn, |flags| {
             flags.stuck = None;
             flags.mitigated.clear();

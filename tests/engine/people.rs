@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::story::{WATCHED, good_release, images, is_back};
-use crate::support::{Bed, Daemon, Image, Webhook, http, seconds};
+use crate::support::{Bed, Daemon, Image, Webhook, eventually, http, seconds};
 
 /// Health is of high severity, with so much time to say no.
 fn high(deadline: &str, more: &str) -> String {
@@ -39,7 +39,7 @@ fn what_is_high_goes_ahead_when_nobody_says_no() {
     webhook.announced(seconds(30), &["ROLLBACK IN 6S UNLESS SOMEBODY SAYS NO", "backstop cancel web"]);
     let record = is_back(&bed, &daemon, &good);
     assert_eq!(record["decided_by"], "backstop");
-    let waited = record["decision"]["gates"].to_string();
+    let waited = record["gates"].to_string();
     assert!(waited.contains("nobody said no"), "{waited}");
 }
 
@@ -67,8 +67,10 @@ fn a_no_by_link_holds_until_somebody_says_yes() {
     assert_eq!(said.status, 200, "{}", said.body);
     webhook.announced(seconds(10), &["ROLLBACK CANCELLED BY dora (by link)", "known"]);
     assert_eq!(http::form(daemon.address(), &path, form).unwrap().status, 410, "it is good for one answer");
-    let held = daemon.in_state(seconds(10), "web", &["suspect"]);
-    assert!(held["sentence"].as_str().unwrap().contains("no, said dora"), "{held:#}");
+    eventually(seconds(20), "it is said that somebody said no", || {
+        let sentence = daemon.service("web")?["sentence"].to_string();
+        if sentence.contains("no, said dora") { Ok(()) } else { Err(sentence) }
+    });
 
     let (code, said) = daemon.command(&["approve", "web", "--why", "it is worse than I thought"]);
     assert_eq!(code, Some(0), "{said}");
@@ -170,13 +172,13 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     let more = "[defaults.rules.memory]\nmitigations = [\"restart\"]\n[defaults.rules.oom]\naction = \"off\"\n\
                 [defaults.rules.crash_loop]\naction = \"off\"\n";
     let daemon = Daemon::start(&bed, Some(&webhook.url()), more);
-    let arguments = [&WATCHED[..], &["-m", "96m"]].concat();
+    let arguments = [&WATCHED[..], &["-m", "128m"]].concat();
     let good = good_release(&bed, &daemon, &arguments);
     bed.deploy("web", "web:v2", &arguments);
     bed.serves(seconds(10), "web", "v2");
     let first = bed.inspect("web");
 
-    bed.turn("web", "memory_percent", "95");
+    bed.turn("web", "memory_percent", "93");
     webhook.announced(seconds(60), &["RESTARTED BEFORE A ROLLBACK"]);
     webhook.announced(seconds(60), &["IT HELPED"]);
     let now = bed.inspect("web");
@@ -184,7 +186,7 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     assert_ne!(now["State"]["StartedAt"], first["State"]["StartedAt"], "started again");
 
     bed.serves(seconds(10), "web", "v2");
-    bed.turn("web", "memory_percent", "95");
+    bed.turn("web", "memory_percent", "93");
     let record = is_back(&bed, &daemon, &good);
     assert_eq!(record["reason"], "memory_high");
     webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
