@@ -25,6 +25,7 @@ use super::operate::{BY_CHARS_MAX, WHY_CHARS_MAX, duration, run};
 use crate::core::Command;
 use crate::core::approval::{Approval, Via, Word, time_of_day};
 use crate::core::release::{ApprovalId, ServiceName};
+use crate::report::escape;
 
 /// The key's file in the state directory.
 const KEY_FILE: &str = "link-key";
@@ -276,21 +277,6 @@ fn page(status: StatusCode, body: &str) -> Response {
     // Nothing but its own style, and a form to where it came from.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -248,8 +248,7 @@ impl Driver {
     /// Keeps what is known at the decision, before anything is touched.
     fn put_aside(&self, request: &RollbackRequest) {
         let now = self.clock.now();
-        let all = self.fleet.snapshot(now).services;
-        let seen = all.into_iter().find(|seen| seen.name == request.service);
+        let seen = self.fleet.service_snapshot(now, &request.service);
         if let (Some(store), Some(seen)) = (&self.store, seen) {
             self.keeper.decided(now, request, &seen, &self.runtime, &Place { store, tasks: &self.tasks });
         }

@@ -265,18 +265,22 @@ fn people(needed: u32) -> String {
 }
 
 impl Service {
+    /// What people were asked about what runs, answered or not.
+    fn question(&self) -> Option<&Approval> {
+        let current = self.current.as_ref().map(|release| &release.id);
+        self.flags.approval.as_deref().filter(|approval| approval.is_about(current))
+    }
+
     /// The question that is open about what runs.
     pub(crate) fn open_approval(&self) -> Option<&Approval> {
-        let current = self.current.as_ref().map(|release| &release.id);
-        self.flags.approval.as_deref().filter(|approval| approval.is_open() && approval.is_about(current))
+        self.question().filter(|approval| approval.is_open())
     }
 
     /// Everything else allows a rollback, and people have to be asked: asks them, unless they were asked, and waits.
     pub(crate) fn seek_approval(&mut self, turn: &mut Turn<'_>, frozen: bool, decision: Decision) {
         let severity = decision.severity;
         // Whoever said no, or whom nobody asks, is left alone; one that is already asked is not asked again.
-        let current = self.current.as_ref().map(|release| &release.id);
-        let known = self.flags.approval.as_deref().filter(|approval| approval.is_about(current));
+        let known = self.question();
         let asked = known.is_some_and(|a| {
             a.decision.severity >= severity && !matches!(a.ask, Ask::Evaluate | Ask::Second { .. })
         });
@@ -309,8 +313,7 @@ impl Service {
 
     /// Whether a rollback for something so urgent will not come, because somebody said no or nobody wants one.
     pub(crate) fn is_ruled_out(&self, severity: Severity) -> bool {
-        let current = self.current.as_ref().map(|release| &release.id);
-        let no = self.flags.approval.as_deref().filter(|a| a.is_about(current) && a.refusal().is_some());
+        let no = self.question().filter(|approval| approval.refusal().is_some());
         severity == Severity::Low || no.is_some_and(|approval| approval.decision.severity >= severity)
     }
 
@@ -405,8 +408,7 @@ impl Service {
         said: Said,
     ) -> Result<String, String> {
         let name = self.name.clone();
-        let current = self.current.as_ref().map(|release| &release.id);
-        let known = self.flags.approval.as_deref().filter(|approval| approval.is_about(current));
+        let known = self.question();
         let approval =
             known.filter(|approval| id.is_none_or(|id| *id == approval.id)).ok_or_else(|| match id {
                 Some(_) => format!("this question about {name} is closed; next: backstop explain {name}"),

@@ -18,7 +18,7 @@ use super::release::{ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
 use super::settings::{FleetSettings, OpenWindow};
-use super::snapshot::FleetSnapshot;
+use super::snapshot::{FleetSnapshot, ServiceSnapshot};
 use super::state::State;
 use super::surroundings::{Host, Roster, Surroundings};
 use super::time::{Timestamp, human};
@@ -170,6 +170,11 @@ impl Fleet {
             services: shown.map(|s| s.snapshot(now, self.surroundings(&s.name))).collect(),
             refused: self.refused.clone(),
         }
+    }
+
+    /// The picture of one service, if there is one of that name.
+    pub fn service_snapshot(&self, now: Timestamp, name: &ServiceName) -> Option<ServiceSnapshot> {
+        self.services.get(name).map(|service| service.snapshot(now, self.surroundings(name)))
     }
 
     fn take_in(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) -> About {

@@ -15,6 +15,7 @@ pub mod plot;
 pub mod redact;
 pub mod strip;
 
+pub(crate) use self::plot::escape;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -266,7 +266,7 @@ fn clock(at: f64) -> String {
 }
 
 /// Text as it may stand in a page.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
