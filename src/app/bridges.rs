@@ -166,6 +166,7 @@ impl Operators {
             vanished: seen.replicas.is_empty(),
             why: String::new(),
             downgrade,
+            mitigation: false,
         }
     }
 }

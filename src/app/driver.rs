@@ -28,6 +28,7 @@ use crate::core::{Command, Effect, EngineState, Executed, Fleet, Input, Rollback
 use crate::flight::Recorder;
 use crate::metrics::Metrics;
 use crate::notify::NotifierHandle;
+use crate::rollback::mitigation::Errand;
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
 use crate::signal::scheduler::Scheduler;
 use crate::store::Store;
@@ -225,8 +226,8 @@ impl Driver {
                 let why = "it could not be recorded, and nothing is done that could not be".to_owned();
                 self.send(Input::Mitigated { id, service, result: Err(why) });
             }
-            Effect::Mitigate { id, service, what } => {
-                self.hands.give(service.clone(), Job::Mitigate { id, service, what });
+            Effect::Mitigate { id, service, from, what, why } => {
+                self.hands.give(service.clone(), Job::Mitigate(Errand { id, service, from, what, why }));
             }
             Effect::AskSchema { service, release, query } => self.ask_schema(service, release, query),
             Effect::Prepare(request) => self.hands.give(request.service.clone(), Job::Prepare(request)),

@@ -9,18 +9,14 @@ use tracing::{debug, warn};
 
 use crate::core::Input;
 use crate::core::io::RollbackRequest;
-use crate::core::release::{MitigationId, RollbackId, ServiceName};
-use crate::core::settings::Mitigation;
+use crate::core::release::{RollbackId, ServiceName};
 use crate::rollback::Executor;
+use crate::rollback::mitigation::Errand;
 
 /// What is done to a service.
 #[derive(Debug)]
 pub(super) enum Job {
-    Mitigate {
-        id: MitigationId,
-        service: ServiceName,
-        what: Mitigation,
-    },
+    Mitigate(Errand),
     Prepare(RollbackRequest),
     Discard(RollbackId),
     RollBack(RollbackRequest),
@@ -95,8 +91,9 @@ impl Hands {
 async fn work(executor: Executor, inputs: mpsc::Sender<Input>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = jobs.recv().await {
         match job {
-            Job::Mitigate { id, service, what } => {
-                let result = executor.mitigate(&service, what).await;
+            Job::Mitigate(errand) => {
+                let result = executor.mitigate(&errand).await;
+                let (id, service) = (errand.id, errand.service);
                 let _ = inputs.send(Input::Mitigated { id, service, result }).await;
             }
             Job::Prepare(request) => {

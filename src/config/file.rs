@@ -12,13 +12,13 @@ use super::announce::{
 };
 use super::groups::Members;
 use super::hooks::{ImageWord, Sql};
+use super::mitigations::Mitigations;
 use super::numbers::{Count, Floor, Size, Threshold};
 use super::problem::Wrong;
 use super::requests::{
     Addresses, Body, CommandLine, Content, GrpcAddress, GrpcService, HeaderText, HostFile, HostPort,
     JsonPath, JsonValue, KeptFile, Method, Statuses,
 };
-use super::rules::Mitigations;
 use super::schema::{Key, Named, Setting, Shape, Way, given_up, over};
 use super::series::{AlertLabel, LabelValue, MetricName, Pattern, Preset, Query};
 use super::values::{

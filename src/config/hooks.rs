@@ -100,7 +100,7 @@ pub(super) fn hooks(
             resolving.clash(
                 &[&at, &format!("{at}.phase")],
                 "does not say when it is its turn",
-                "phase = \"before_rollback\", \"after_stop\", \"before_verify\", \"after_rollback\" or \"on_failure\" would be right",
+                "phase = \"before_rollback\", \"after_stop\", \"before_verify\", \"after_rollback\", \"on_failure\" or \"mitigation\" would be right",
             );
             continue;
         };

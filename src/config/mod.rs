@@ -23,6 +23,7 @@ mod hooks;
 mod labels;
 mod layers;
 mod locate;
+mod mitigations;
 mod nearest;
 mod numbers;
 mod over;

@@ -81,6 +81,7 @@ pub(super) fn resolve(
     let trial = typed.trial.map_or(base.trial, |span| span.0);
     // Whoever makes the trial longer wants it watched: what is on trial can always be rolled back.
     let watch = typed.watch.map_or(base.watch, |span| span.0).max(trial);
+    let hooks = hooks::hooks(&typed, layers, &base.hooks, &mut resolving);
     let settings = ServiceSettings {
         mode: typed.mode.unwrap_or(base.mode),
         checks: over::checks(&base.checks, &typed, checks::checks(&typed, layers, &mut resolving)),
@@ -127,8 +128,8 @@ pub(super) fn resolve(
         pin: typed.pin.unwrap_or(base.pin),
         schema: typed.schema.or(base.schema),
         migrations: hooks::migrations(&typed, layers, &base.migrations, &mut resolving),
-        hooks: hooks::hooks(&typed, layers, &base.hooks, &mut resolving),
-        rules: rules::rules(base.rules.clone(), &typed, &mut resolving),
+        rules: rules::rules(base.rules.clone(), &hooks, &typed, &mut resolving),
+        hooks,
     };
     people(&settings, &mut resolving);
     if settings.verify_timeout < settings.verify {

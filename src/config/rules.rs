@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::file::{HEALTH, RuleRow, Service};
 use super::nearest::nearest;
 use super::numbers::Amount;
-use super::problem::Wrong;
 use super::resolve::Resolving;
-use super::schema::{Setting, Shape};
-use super::tree::{Node, Value};
-use super::values::{listed, quoted, time};
-use crate::core::settings::{Action, Against, Condition, Mitigation, Rule, Severity};
+use super::values::{quoted, time};
+use crate::core::settings::{Action, Against, Condition, Hook, Rule, Severity};
 
 /// More rows than this are looked at by nobody.
 const ROWS_MAX: usize = 64;
@@ -28,52 +23,18 @@ const LONGEST_OF_SAMPLES: Duration = Duration::from_secs(30 * 60);
 /// A latency above this is a slip: milliseconds where seconds are meant.
 const SECONDS_MAX: f64 = 600.0;
 
-/// What is tried before a rollback.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Mitigations(Vec<String>);
-
-/// So often something is tried that did not help before.
-const RUNGS_MAX: usize = 5;
-
-impl Setting for Mitigations {
-    const SHAPE: &'static Shape = &Shape::Leaf { read: read_mitigations, secret: false };
-}
-
-impl Mitigations {
-    fn made(&self) -> Vec<Mitigation> {
-        // There is only one word yet, and the walk let nothing else through.
-        self.0.iter().map(|_| Mitigation::Restart).collect()
-    }
-}
-
-fn read_mitigations(node: &Node) -> Result<Value, Wrong> {
-    const RIGHT: &str =
-        "steps in the order in which they are tried would be right, as in [\"restart\"]; [] for none";
-    let steps = listed(node, RIGHT)?;
-    if let Some(other) = steps.iter().find(|step| *step != "restart") {
-        return Err(Wrong::new(
-            format!("{} is nothing that can be tried before a rollback", quoted(other)),
-            RIGHT,
-        ));
-    }
-    if steps.len() > RUNGS_MAX {
-        return Err(Wrong::new(
-            format!("has {} steps", steps.len()),
-            format!("at most {RUNGS_MAX} would be right"),
-        ));
-    }
-    let item = |text| Node { place: node.place.clone(), value: Value::Text(text) };
-    Ok(Value::List(steps.into_iter().map(item).collect()))
-}
-
-/// All rows of a service: `rows` with what was typed over them.
-pub(super) fn rules(mut rows: Vec<Rule>, typed: &Service, resolving: &mut Resolving<'_>) -> Vec<Rule> {
+/// All rows of a service: `rows` with what was typed over them. What they try first may be one of `hooks`.
+pub(super) fn rules(
+    mut rows: Vec<Rule>,
+    hooks: &[Hook],
+    typed: &Service,
+    resolving: &mut Resolving<'_>,
+) -> Vec<Rule> {
     for (name, typed_row) in typed.rules.iter().flatten() {
         let shipped = rows.iter().position(|row| row.name == *name);
         let row = match shipped {
-            Some(index) => override_row(&rows[index], typed_row, resolving),
-            None => match added(name, typed_row, &rows, resolving) {
+            Some(index) => override_row(&rows[index], hooks, typed_row, resolving),
+            None => match added(name, typed_row, &rows, hooks, resolving) {
                 Some(row) => row,
                 None => continue,
             },
@@ -92,7 +53,7 @@ pub(super) fn rules(mut rows: Vec<Rule>, typed: &Service, resolving: &mut Resolv
 }
 
 /// A row with what people said over it.
-fn override_row(row: &Rule, typed: &RuleRow, resolving: &mut Resolving<'_>) -> Rule {
+fn override_row(row: &Rule, hooks: &[Hook], typed: &RuleRow, resolving: &mut Resolving<'_>) -> Rule {
     let name = &row.name;
     if let Some(other) = typed.condition.filter(|condition| *condition != row.condition) {
         resolving.clash(
@@ -125,7 +86,10 @@ fn override_row(row: &Rule, typed: &RuleRow, resolving: &mut Resolving<'_>) -> R
         sustained: typed.sustained.map_or(row.sustained, |span| span.0),
         min_samples: typed.min_samples.map_or(row.min_samples, |count| count.0),
         severity: typed.severity.unwrap_or(row.severity),
-        mitigations: typed.mitigations.as_ref().map_or_else(|| row.mitigations.clone(), Mitigations::made),
+        mitigations: match &typed.mitigations {
+            Some(ladder) => ladder.made(&format!("rules.{name}.mitigations"), hooks, resolving),
+            None => row.mitigations.clone(),
+        },
         action: typed.action.unwrap_or(row.action),
         ..row.clone()
     }
@@ -133,7 +97,13 @@ fn override_row(row: &Rule, typed: &RuleRow, resolving: &mut Resolving<'_>) -> R
 
 /// A row that the shipped matrix does not have. What is not said is as in the first shipped row of its condition; but
 /// it asks a person, unless it says otherwise: nobody has tried it yet.
-fn added(name: &str, typed: &RuleRow, rows: &[Rule], resolving: &mut Resolving<'_>) -> Option<Rule> {
+fn added(
+    name: &str,
+    typed: &RuleRow,
+    rows: &[Rule],
+    hooks: &[Hook],
+    resolving: &mut Resolving<'_>,
+) -> Option<Rule> {
     let at = format!("rules.{name}");
     let Some(condition) = typed.condition else {
         let names = || rows.iter().map(|row| row.name.as_str());
@@ -167,7 +137,7 @@ fn added(name: &str, typed: &RuleRow, rows: &[Rule], resolving: &mut Resolving<'
         ..typed.clone()
     };
     let like = Rule { name: name.to_owned(), floor: 0.0, ..like.clone() };
-    Some(override_row(&like, &over, resolving))
+    Some(override_row(&like, hooks, &over, resolving))
 }
 
 /// What a row's threshold is.

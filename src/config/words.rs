@@ -76,6 +76,7 @@ words! {
         "before_verify" => BeforeVerify,
         "after_rollback" => AfterRollback,
         "on_failure" => OnFailure,
+        "mitigation" => Mitigation,
     }
     OnFailure { "stop" => Stop, "continue" => Continue }
     CheckLatency { "auto" => Auto, "off" => Off }

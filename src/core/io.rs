@@ -122,8 +122,8 @@ pub enum Input {
         id: MitigationId,
         /// The service.
         service: ServiceName,
-        /// Done, or why not.
-        result: Result<(), String>,
+        /// Done, with what is to be known about it, if anything; or why not.
+        result: Result<String, String>,
     },
     /// What a rollback changed in a project's files was taken back.
     Unpinned {
@@ -341,8 +341,12 @@ pub enum Effect {
         id: MitigationId,
         /// The service.
         service: ServiceName,
+        /// The release that runs. If something else runs when it begins, nothing is done.
+        from: Release,
         /// What.
         what: Mitigation,
+        /// Why, for hooks.
+        why: String,
     },
     /// Carry the rollback out.
     RollBack(RollbackRequest),
@@ -409,4 +413,7 @@ pub struct RollbackRequest {
     /// The database is downgraded as well: from which schema to which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downgrade: Option<SchemaMove>,
+    /// It is no rollback: what runs is made anew with something set. Nobody is told of it by what comes of this request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mitigation: bool,
 }

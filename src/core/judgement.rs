@@ -27,6 +27,9 @@ const PROTECT_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// A release that nothing vouches for so long after its trial is spoken of.
 const UNPROVED_SAID: Duration = Duration::from_secs(5 * 60);
 
+/// Whoever was asked about a row that comes and goes is asked again after so long at the earliest.
+const ADVISED_AGAIN: Duration = Duration::from_secs(30 * 60);
+
 /// What a target is called in an announcement of something that is not done, or not yet.
 const WOULD: &str = "Would go back to";
 
@@ -334,6 +337,7 @@ impl Service {
             vanished: self.replicas.is_empty(),
             why: String::new(),
             downgrade,
+            mitigation: false,
         };
         self.prepared = Some(request.clone());
         turn.effect(Effect::Prepare(request));
@@ -440,6 +444,8 @@ impl Service {
             }
             // A person is asked all the same, who may know what to do without a release to go back to.
             (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
+            // "The median before the deployment > 88 %: evaluate only" (decision.md, 4.2).
+            (Some(d), _) if d.gate == Gate::Before && is_of_memory(breach.condition) => Verdict::Evaluate,
             (Some(_), _) => Verdict::Hold,
         };
         let decision = Decision {
@@ -479,7 +485,9 @@ impl Service {
                     && self.is_still_blamed(turn.now)
                     && self.can_ask(&decision) =>
             {
-                if self.told.insert(format!("{}/{}", breach.rule, denial.gate)) {
+                if self.told.insert(format!("{}/{}", breach.rule, denial.gate))
+                    && !self.was_asked_lately(&breach.rule, turn.now)
+                {
                     self.record(turn, &decision);
                     self.put_question(turn, Ask::Evaluate, decision, Some(&denial.why));
                 }
@@ -514,7 +522,9 @@ impl Service {
         if denial.gate == Gate::Environment {
             self.held_by_surroundings = true;
         }
-        if !self.told.insert(format!("{rule}/{}", denial.gate)) {
+        if !self.told.insert(format!("{rule}/{}", denial.gate))
+            || (decision.verdict == Verdict::Evaluate && self.was_asked_lately(rule, turn.now))
+        {
             return;
         }
         self.record(turn, &decision);
@@ -525,6 +535,7 @@ impl Service {
             Gate::Target if self.failed_targets.is_empty() => AnnouncementKind::NoRollbackTarget,
             Gate::Attempts | Gate::Target => return self.helpless(turn, &decision, &denial.why),
             Gate::NewEnough | Gate::Migrations => AnnouncementKind::Evaluate,
+            Gate::Before if decision.verdict == Verdict::Evaluate => AnnouncementKind::Evaluate,
             Gate::Before | Gate::OneAtATime | Gate::Environment | Gate::Group | Gate::Cooldown => {
                 AnnouncementKind::Hold
             }
@@ -576,9 +587,21 @@ impl Service {
         a
     }
 
+    /// Whether people were asked about this row not long ago; if not, they are now. A row at its line comes and goes: that is
+    /// one thing to ask about.
+    fn was_asked_lately(&mut self, rule: &str, now: Timestamp) -> bool {
+        let lately = self.advised.get(rule).is_some_and(|at| now.since(*at) < ADVISED_AGAIN);
+        if !lately {
+            self.advised.insert(rule.to_owned(), now);
+        }
+        lately
+    }
+
     /// The row only asks, or the service is in dry-run mode: said once for each row in an episode.
     fn advise(&mut self, turn: &mut Turn<'_>, rule: &str, decision: Decision) {
-        if !self.told.insert(format!("{rule}/advise")) {
+        if !self.told.insert(format!("{rule}/advise"))
+            || (decision.verdict == Verdict::Evaluate && self.was_asked_lately(rule, turn.now))
+        {
             return;
         }
         self.record(turn, &decision);
@@ -646,4 +669,9 @@ impl Service {
     pub(crate) fn eta(&self) -> String {
         format!("serving again within seconds, proved after {}", human(self.settings.verify))
     }
+}
+
+/// Whether a row is about how much memory is used.
+fn is_of_memory(condition: Option<Condition>) -> bool {
+    matches!(condition, Some(Condition::Memory))
 }

@@ -1,5 +1,5 @@
 //! Mitigations: what is tried before a rollback, because it is less of a change. "Resource exhaustion: restart first; if it
-//! persists, roll back."
+//! persists, roll back", or "set `EXPORT_MODE=off` and recreate".
 //!
 //! A row names a ladder of them. Each is tried once for a release, and what was seen before says nothing afterwards: the
 //! row has to be breached anew before the next rung, or the rollback, is taken.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::announcement::AnnouncementKind;
 use super::decision::Decision;
 use super::io::Effect;
-use super::release::{MitigationId, ReleaseId};
+use super::release::{MitigationId, Release, ReleaseId};
 use super::service::{Service, Turn};
 use super::settings::Mitigation;
 use super::time::{Timestamp, human};
@@ -28,7 +28,10 @@ pub struct Mitigated {
     /// When.
     pub at: Timestamp,
     /// How it went; none while it is done, or if a restart of ours came in between.
-    pub result: Option<Result<(), String>>,
+    pub result: Option<Result<String, String>>,
+    /// The release as its deployer made it, where it was made anew with something set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Box<Release>>,
     /// It was said that it helped.
     #[serde(default)]
     pub helped: bool,
@@ -39,7 +42,7 @@ impl Service {
     pub(crate) fn next_mitigation(&self, rule: &str) -> Option<Mitigation> {
         let ladder = &self.settings.rules.iter().find(|row| row.name == rule)?.mitigations;
         let taken = self.mitigated().filter(|taken| taken.rule == rule).count();
-        ladder.get(taken).copied()
+        ladder.get(taken).cloned()
     }
 
     /// What was tried with the release that runs.
@@ -56,15 +59,17 @@ impl Service {
         rule: &str,
         decision: &Decision,
     ) {
-        let Some(release) = self.current.as_ref().map(|release| release.id.clone()) else { return };
+        let Some(current) = self.current.clone() else { return };
+        let release = current.id.clone();
         let id = MitigationId::new(turn.rollback_id().as_str());
         let taken = Mitigated {
             id: id.clone(),
-            what,
+            what: what.clone(),
             rule: rule.to_owned(),
             release: release.clone(),
             at: turn.now,
             result: None,
+            was: None,
             helped: false,
         };
         self.flag(turn, |flags| {
@@ -72,16 +77,20 @@ impl Service {
             flags.mitigated.push(taken);
         });
         self.record(turn, decision);
-        let title = match what {
-            Mitigation::Restart => "RESTARTED BEFORE A ROLLBACK",
-        };
-        let mut a = self.announcement(turn, AnnouncementKind::Mitigation, title);
+        let mut a = self.announcement(turn, AnnouncementKind::Mitigation, "SOMETHING ELSE BEFORE A ROLLBACK");
         a.key = format!("{id}/mitigation");
         a.severity = Some(decision.severity);
+        a.fields.push(("What is done".into(), what.intent()));
         a.fields.extend(self.about(decision, "If that does not help, it goes back to"));
         a.next = Some(format!("nothing; to roll back at once: backstop rollback {}", self.name));
         turn.effect(Effect::Announce(a));
-        turn.effect(Effect::Mitigate { id: id.clone(), service: self.name.clone(), what });
+        turn.effect(Effect::Mitigate {
+            id: id.clone(),
+            service: self.name.clone(),
+            from: current,
+            what,
+            why: decision.reason.to_string(),
+        });
         self.mitigating = Some(id);
     }
 
@@ -90,7 +99,7 @@ impl Service {
         &mut self,
         turn: &mut Turn<'_>,
         id: &MitigationId,
-        result: Result<(), String>,
+        result: Result<String, String>,
     ) {
         if self.mitigating.take_if(|mitigating| mitigating == id).is_none() {
             return;
@@ -105,13 +114,58 @@ impl Service {
             self.start_anew(turn.now);
             self.onsets.clear();
             self.told.clear();
-            self.asked = turn.now;
             self.quiet_until = Some(turn.now + self.settings.grace);
+        }
+        if result.is_ok() || self.flags.mitigated.iter().any(|taken| taken.id == *id && taken.what.replaces())
+        {
+            // What was looked at before it says nothing about what runs since.
+            self.asked = turn.now;
             turn.effect(Effect::Observe { service: self.name.clone() });
         }
         self.flag(turn, |flags| {
             if let Some(taken) = flags.mitigated.iter_mut().find(|taken| taken.id == *id) {
                 taken.result = Some(result);
+            }
+        });
+    }
+
+    /// Its replicas are being made anew with something set: what comes and goes meanwhile is our own doing.
+    pub(crate) fn is_made_anew(&self) -> bool {
+        self.mitigating.as_ref().is_some_and(|id| {
+            self.flags.mitigated.iter().any(|taken| taken.id == *id && taken.what.replaces())
+        })
+    }
+
+    /// Whether a release that appears is the one that ran, made anew by us with something set. Whoever deploys the same
+    /// image again just then is taken for us, once; nothing but the time that it is on trial depends on it.
+    pub(crate) fn is_of_our_making(&self, release: &Release) -> bool {
+        let same =
+            |current: &Release| current.image == release.image && current.reference == release.reference;
+        self.current.as_ref().is_some_and(same)
+            && self.mitigated().last().is_some_and(|taken| taken.what.replaces() && taken.was.is_none())
+    }
+
+    /// The same release under another configuration: it goes on where it was, on trial and on its ladder.
+    pub(crate) fn goes_on_as(&mut self, turn: &mut Turn<'_>, release: &Release) {
+        let Some(was) = self.current.replace(release.clone()) else { return };
+        let old = self.ledger.iter().find(|entry| entry.release.id == was.id).cloned();
+        let deployed = self.deployed;
+        self.enter(turn, release, |entry| {
+            entry.deployed = deployed;
+            entry.gone = None;
+            if let Some(old) = old {
+                (entry.note, entry.schema) = (old.note, old.schema);
+            }
+        });
+        self.recheck_targets(turn.now);
+        self.flag(turn, |flags| {
+            let mut last = None;
+            for taken in flags.mitigated.iter_mut().filter(|taken| taken.release == was.id) {
+                taken.release = release.id.clone();
+                last = Some(taken);
+            }
+            if let Some(last) = last {
+                last.was = Some(Box::new(was));
             }
         });
     }
@@ -134,7 +188,7 @@ impl Service {
     pub(crate) fn mitigation_helped(&mut self, turn: &mut Turn<'_>) {
         let verify = self.settings.grace + self.settings.verify;
         let helped = |taken: &Mitigated| {
-            !taken.helped && taken.result == Some(Ok(())) && turn.now.since(taken.at) >= verify
+            !taken.helped && matches!(taken.result, Some(Ok(_))) && turn.now.since(taken.at) >= verify
         };
         let Some(taken) = self.mitigated().filter(|taken| helped(taken)).last().cloned() else { return };
         if self.proof(turn.now).is_err() {
@@ -147,6 +201,11 @@ impl Service {
             format!("{}, {} ago", taken.what, human(turn.now.since(taken.at))),
         ));
         a.fields.push(("It was done because of".into(), taken.rule.clone()));
+        if let Some(Ok(note)) =
+            taken.result.as_ref().filter(|done| done.as_ref().is_ok_and(|n| !n.is_empty()))
+        {
+            a.fields.push(("Note".into(), note.clone()));
+        }
         a.fields.push((
             "Meaning".into(),
             "no rollback for now; if the row is breached again, the next step follows".into(),

@@ -46,6 +46,7 @@ impl Service {
             vanished: self.replicas.is_empty(),
             why: decision.reason.to_string(),
             downgrade: self.downgrade(&to),
+            mitigation: false,
         };
         self.schema_accepted = false;
         let record = RollbackRecord {
@@ -216,7 +217,12 @@ impl Service {
             Standing::Quarantined { since: turn.now, why: reason.to_string() }
         };
         if !innocent || kept {
-            self.enter(turn, &from, |entry| entry.standing = standing);
+            // As its deployer made it, it is no better than as we made it anew.
+            let was = self.flags.mitigated.iter().filter(|taken| taken.release == from.id);
+            let was: Vec<_> = was.filter_map(|taken| taken.was.as_deref().cloned()).collect();
+            for release in was.iter().chain([&from]) {
+                self.enter(turn, release, |entry| entry.standing = standing.clone());
+            }
         }
         if kept {
             turn.effect(Effect::Unprotect { service: self.name.clone(), release: from });

@@ -116,6 +116,8 @@ pub(crate) struct Service {
     pub(crate) quiet_until: Option<Timestamp>,
     /// What was said already in this episode.
     pub(crate) told: BTreeSet<String>,
+    /// When people were last asked about a row that only asks.
+    pub(crate) advised: BTreeMap<String, Timestamp>,
     /// A breach was put down to the surroundings: its evidence is void when they are well again.
     pub(crate) held_by_surroundings: bool,
     /// A quarantined release came back under the policy `refuse`: why it was rolled back then.
@@ -226,6 +228,7 @@ impl Service {
             mitigating: None,
             quiet_until: None,
             told: BTreeSet::new(),
+            advised: BTreeMap::new(),
             held_by_surroundings: false,
             refused: None,
             complaint: None,
@@ -583,13 +586,17 @@ impl Service {
 
     /// What the others know of it.
     pub(crate) fn neighbour(&self) -> Neighbour {
+        let traffic = &self.evidence.traffic;
+        let counted = traffic.last.map(|at| (at, traffic.usual));
+        // The source that was heard longest ago: what it has to say is not known yet.
+        let heard = [counted, self.evidence.last_checked()].into_iter().flatten().min();
         Neighbour {
             present: self.seen && self.current.is_some(),
             deployed: self.deployed,
             ailing: self.ailing.clone(),
             stopped: self.stopped,
-            // The source that was heard longest ago: what it has to say is not known yet.
-            heard: [self.evidence.traffic.last, self.evidence.last_checked()].into_iter().flatten().min(),
+            heard: heard.map(|(at, _)| at),
+            every: heard.map(|(_, every)| every).unwrap_or_default(),
             relies_on: relies_on(&self.settings),
             in_flight: self.state.in_flight(),
             ended: self.last_ended.filter(|_| !self.state.in_flight()).max(self.undone),

@@ -44,7 +44,7 @@ impl Service {
         let gone: Vec<ReplicaId> = self.replicas.iter().map(|r| r.id.clone()).collect();
         self.replicas = seen.replicas;
         self.gone = if self.replicas.is_empty() { self.gone.or(Some(turn.now)) } else { None };
-        if self.state == State::RollingBack {
+        if self.state == State::RollingBack || self.is_made_anew() {
             // The executor owns the service: what comes and goes now is its own doing.
             return;
         }
@@ -64,7 +64,9 @@ impl Service {
         } else {
             self.mixed = None;
         }
-        if self.current.as_ref().is_none_or(|c| c.id != release.id) {
+        if self.current.as_ref().is_some_and(|c| c.id != release.id) && self.is_of_our_making(&release) {
+            self.goes_on_as(turn, &release);
+        } else if self.current.as_ref().is_none_or(|c| c.id != release.id) {
             self.deploy(turn, release, created, first);
         } else if first {
             // Its settings are known only now.
@@ -158,6 +160,7 @@ impl Service {
         self.undone = None;
         self.exits = Exits::default();
         self.told.clear();
+        self.advised.clear();
         self.failed_targets.clear();
         self.held_by_surroundings = false;
         self.refused = None;
@@ -395,7 +398,7 @@ impl Service {
         oom: bool,
         requested: bool,
     ) {
-        if self.state == State::RollingBack {
+        if self.state == State::RollingBack || self.is_made_anew() {
             return;
         }
         if requested && !oom {

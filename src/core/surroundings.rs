@@ -29,6 +29,12 @@ pub(crate) const BORNE: Duration = Duration::from_secs(5 * 60);
 const SILENT: Duration = Duration::from_secs(60);
 /// Whose requests are no longer counted may be down, or may only not be asked any more: believed for so long.
 const SILENCE_COUNTS: Duration = Duration::from_secs(3 * 60);
+/// One failure of what is depended on is a blip; so many in a row are none (decision.md, 4.3) ...
+const FAILURES: u32 = 2;
+/// ... and nor is one that was not followed by anything for so long.
+const CONTRADICTED: Duration = Duration::from_secs(30);
+/// What is measured so long after the onset would show it.
+const SHOWS: Duration = Duration::from_secs(10);
 /// Others suffer from errors when more than this share of their requests fail.
 const ERRORS: f64 = 0.05;
 /// Others suffer from slowness when requests are slower than so many times their p99.
@@ -94,6 +100,9 @@ pub(crate) struct Neighbour {
     pub(crate) stopped: Option<Stopped>,
     /// When it was last measured, by whatever measures it least often.
     pub(crate) heard: Option<Timestamp>,
+    /// How long that is after the time before.
+    #[serde(default)]
+    pub(crate) every: Duration,
     /// Services that it declared as its dependencies.
     pub(crate) relies_on: Vec<ServiceName>,
     /// A rollback of it is in flight.
@@ -174,12 +183,21 @@ impl Reliance {
         self.failing.filter(|_| self.heard.is_some_and(|heard| now.since(heard) <= most))
     }
 
+    /// Whether it is down: two failures, or one that nobody has contradicted since. Some are only heard of when they change.
+    pub(crate) fn is_down(&self, now: Timestamp) -> bool {
+        self.failures >= FAILURES || (self.failures == 1 && self.is_left_at_that(now))
+    }
+
+    fn is_left_at_that(&self, now: Timestamp) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) >= CONTRADICTED)
+    }
+
     /// Takes in a check.
     pub(crate) fn check(&mut self, now: Timestamp, ok: bool, detail: String) {
         self.every = self.heard.map_or(Duration::ZERO, |before| now.since(before));
         self.heard = Some(now);
         if ok {
-            if let Some(began) = self.failing.take().filter(|_| self.failures >= 2) {
+            if let Some(began) = self.failing.take().filter(|_| self.is_down(now)) {
                 self.outage = Some((began, now));
             }
             self.failures = 0;
@@ -319,21 +337,29 @@ pub(crate) fn word_is_awaited(
     reliances: &BTreeMap<String, Reliance>,
     around: Surroundings<'_>,
 ) -> bool {
-    /// What is measured so long after the onset would show it.
-    const SHOWS: Duration = Duration::from_secs(10);
-    /// Nobody is waited for longer than this.
-    const AT_MOST: Duration = Duration::from_secs(30);
-    let late =
-        |heard: Option<Timestamp>| heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT);
     let mut others = around
         .roster
         .iter()
         .filter(|(name, n)| *name != service && n.present && !around.is_out_of_sight(name));
-    // A first failure is no word yet: it takes two to be down.
-    let unclear = |r: &Reliance| late(r.heard) || (r.failures == 1 && late(r.failing));
-    now.since(onset) < AT_MOST
-        && (others.any(|(_, n)| !n.relies_on.contains(service) && late(n.heard))
-            || reliances.values().any(unclear))
+    // A first failure is no word yet: it takes two to be down, or that nobody contradicts it.
+    let unclear = |r: &Reliance| {
+        let first = r.failures == 1 && !r.is_left_at_that(now);
+        is_late(now, onset, r.heard, r.every) || (first && r.failing.is_some_and(|at| at < onset + SHOWS))
+    };
+    others.any(|(_, n)| !n.relies_on.contains(service) && is_late(now, onset, n.heard, n.every))
+        || reliances.values().any(unclear)
+}
+
+/// Whether somebody who speaks `every` so often has last been heard of at `heard`, before what began at `onset` could show,
+/// and can still be waited for: for what is usual and a bit more, but nobody for longer than the release may do harm.
+fn is_late(now: Timestamp, onset: Timestamp, heard: Option<Timestamp>, every: Duration) -> bool {
+    /// Whoever speaks more often than this is waited for as long ...
+    const LEAST: Duration = Duration::from_secs(30);
+    /// ... and so is whoever would not speak in time.
+    const MOST: Duration = Duration::from_secs(130);
+    let patience = if every + SHOWS > MOST { LEAST } else { LEAST.max(every + SHOWS) };
+    heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT.max(patience))
+        && now.since(onset) < patience
 }
 
 /// The services among what is depended on.

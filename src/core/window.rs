@@ -275,9 +275,14 @@ impl Evidence {
         }
     }
 
-    /// When a check last had a result.
-    pub(crate) fn last_checked(&self) -> Option<Timestamp> {
-        self.checks.values().filter_map(|streak| streak.results.back()).map(|(at, _)| *at).max()
+    /// When a check last had a result, and how long that was after the one before.
+    pub(crate) fn last_checked(&self) -> Option<(Timestamp, Duration)> {
+        let last = |streak: &Streak| {
+            let mut results = streak.results.iter().rev().map(|(at, _)| *at);
+            let at = results.next()?;
+            Some((at, results.next().map_or(Duration::ZERO, |before| at.since(before))))
+        };
+        self.checks.values().filter_map(last).max()
     }
 
     /// Takes in an exit that nobody asked for.

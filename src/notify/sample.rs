@@ -92,7 +92,7 @@ const fn title(kind: Kind) -> &'static str {
         Kind::Evaluate => "DECISION NEEDED: shop",
         Kind::ApprovalWanted => "ROLLBACK IN 15M UNLESS SOMEBODY SAYS NO: shop",
         Kind::Approval => "ROLLBACK APPROVED BY anna: shop",
-        Kind::Mitigation => "RESTARTED BEFORE A ROLLBACK: shop",
+        Kind::Mitigation => "SOMETHING ELSE BEFORE A ROLLBACK: shop",
         Kind::Hold => "NOT ROLLED BACK: shop",
         Kind::NoRollbackTarget => "NO ROLLBACK TARGET: shop",
         Kind::Target => "ROLLBACK TARGET IS NOT HERE: shop",

@@ -16,8 +16,7 @@ use super::saga::{Saga, Tools, Unwound};
 use crate::clock::Clock;
 use crate::core::observation::Observation;
 use crate::core::plan::Plan;
-use crate::core::release::{RollbackId, ServiceName};
-use crate::core::settings::Mitigation;
+use crate::core::release::{ReleaseId, RollbackId, ServiceName};
 use crate::core::{Executed, RollbackRequest};
 use crate::runtime::{ErrorClass, Runtime, RuntimeError};
 
@@ -101,7 +100,7 @@ impl Executor {
             }
         }
         let now = self.inner.runtime.observe(&request.service).await.map_err(|e| e.message)?;
-        judged(&now, request)?;
+        judged(&now, request.from.as_ref())?;
         let plan = self.inner.plan(&now, request).await.map_err(|e| e.message)?;
         let saga = self.inner.open(&mut slot, plan, request).await?;
         saga.prepare().await
@@ -119,22 +118,12 @@ impl Executor {
             return Err("a rollback of it is prepared or in flight: try again when that is over".into());
         }
         let now = self.inner.runtime.observe(&request.service).await.map_err(|e| e.message)?;
-        judged(&now, request)?;
+        judged(&now, request.from.as_ref())?;
         let plan = self.inner.plan(&now, request).await.map_err(|e| e.message)?;
         let saga = self.inner.open(&mut slot, plan, request).await?;
         let created = saga.prepare().await;
         let removed = self.inner.settle(&mut slot).await;
         created.and(removed)
-    }
-
-    /// Does something less than a rollback. What was prepared stays prepared.
-    ///
-    /// # Errors
-    /// Why it could not be done, or not for all replicas.
-    pub async fn mitigate(&self, service: &ServiceName, what: Mitigation) -> Result<(), String> {
-        match what {
-            Mitigation::Restart => self.inner.runtime.restart(service).await.map_err(|e| e.message),
-        }
     }
 
     /// Takes back what [`Self::prepare`] did. A rollback that was decided meanwhile is left alone.
@@ -246,7 +235,7 @@ impl Inner {
             Ok(now) => now,
             Err(e) => return Ok(Some(self.void(slot, e.message).await)),
         };
-        if let Err(why) = judged(&now, request) {
+        if let Err(why) = judged(&now, request.from.as_ref()) {
             return Ok(Some(self.void(slot, why).await));
         }
         if !slot.as_ref().is_some_and(|saga| saga.still_fits(&now, request)) {
@@ -376,7 +365,7 @@ impl Inner {
         *slot = Some(saga);
     }
 
-    fn vacate(&self, slot: &mut Option<Saga>) {
+    pub(super) fn vacate(&self, slot: &mut Option<Saga>) {
         if let Some(saga) = slot.take() {
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             owners.remove(saga.state().id());
@@ -405,11 +394,10 @@ fn is_removed(now: &Observation, request: &RollbackRequest) -> bool {
 }
 
 /// Whether what runs is what was judged. Nothing at all is for [`is_removed`] to say.
-fn judged(now: &Observation, request: &RollbackRequest) -> Result<(), String> {
-    let other = now.replicas.iter().find(|r| Some(&r.release.id) != request.from.as_ref());
+pub(super) fn judged(now: &Observation, from: Option<&ReleaseId>) -> Result<(), String> {
+    let other = now.replicas.iter().find(|r| Some(&r.release.id) != from);
     other.map_or(Ok(()), |other| {
-        let judged =
-            request.from.as_ref().map_or_else(|| "nothing ran".into(), |from| format!("it was {from}"));
+        let judged = from.map_or_else(|| "nothing ran".into(), |from| format!("it was {from}"));
         Err(format!(
             "{} runs {} now, and when the rollback was decided {judged}: somebody deployed meanwhile",
             other.name, other.release

@@ -143,8 +143,8 @@ pub(super) fn values(state: &SagaState, hook: &Hook) -> Vec<(&'static str, Strin
 
 /// Hooks of a rollback, by phase, with what belongs to its downgrade.
 fn hooks_of(settings: &ServiceSettings, request: &RollbackRequest) -> Vec<(Hook, Option<String>)> {
-    let mut all: Vec<(Hook, Option<String>)> =
-        settings.hooks.iter().map(|hook| (hook.clone(), None)).collect();
+    let on_the_way = settings.hooks.iter().filter(|hook| hook.phase != HookPhase::Mitigation);
+    let mut all: Vec<(Hook, Option<String>)> = on_the_way.map(|hook| (hook.clone(), None)).collect();
     if let Some(schema) = &request.downgrade {
         let migrations = &settings.migrations;
         let own = [&migrations.backup, &migrations.downgrade];
@@ -208,6 +208,7 @@ pub(super) fn weave(
                 at_rest += 1;
             }
             HookPhase::BeforeVerify => plan.insert(plan.close, Part::Applied, step),
+            HookPhase::Mitigation => {}
             HookPhase::AfterRollback | HookPhase::OnFailure => {
                 plan.insert(plan.steps.len(), Part::Closing, step);
             }
@@ -284,7 +285,8 @@ impl SagaState {
             | HookPhase::AfterStop
             | HookPhase::Downgrade
             | HookPhase::Current
-            | HookPhase::BeforeVerify => false,
+            | HookPhase::BeforeVerify
+            | HookPhase::Mitigation => false,
         }
     }
 

@@ -16,6 +16,7 @@ mod tell;
 pub mod hooks;
 mod saga;
 mod together;
+pub mod mitigation;
 pub mod drill;
 pub mod executor;
 pub mod recovery;

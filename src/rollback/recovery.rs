@@ -147,6 +147,9 @@ impl Executor {
 
     /// Brings one rollback to its end. None if nobody needs to know.
     async fn finish(&self, saga: &mut Saga, newest: bool) -> Result<Option<Executed>, String> {
+        if saga.state().request.mitigation {
+            return self.finish_mitigation(saga).await;
+        }
         let decided = saga.state().request.decided;
         match saga.state().phase.clone() {
             Phase::Preparing | Phase::Unwinding if decided.is_none() => {
@@ -170,6 +173,16 @@ impl Executor {
             Phase::Closed => Ok(None),
             Phase::Preparing | Phase::Acting | Phase::Unwinding => self.go_on(saga).await.map(Some),
         }
+    }
+
+    /// What runs afterwards is looked at like anything else; only if nothing may run, somebody has to know.
+    async fn finish_mitigation(&self, saga: &mut Saga) -> Result<Option<Executed>, String> {
+        let result = match saga.state().phase.clone() {
+            Phase::Preparing | Phase::Acting | Phase::Unwinding => self.go_on(saga).await?,
+            Phase::Applied | Phase::Ended(_) | Phase::Closed => saga.applied(),
+        };
+        saga.close(false).await;
+        Ok(Some(result).filter(|result| matches!(result, Executed::Stuck { .. })))
     }
 
     /// Goes on with a decided rollback, forward if that is still right.

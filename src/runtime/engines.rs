@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
-use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot};
+use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
 use crate::core::availability::Availability;
 use crate::core::io::{EngineState, Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal};
@@ -325,6 +325,25 @@ impl Runtime for Engines {
     async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         let (runtime, plain) = self.of(service)?;
         runtime.restart(&plain).await
+    }
+
+    async fn scale(&self, service: &ServiceName, replicas: u32) -> Result<String, RuntimeError> {
+        let (runtime, plain) = self.of(service)?;
+        runtime.scale(&plain, replicas).await
+    }
+
+    async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        let (runtime, plain) = self.of(&now.service)?;
+        runtime.vary(&Observation { service: plain, ..now.clone() }, set).await
+    }
+
+    async fn keep_set(
+        &self,
+        service: &ServiceName,
+        set: &BTreeMap<String, String>,
+    ) -> Result<String, RuntimeError> {
+        let (runtime, plain) = self.of(service)?;
+        runtime.keep_set(&plain, set).await
     }
 
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {

@@ -86,6 +86,29 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
         Err(RuntimeError { class: ErrorClass::Permanent, message })
     }
 
+    /// Gives it so many replicas. Yields what is to be known about it, if anything.
+    async fn scale(&self, service: &ServiceName, _replicas: u32) -> Result<String, RuntimeError> {
+        Err(engine::permanent(format!(
+            "{service} is made of containers that somebody started one by one: there is nothing to scale it by"
+        )))
+    }
+
+    /// What runs now, as it would be with environment variables set. Touches nothing.
+    async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        let _ = set;
+        Err(engine::permanent(format!("{} cannot be made anew with another environment", now.service)))
+    }
+
+    /// Makes what was set last beyond the next deployment, where that is ours to do. Yields what was done, or what a person
+    /// would do.
+    async fn keep_set(
+        &self,
+        _service: &ServiceName,
+        _set: &BTreeMap<String, String>,
+    ) -> Result<String, RuntimeError> {
+        Ok("it lasts until somebody deploys: the fix has to come without it, or with it set there".to_owned())
+    }
+
     /// Takes back what a rollback changed in a project's files, unless somebody changed it since. Yields what was done.
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError>;
 
@@ -167,6 +190,15 @@ pub struct Snapshot {
     pub context: Value,
 }
 
+/// What runs, with something changed about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Varied {
+    /// The specifications, one a replica.
+    pub snapshots: Vec<Snapshot>,
+    /// The release that they are; none if there are none.
+    pub release: Option<Release>,
+}
+
 /// A container that is made once, for one purpose, out of a service's own specification.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OneOff {
@@ -240,6 +272,21 @@ pub enum ErrorClass {
 const KILLED: i64 = 137;
 /// What is kept of the log of what was replaced: enough for a stack trace and what led to it.
 const EVIDENCE_LINES: u32 = 200;
+
+/// `Env` of a container's specification with variables set: each once, where it stood, or at the end.
+fn set_environment(env: &mut Value, set: &BTreeMap<String, String>) {
+    let mut all: Vec<String> =
+        env.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect();
+    for (name, value) in set {
+        let assignment = format!("{name}={value}");
+        let is_it = |one: &&mut String| one.split('=').next() == Some(name.as_str());
+        match all.iter_mut().find(is_it) {
+            Some(there) => *there = assignment,
+            None => all.push(assignment),
+        }
+    }
+    *env = all.into();
+}
 
 /// What a step was given to carry out.
 fn read<T: DeserializeOwned>(specification: &Specification) -> Result<T, RuntimeError> {

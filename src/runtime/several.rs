@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::permanent;
-use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot};
+use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal};
@@ -311,6 +311,22 @@ impl Runtime for Several {
 
     async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         self.part(self.owner(service).await?)?.restart(service).await
+    }
+
+    async fn scale(&self, service: &ServiceName, replicas: u32) -> Result<String, RuntimeError> {
+        self.part(self.owner(service).await?)?.scale(service, replicas).await
+    }
+
+    async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        self.part(self.owner(&now.service).await?)?.vary(now, set).await
+    }
+
+    async fn keep_set(
+        &self,
+        service: &ServiceName,
+        set: &BTreeMap<String, String>,
+    ) -> Result<String, RuntimeError> {
+        self.part(self.owner(service).await?)?.keep_set(service, set).await
     }
 
     async fn unpin(&self, service: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {

@@ -31,6 +31,7 @@ mod prometheus;
 mod registry;
 mod releases;
 mod removed;
+mod runbooks;
 mod signals;
 mod steps;
 mod surface;

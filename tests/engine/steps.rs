@@ -217,6 +217,7 @@ impl Stage {
             vanished: false,
             why: String::new(),
             downgrade: None,
+            mitigation: false,
         };
         self.runtime.plan(&now, &good.1, &request).unwrap()
     }

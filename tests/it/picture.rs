@@ -117,6 +117,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
             vanished: false,
             why: String::new(),
             downgrade: None,
+            mitigation: false,
         },
     }
 }

@@ -145,6 +145,7 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
             vanished: false,
             why: String::new(),
             downgrade: None,
+            mitigation: false,
         },
     }
 }

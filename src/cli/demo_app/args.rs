@@ -52,6 +52,10 @@ pub(crate) struct DemoAppArgs {
     #[arg(long, env = "DEMO_LOGIN", value_name = "MODE", default_value = "ok")]
     pub(super) login: Login,
 
+    /// Whether /exports answers; without exports no memory is taken by --memory-percent
+    #[arg(long, env = "EXPORT_MODE", value_name = "MODE", default_value = "on")]
+    pub(super) export_mode: Exports,
+
     /// The share of the requests to /, /api/checkout and /api/search that fail with 500: 0 to 1
     #[arg(long, env = "DEMO_ERROR_RATE", value_name = "SHARE", value_parser = share, default_value = "0")]
     pub(super) error_rate: f64,
@@ -208,6 +212,13 @@ impl FromStr for Health {
             ),
         })
     }
+}
+
+/// Whether a feature that can be switched off is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Exports {
+    On,
+    Off,
 }
 
 /// Whether one can log in.

@@ -33,7 +33,7 @@ mod memory;
 
 pub(crate) use args::DemoAppArgs;
 
-use args::{Health, Login, Metrics};
+use args::{Exports, Health, Login, Metrics};
 use dials::Dials;
 use figures::Figures;
 use traffic::Fates;
@@ -119,6 +119,7 @@ struct App {
     version: String,
     hostname: String,
     environment: BTreeMap<String, String>,
+    exports: Exports,
     clock: Clock,
     dials: Mutex<Dials>,
     fates: Fates,
@@ -151,6 +152,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/search", get(search))
         .route("/api/checkout", get(checkout))
         .route("/version", get(version))
+        .route("/exports", get(exports))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/login", post(login))
@@ -166,6 +168,11 @@ impl App {
         let wanted = args.require.as_ref().map(|r| r.name.clone());
         let of_interest =
             |name: &str| name.starts_with("DEMO_") || name == "GREETING" || Some(name) == wanted.as_deref();
+        let mut dials = args.dials();
+        if args.export_mode == Exports::Off {
+            // It is exports that need it.
+            dials.memory_percent = 0.0;
+        }
         Self {
             version: args.version.clone(),
             hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -174,7 +181,8 @@ impl App {
                 .to_owned(),
             environment: environment().filter(|(name, _)| of_interest(name)).collect(),
             clock: Clock::start(),
-            dials: Mutex::new(args.dials()),
+            exports: args.export_mode,
+            dials: Mutex::new(dials),
             fates: Fates::new(args.seed),
             figures: Figures::default(),
             asked: AtomicU64::new(0),
@@ -223,6 +231,14 @@ async fn checkout(State(app): State<Arc<App>>) -> Response {
 
 fn failed() -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong\n").into_response()
+}
+
+/// A feature that can be switched off by the environment.
+async fn exports(State(app): State<Arc<App>>) -> Response {
+    match app.exports {
+        Exports::On => "id,name\n1,one\n".into_response(),
+        Exports::Off => (StatusCode::NOT_FOUND, "exports are switched off\n").into_response(),
+    }
 }
 
 async fn version(State(app): State<Arc<App>>) -> String {

@@ -130,9 +130,13 @@ fn tiers_of_averages(rule: &Rule, profile: Profile, of: Averaged, usual: Duratio
 }
 
 fn widened(all: Vec<Tier>, usual: Duration) -> Vec<Tier> {
-    // Three measurements are the least of which one can say that each of them is bad.
+    // Three measurements are the least of which one can say that each of them is bad; two, if most of each is, and each is as long as
+    // what would suffice.
     let coarse = |tier: Tier| usual * tier.parts > tier.window;
-    let wider = |tier: Tier| Tier { window: tier.window.max(usual * 3), parts: tier.parts.min(3), ..tier };
+    let wider = |tier: Tier| {
+        let parts = tier.parts.min(if tier.harder && usual >= tier.window { 2 } else { 3 });
+        Tier { window: tier.window.max(usual * parts), parts, ..tier }
+    };
     all.into_iter().map(|tier| if coarse(tier) { wider(tier) } else { tier }).collect()
 }
 
@@ -339,7 +343,9 @@ pub(super) fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line<'_>, grace
     let judged = |tier: &Tier| tier.breached(line, from, end, least);
     let met = tiers.iter().find_map(|tier| Some((tier, judged(tier).ok()?)));
     if let Some((tier, share)) = met {
-        let since = onset(scene, line, end);
+        // Every part of the window is above the line: with few failures, single steps are below it by chance.
+        let first = end.before(tier.window) + tier.window / tier.parts;
+        let since = onset(scene, line, end).min(first.max(scene.deployed));
         if let Some(highest) = share.beyond {
             let value = line.value(shown, lately);
             let why = format!("{value}; its highest bucket ends at {}, below the limit", seconds(highest));

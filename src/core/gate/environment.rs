@@ -11,8 +11,6 @@ use super::{Answer, Question, memory};
 const WITNESS_AGE: Duration = Duration::from_secs(5 * 60);
 /// Who has suffered for longer than this before the onset suffers from something else.
 const CHRONIC: Duration = Duration::from_secs(10 * 60);
-/// One failure of what is depended on is a blip; so many in a row are none (decision.md, 4.3).
-const FAILURES: u32 = 2;
 /// What is depended on fails at most so much later than those who depend on it: probes take their time.
 const LATER: Duration = Duration::from_secs(20);
 /// Errors this soon after the deployment, and ...
@@ -115,13 +113,12 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         if let Some(reliance) = q.reliances.get(name) {
             let borne = |began: Timestamp| began + BORNE < q.deployed;
             let soon = |began: Timestamp| began <= onset + LATER && !borne(began);
-            let sure = reliance.failures >= FAILURES;
-            if sure && reliance.failing_now(q.now).is_some_and(soon) {
-                let times = reliance.failures;
-                return Err(format!(
-                    "what it depends on is down: {name} failed {times} times: {}",
-                    reliance.last
-                ));
+            if reliance.is_down(q.now) && reliance.failing_now(q.now).is_some_and(soon) {
+                let times = match reliance.failures {
+                    1 => "once, and nothing was heard of it since".to_owned(),
+                    times => format!("{times} times"),
+                };
+                return Err(format!("what it depends on is down: {name} failed {times}: {}", reliance.last));
             }
             if let Some((_, ended)) = reliance.outage.filter(|(began, _)| soon(*began)) {
                 let ago = q.now.since(ended);

@@ -61,6 +61,8 @@ pub enum HookPhase {
     AfterRollback,
     /// The rollback failed: it was taken back, is not proved, or a person is called.
     OnFailure,
+    /// Before any rollback, where a row's mitigations name it, and never otherwise.
+    Mitigation,
 }
 
 impl HookPhase {
@@ -75,6 +77,7 @@ impl HookPhase {
             Self::BeforeVerify => "before_verify",
             Self::AfterRollback => "after_rollback",
             Self::OnFailure => "on_failure",
+            Self::Mitigation => "mitigation",
         }
     }
 
@@ -170,7 +173,8 @@ impl fmt::Display for Hook {
             | HookPhase::AfterStop
             | HookPhase::BeforeVerify
             | HookPhase::AfterRollback
-            | HookPhase::OnFailure => write!(f, "run the hook {}: ", self.name)?,
+            | HookPhase::OnFailure
+            | HookPhase::Mitigation => write!(f, "run the hook {}: ", self.name)?,
         }
         write!(f, "{}, {} at most", self.kind, human(self.timeout))
     }

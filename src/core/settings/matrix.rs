@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{mins, secs};
+use super::{Mitigation, mins, secs};
 use crate::core::sample::Signal;
 
 /// One row of the decision matrix.
@@ -38,22 +38,6 @@ pub struct Rule {
     pub mitigations: Vec<Mitigation>,
     /// What follows.
     pub action: Action,
-}
-
-/// What can be tried before a rollback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mitigation {
-    /// Its containers are restarted, one after the other.
-    Restart,
-}
-
-impl fmt::Display for Mitigation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Restart => "restarted",
-        })
-    }
 }
 
 /// What a row judges, and how.

@@ -2,6 +2,7 @@
 
 mod hooks;
 mod matrix;
+mod mitigation;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +17,8 @@ use super::release::ServiceName;
 use super::time::Timestamp;
 
 pub use hooks::{HOOK_VALUES, Hook, HookKind, HookPhase, Migrations, OnFailure, RunImage, SchemaQuery};
-pub use matrix::{Action, Against, Condition, Mitigation, Rule, Severity};
+pub use matrix::{Action, Against, Condition, Rule, Severity};
+pub use mitigation::{Mitigation, Remedy};
 
 /// Settings of the whole fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! changes one, `override_file` is one of ours, `pin` decides what to change, and this file does it on disk. `command` is
 //! Compose itself, for what only it can do.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::core::plan::{ComposeProject, Pin, StepOutput};
@@ -71,6 +72,35 @@ pub fn copied(project: &ComposeProject) -> Option<Vec<String>> {
     let files = project::read(project).ok()?;
     let all: Vec<&file::ComposeFile> = files.compose.iter().map(|(_, file)| file).collect();
     Some(file::copied(&all, &project.service))
+}
+
+/// Sets variables in the project's environment file, where they are set already. Yields what was done and what was not, for
+/// people: a variable that the files take from elsewhere is theirs to set.
+pub fn set_variables(project: &ComposeProject, set: &BTreeMap<String, String>) -> String {
+    let said = set.iter().map(|(name, value)| match set_variable(project, name, value) {
+        Ok(done) => done,
+        Err(why) => format!(
+            "the next `docker compose up -d {}` makes it without {name}={value} ({why}): set it where its environment is said",
+            project.service
+        ),
+    });
+    said.collect::<Vec<_>>().join("; ")
+}
+
+fn set_variable(project: &ComposeProject, name: &str, value: &str) -> Result<String, String> {
+    let files = project::read(project)?;
+    match pin::assign_known(&files, name, value)? {
+        pin::Change::Set { file, was, text, .. } => {
+            disk::replace(&file, &text)?;
+            Ok(format!(
+                "{} says {name}={value} now; {} before: change it back when the fix ships",
+                file.display(),
+                was.unwrap_or_else(|| "no plain value".into())
+            ))
+        }
+        pin::Change::Holds(why) => Ok(why),
+        pin::Change::Keep { .. } => Err("it is in no environment file".into()),
+    }
 }
 
 fn kept(file: PathBuf, wanted: Wanted<'_>) -> Pin {

@@ -207,6 +207,20 @@ fn assign(files: &Files, variable: &str, is: String) -> Result<Change, Unpinned>
     Ok(Change::Set { file: file.clone(), variable: variable.to_owned(), was, is, text })
 }
 
+/// A variable that an environment file sets already, set to something else there.
+pub(super) fn assign_known(files: &Files, variable: &str, is: &str) -> Result<Change, String> {
+    let known = files.environment.iter().any(|(_, text)| env_file::values(text).contains_key(variable));
+    if !known {
+        return Err(format!("{variable} is in none of the project's environment files"));
+    }
+    match assign(files, variable, is.to_owned()).map_err(|no| no.why)? {
+        Change::Set { was: Some(was), file, .. } if was == is => {
+            Ok(Change::Holds(format!("{} says {variable}={is} already", file.display())))
+        }
+        change => Ok(change),
+    }
+}
+
 /// The last one counts.
 fn image_line<'a>(files: &'a Files, good: &str) -> Result<&'a Line, Unpinned> {
     files.lines.last().ok_or_else(|| {

@@ -17,7 +17,7 @@ use super::{ContainerRuntime, enrol, verbs};
 use crate::core::io::RollbackRequest;
 use crate::core::observation::Observation;
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
-use crate::core::release::ImageId;
+use crate::core::release::{ImageId, ServiceName};
 use crate::core::settings::{Executor, Mode};
 use crate::runtime::compose::{self, command};
 use crate::runtime::engine::permanent;
@@ -127,6 +127,59 @@ impl ContainerRuntime {
             return Err(permanent(problem));
         }
         Ok(None)
+    }
+
+    /// The services of its Compose project that share a network with its containers.
+    pub(super) fn sharing(&self, now: &Observation, to: &[Snapshot]) -> Vec<String> {
+        let ids = now.replicas.iter().map(|replica| replica.id.as_str());
+        project(to).map_or_else(Vec::new, |(of, _)| self.known().projects.sharing(&of.name, ids))
+    }
+
+    /// Lets Compose make more containers of a service, or fewer. Those that there are stay as they are.
+    pub(super) async fn scale_by_compose(
+        &self,
+        service: &ServiceName,
+        replicas: u32,
+    ) -> Result<String, RuntimeError> {
+        let project = self.known().composed.get(service).cloned().ok_or_else(|| {
+            permanent(format!("{service} is of no Compose project here, so there is nothing to scale it by"))
+        })?;
+        let host = self.engine.host();
+        let command = command::find(&host).await.map_err(permanent)?;
+        let scale = format!("{}={replicas}", project.service);
+        let words = [
+            "up",
+            "-d",
+            "--no-build",
+            "--pull",
+            "never",
+            "--no-recreate",
+            "--no-deps",
+            "--scale",
+            &scale,
+            &project.service,
+        ];
+        command::run(&command, &host, &project, &words, UP).await.map_err(permanent)?;
+        Ok(format!(
+            "the next `docker compose up` without `--scale {scale}` makes it what the files say again"
+        ))
+    }
+
+    /// Makes the project's environment file say what was set, so that the next `docker compose up` keeps it.
+    pub(super) async fn set_in_project(
+        &self,
+        service: &ServiceName,
+        set: &BTreeMap<String, String>,
+    ) -> Result<String, RuntimeError> {
+        let Some(project) = self.known().composed.get(service).cloned() else {
+            return Ok(
+                "it lasts until somebody deploys: the fix has to come without it, or with it set there"
+                    .into(),
+            );
+        };
+        let set = set.clone();
+        let written = tokio::task::spawn_blocking(move || compose::set_variables(&project, &set)).await;
+        written.map_err(|e| permanent(e.to_string()))
     }
 
     /// Why `docker compose` cannot be run here, if somebody needed it and it cannot.

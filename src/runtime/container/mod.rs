@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
 use super::swarm::role::{Role, Standing};
-use super::{Enrolment, OnceEnded, OneOff, Runtime, RuntimeError, Snapshot, compose, registry};
+use super::{
+    Enrolment, OnceEnded, OneOff, Runtime, RuntimeError, Snapshot, Varied, compose, registry, set_environment,
+};
 use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
@@ -397,6 +399,34 @@ impl Runtime for ContainerRuntime {
             verbs::restart(&self.engine, replica.id.as_str()).await?;
         }
         Ok(())
+    }
+
+    async fn scale(&self, service: &ServiceName, replicas: u32) -> Result<String, RuntimeError> {
+        self.scale_by_compose(service, replicas).await
+    }
+
+    async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        let mut snapshots = self.snapshot(now).await?;
+        if let Some(sharing) = self.sharing(now, &snapshots).first() {
+            return Err(permanent(format!(
+                "{sharing} shares its network, and would lose it if {} were made anew without Compose",
+                now.service
+            )));
+        }
+        for snapshot in &mut snapshots {
+            set_environment(&mut snapshot.inspect["Config"]["Env"], set);
+        }
+        let digests = now.replicas.last().map(|r| r.release.digests.clone()).unwrap_or_default();
+        let release = snapshots.last().map(|last| fingerprint::release(&last.inspect, digests));
+        Ok(Varied { snapshots, release })
+    }
+
+    async fn keep_set(
+        &self,
+        service: &ServiceName,
+        set: &BTreeMap<String, String>,
+    ) -> Result<String, RuntimeError> {
+        self.set_in_project(service, set).await
     }
 
     async fn unpin(&self, _: &ServiceName, pin: &Pin) -> Result<String, RuntimeError> {

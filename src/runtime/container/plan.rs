@@ -272,6 +272,7 @@ mod tests {
             vanished: false,
             why: String::new(),
             downgrade: None,
+            mitigation: false,
         }
     }
 

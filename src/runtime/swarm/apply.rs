@@ -16,7 +16,7 @@ use crate::runtime::registry::{Login, registry};
 use crate::runtime::{EVIDENCE_LINES, ErrorClass, RuntimeError, read};
 
 /// How often is asked while Swarm replaces tasks.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 /// A rollback does not wait longer for a credential helper: the nodes usually have the image.
 const HELPED: Duration = Duration::from_secs(5);
 /// A target of which so many tasks ended since it was asked for does not run.
@@ -145,7 +145,7 @@ impl SwarmRuntime {
     }
 
     /// Changes a service, unless somebody changed it since it was looked at.
-    async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
+    pub(super) async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
         let version = &seen["Version"]["Index"];
         let path = format!("/services/{id}/update?version={version}");
         let login = self.login(&seen["Spec"], spec).await;
@@ -328,7 +328,7 @@ fn before_of(done: Done<'_>, checked: usize) -> Result<Value, RuntimeError> {
     }
 }
 
-fn said(what: &str, error: RuntimeError) -> RuntimeError {
+pub(super) fn said(what: &str, error: RuntimeError) -> RuntimeError {
     RuntimeError { message: format!("{what}: {}", error.message), ..error }
 }
 

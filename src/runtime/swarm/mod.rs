@@ -7,7 +7,7 @@
 //! It acts on services only, never on a task or its container: Swarm would replace whatever is done to them. A service's
 //! version is a compare-and-swap: whoever deployed in between wins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 use super::container::enrol::{Labels, Ourselves};
 use super::container::{protect, verbs};
 use super::engine::{Engine, permanent};
-use super::{Enrolment, ErrorClass, Recorded, Runtime, RuntimeError, Snapshot, registry};
+use super::{
+    Enrolment, ErrorClass, Recorded, Runtime, RuntimeError, Snapshot, Varied, registry, set_environment,
+};
 use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
@@ -32,6 +34,7 @@ use role::{Role, Standing};
 mod apply;
 mod enrol;
 mod memory;
+mod mitigate;
 mod observe;
 pub mod places;
 mod plan;
@@ -281,6 +284,22 @@ impl Runtime for SwarmRuntime {
 
     async fn availability(&self, _: &ServiceName, release: &Release, _: bool) -> Availability {
         registry::of_swarm(&self.engine, release).await
+    }
+
+    async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        self.force_update(service).await
+    }
+
+    async fn scale(&self, service: &ServiceName, replicas: u32) -> Result<String, RuntimeError> {
+        self.set_replicas(service, replicas).await
+    }
+
+    async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        let (mut service, name) = self.settled(&now.service).await?;
+        set_environment(&mut service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"], set);
+        let release = Some(release::release(&service["Spec"]));
+        let snapshot = Snapshot { name, inspect: service, image: Value::Null, context: Value::Null };
+        Ok(Varied { snapshots: vec![snapshot], release })
     }
 
     async fn unpin(&self, service: &ServiceName, _: &Pin) -> Result<String, RuntimeError> {

@@ -77,7 +77,7 @@ pub(super) fn plan(
 }
 
 /// How long Swarm may take to replace all tasks, batch by batch.
-fn within(spec: &Value, replicas: usize) -> Duration {
+pub(super) fn within(spec: &Value, replicas: usize) -> Duration {
     let update = &spec["UpdateConfig"];
     let of_record = spec["Mode"]["Replicated"]["Replicas"].as_u64().unwrap_or(1);
     let replicas = u64::try_from(replicas).unwrap_or(u64::MAX).max(of_record).max(1);
@@ -139,6 +139,7 @@ mod tests {
             vanished: false,
             why: String::new(),
             downgrade: None,
+            mitigation: false,
         }
     }
 

@@ -146,10 +146,17 @@ impl Daemon {
 
     /// A subcommand of the command line, talking to this daemon.
     pub(crate) fn command(&self, words: &[&str]) -> (Option<i32>, String) {
+        self.command_as(Self::TOKEN, words)
+    }
+
+    /// The same by somebody who has a token of their own.
+    pub(crate) fn command_as(&self, token: &str, words: &[&str]) -> (Option<i32>, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), token).unwrap();
         let output = Command::new(handed_over("BACKSTOP_BIN"))
             .args(words)
             .env("BACKSTOP_ENDPOINT", format!("http://{}", self.address))
-            .env("BACKSTOP_TOKEN_FILE", self.home.path().join("token"))
+            .env("BACKSTOP_TOKEN_FILE", file.path())
             .output()
             .unwrap();
         let text = [output.stdout, output.stderr].concat();

@@ -41,6 +41,7 @@ pub(crate) fn request(from: Option<&str>) -> RollbackRequest {
         vanished: from.is_none(),
         why: String::new(),
         downgrade: None,
+        mitigation: false,
     }
 }
 

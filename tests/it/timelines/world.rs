@@ -19,7 +19,7 @@ use backstop::core::ledger::{DeployNote, LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::plan::Pin;
 use backstop::core::release::{ApprovalId, ImageId, Release, ReleaseId, ReplicaId, ServiceName};
-use backstop::core::settings::{FleetSettings, Group, OpenWindow, ServiceSettings, WindowKind};
+use backstop::core::settings::{FleetSettings, Group, Mitigation, OpenWindow, ServiceSettings, WindowKind};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
 
@@ -274,6 +274,28 @@ impl World {
         self.observed(service);
     }
 
+    fn mitigate(&mut self, service: &str, what: &Mitigation) -> Result<String, String> {
+        self.say(format!("{service}: {what}"));
+        if let Some(how) = self.scripted("mitigation") {
+            return Err(how.replace("fails: ", ""));
+        }
+        if what.replaces() {
+            self.made_anew(service);
+        }
+        Ok(String::new())
+    }
+
+    /// The same image under another configuration, seen while it is made.
+    fn made_anew(&mut self, service: &str) {
+        for replica in self.services.get_mut(service).into_iter().flatten() {
+            self.next_replica += 1;
+            replica.id = ReplicaId::new(format!("c{}", self.next_replica));
+            (replica.created, replica.started) = (self.now, Some(self.now));
+            replica.release.id = ReleaseId::new(format!("{}-set", replica.release.id));
+        }
+        self.observed(service);
+    }
+
     fn remove(&mut self, service: &str) {
         self.services.remove(service);
         self.look();
@@ -519,10 +541,8 @@ impl World {
                 });
             }
             Effect::Discard { .. } => self.say("discard".into()),
-            Effect::Mitigate { id, service, what } => {
-                self.say(format!("{service}: {what}"));
-                let result =
-                    self.scripted("mitigation").map_or(Ok(()), |how| Err(how.replace("fails: ", "")));
+            Effect::Mitigate { id, service, what, .. } => {
+                let result = self.mitigate(service.as_str(), &what);
                 self.input(Input::Mitigated { id, service, result });
             }
             Effect::RollBack(request) => self.roll_back(request),

@@ -7,7 +7,7 @@ use backstop::core::migration::SchemaChange;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
     AccessLog, Action, Against, CheckLatency, Dependency, HealthCheck, Hook, HookKind, HookPhase, Mitigation,
-    Mode, OnFailure, Profile, Redeploy, Rule, SchemaQuery, ServiceSettings, Severity, Target, Text,
+    Mode, OnFailure, Profile, Redeploy, Remedy, Rule, SchemaQuery, ServiceSettings, Severity, Target, Text,
 };
 
 use super::World;
@@ -133,7 +133,7 @@ fn change(rule: &mut Rule, field: &str, value: &str) {
                 other => panic!("no severity {other}"),
             }
         }
-        "mitigations" => rule.mitigations = value.split(',').map(|_| Mitigation::Restart).collect(),
+        "mitigations" => rule.mitigations = value.split(',').map(mitigation).collect(),
         "only" => rule.only = Some(value.into()),
         "against" => {
             rule.against = if value == "absolute" { Against::Absolute } else { Against::Baseline };
@@ -149,4 +149,13 @@ fn change(rule: &mut Rule, field: &str, value: &str) {
         }
         other => panic!("no field {other}"),
     }
+}
+
+/// `restart`, `hook` or `EXPORT_MODE:off`.
+fn mitigation(word: &str) -> Mitigation {
+    Mitigation::of(match word.split_once(':') {
+        Some((name, value)) => Remedy::Set(BTreeMap::from([(name.into(), value.into())])),
+        None if word == "restart" => Remedy::Restart,
+        None => panic!("no mitigation {word}"),
+    })
 }

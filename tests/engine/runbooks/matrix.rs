@@ -1,0 +1,84 @@
+//! "Rollback Runbook" with its decision criteria: a backend and a frontend that are one release, as services of a Swarm.
+
+use super::{reminders, report, step, ticked, within_minutes};
+use crate::support::story::{newest_rollback, rollback_over};
+use crate::support::{Daemon, Image, Webhook, eventually, seconds};
+use crate::swarm::Cluster;
+
+const RELEASE: &str = r#"
+    environment = "production"
+    [groups]
+    app = ["app-backend", "app-frontend"]
+    [services.app-backend.metrics]
+    port = 8080
+    path = "/metrics"
+    interval = "1s"
+    [services.app-backend.rules.error_rate]
+    sustained = "2m"
+"#;
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn failed_production_deployment() {
+    let cluster = Cluster::start();
+    let bed = cluster.bed();
+    bed.image("app-backend:good", &Image::demo("good").env("DEMO_SELF_TRAFFIC", "40"));
+    bed.image("app-frontend:good", &Image::demo("good"));
+    bed.image(
+        "app-backend:bad",
+        &Image::demo("bad").env("DEMO_SELF_TRAFFIC", "40").env("DEMO_ERROR_RATE", "0.9"),
+    );
+    bed.image("app-frontend:bad", &Image::demo("bad"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(bed, Some(&webhook.url()), RELEASE);
+    let on_trial = ["--label", "backstop.trial=60s"];
+    for name in ["app-backend", "app-frontend"] {
+        cluster.create(name, &format!("{name}:good"), &[]);
+        daemon.proved(name);
+    }
+
+    step("A failed production deployment: error rate > 5% of requests");
+    for name in ["app-frontend", "app-backend"] {
+        let image = format!("{name}:bad");
+        cluster.update(name, &["--label-add", &on_trial[1], "--image", &image]);
+    }
+
+    step("Step 1: Confirm the Issue: verify which version is currently deployed");
+    let record = eventually(seconds(120), "a rollback of app-backend has begun", || newest_rollback(&daemon, "app-backend"));
+    assert_eq!(record["reason"], "requests_failing", "{record:#}");
+    assert_eq!(record["from"]["reference"], "app-backend:bad");
+
+    step("Step 2: Announce Rollback: environment, current version, rolling back to, reason, ETA");
+    let announced = webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "app-backend"]);
+    for words in ["production", "app-backend:bad", "app-backend:good", "requests failed", "ETA"] {
+        assert!(announced.to_string().contains(words), "no `{words}` in {announced:#}");
+    }
+
+    step("Step 3: Execute Rollback, Option B: update backend service; update frontend service");
+    for name in ["app-backend", "app-frontend"] {
+        let record = rollback_over(&daemon, name);
+        assert_eq!(record["outcome"], "verified", "{record:#}");
+        assert_eq!(cluster.runs(name), [format!("{name}:good")]);
+    }
+
+    step("Step 4: Verify Rollback: health checks; verify correct version is running");
+    let record = rollback_over(&daemon, "app-backend");
+    assert!(record["detail"].as_str().unwrap().contains("checks passing"), "{record:#}");
+
+    step("Step 5: Announce Resolution: status, all health checks passing");
+    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "app-backend:good", "All checks passing"]);
+
+    step("Rollback Checklist");
+    let said = report(&daemon, &record);
+    let boxes = [
+        "Issue confirmed (health checks, error rates, user reports)",
+        "Previous stable version identified",
+        "Team notified",
+        "Rollback executed",
+        "Health checks passing after the rollback",
+        "Resolution announced",
+    ];
+    ticked(&said, &boxes);
+    reminders(&said, &[("Smoke tests", "on-call"), ("ticket", "on-call"), ("Post-mortem", "team lead")]);
+    within_minutes(&record, 10.0);
+}
