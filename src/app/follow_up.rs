@@ -22,8 +22,10 @@ use crate::report::reminder::{self, Reminders};
 use crate::report::{Incident, markdown};
 use crate::store::{Store, StoreError, TicketState};
 
-/// Days are what this is about; half a minute is soon enough.
+/// A ticket is wanted soon, not at once.
 const LOOK: Duration = Duration::from_secs(30);
+/// Reminders are about days, and finding out what is open means making the report.
+const LOOK_FOR_REMINDERS: Duration = Duration::from_secs(10 * 60);
 /// A ticket is opened so long after the end: by then it is known in the report who was told.
 const SETTLED: Duration = Duration::from_secs(60);
 /// A ticket that could not be opened for so long is given up, loudly, like an announcement; and a rollback that ended longer
@@ -46,6 +48,8 @@ pub struct FollowUp {
     github: Option<GitHub>,
     /// The tracker asked for silence until then.
     held: Timestamp,
+    /// When reminders were looked for last.
+    looked: Option<Timestamp>,
 }
 
 /// Counts outcomes of requests to the tracker.
@@ -60,7 +64,8 @@ impl std::fmt::Debug for Counted {
 impl FollowUp {
     /// For the rollbacks in `store`; reminders go the way of all announcements.
     pub fn new(store: Store, notifier: NotifierHandle, outcomes: Outcomes) -> Self {
-        Self { store, notifier, outcomes: Counted(outcomes), github: None, held: Timestamp::default() }
+        let (outcomes, held) = (Counted(outcomes), Timestamp::default());
+        Self { store, notifier, outcomes, github: None, held, looked: None }
     }
 
     /// Looks now and then, for ever.
@@ -82,8 +87,12 @@ impl FollowUp {
                 return;
             }
         };
+        let reminds = self.looked.is_none_or(|last| now.since(last) >= LOOK_FOR_REMINDERS);
+        if reminds {
+            self.looked = Some(now);
+        }
         for record in ended.iter().filter(|record| is_owed(record, &ended)) {
-            let reminded = self.remind(record, &settings.reminders, now).await;
+            let reminded = if reminds { self.remind(record, &settings.reminders, now).await } else { Ok(()) };
             let ticketed = match &settings.github {
                 Some(tracker) => self.ticket(record, tracker, now).await,
                 None => Ok(()),

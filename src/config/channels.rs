@@ -115,7 +115,7 @@ pub(super) struct Making<'a> {
 
 impl Making<'_> {
     /// A problem with a key, unless that has a problem already.
-    fn wrong(&mut self, path: &[&str], wrong: impl Into<String>, right: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &[&str], wrong: impl Into<String>, right: impl Into<String>) {
         self.problem(path, None, Wrong::new(wrong, right));
     }
 

@@ -72,9 +72,14 @@ pub(super) fn made(
     findings: &mut Findings,
 ) -> ReportSettings {
     let mut making = Making { credentials, places, findings };
+    let reminders = reminders(&typed.reminders.unwrap_or_default());
+    if !reminders.until.is_zero() && reminders.until < reminders.after {
+        let right = "a time longer than `after` would be right, or \"0s\" for no reminders";
+        making.wrong(&["report", "reminders", "for"], "is over before the first reminder", right);
+    }
     ReportSettings {
         owners: owners(typed.owners.unwrap_or_default()),
-        reminders: reminders(&typed.reminders.unwrap_or_default()),
+        reminders,
         github: github(typed.github.unwrap_or_default(), &mut making),
     }
 }

@@ -459,6 +459,10 @@ fn mistakes_in_it_are_sentences_and_show_no_secret() {
             "report.github.token is set too",
         ),
         ("[report.reminders]\nevery = \"5m\"\n", "\"5m\" is too short"),
+        (
+            "[report.reminders]\nfor = \"6h\"\n",
+            "report.reminders.for: is over before the first reminder; a time longer than",
+        ),
         ("[report.reminders]\nuntil = \"5days\"\n", "report.reminders.until: there is no such setting"),
     ] {
         let found = problems(text);
