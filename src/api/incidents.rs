@@ -13,7 +13,7 @@ use super::error::ApiError;
 use crate::core::release::RollbackId;
 use crate::report::{Incident, html, markdown};
 
-async fn found(state: &ApiState, id: String) -> Result<Incident, ApiError> {
+pub(super) async fn found(state: &ApiState, id: String) -> Result<Incident, ApiError> {
     let incident = state.history.incident(&RollbackId::new(id.clone())).await;
     incident.map_err(|why| ApiError::store(&why))?.ok_or_else(|| {
         ApiError::new(StatusCode::NOT_FOUND, format!("there is no rollback `{id}`"))

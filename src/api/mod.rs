@@ -8,6 +8,7 @@ pub mod ack;
 mod alerts;
 pub mod auth;
 mod body;
+mod checklist;
 mod deploys;
 pub mod error;
 mod health;
@@ -54,6 +55,7 @@ use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::{Command, Input, Timestamp};
 use crate::metrics::Metrics;
 use crate::report::Incident;
+use crate::report::checklist::{Point, Tick};
 use crate::rollback::drill::Drill;
 
 pub use self::alerts::examine as examine_notification;
@@ -101,6 +103,16 @@ pub trait History: Send + Sync + std::fmt::Debug {
 
     /// A service's decisions, newest first, at most `limit`.
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String>;
+}
+
+/// What people do on the checklist of a rollback. Errors are sentences for people.
+#[async_trait]
+pub trait Paperwork: Send + Sync + std::fmt::Debug {
+    /// Keeps what somebody ticked off, besides what was ticked off before.
+    async fn tick(&self, id: &RollbackId, point: Point, tick: Tick) -> Result<(), String>;
+
+    /// Takes back whatever was ticked off of a point.
+    async fn untick(&self, id: &RollbackId, point: Point, by: &str, now: Timestamp) -> Result<(), String>;
 }
 
 /// One line of a rollback's journal.
@@ -175,6 +187,8 @@ pub struct ApiState {
     pub snapshot: watch::Receiver<Arc<FleetSnapshot>>,
     /// What has happened.
     pub history: Arc<dyn History>,
+    /// What people do on checklists.
+    pub paperwork: Arc<dyn Paperwork>,
     /// Where operator commands go.
     pub operate: Arc<dyn Operate>,
     /// Answered by `/metrics`.
@@ -273,6 +287,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/rollbacks/{id}/report", get(incidents::as_json))
         .route("/api/v1/rollbacks/{id}/report.html", get(incidents::as_html))
         .route("/api/v1/rollbacks/{id}/report.md", get(incidents::as_markdown))
+        .route("/api/v1/rollbacks/{id}/checklist/{item}", post(checklist::tick))
+        .route("/api/v1/rollbacks/{id}/checklist/{item}/untick", post(checklist::untick))
         // Before the body is read: nobody without the token makes us parse anything.
         .route_layer(guard(Door::Operators));
     let intake = Intake { api: state.clone(), limits: Arc::default(), told: Arc::default() };
@@ -354,7 +370,9 @@ async fn index() -> impl IntoResponse {
          GET  /api/v1/rollbacks?service=&before=&limit=\n\
          GET  /api/v1/rollbacks/ID               one rollback with its journal\n\n\
          With `Authorization: Bearer TOKEN`:\n\
-         GET  /api/v1/rollbacks/ID/report        its incident report; also report.html and report.md
+         GET  /api/v1/rollbacks/ID/report        its incident report; also report.html and report.md\n\
+         POST /api/v1/rollbacks/ID/checklist/ITEM         {{\"note\": ..., \"by\": ...}}\n\
+         POST /api/v1/rollbacks/ID/checklist/ITEM/untick  {{\"by\": ...}}\n\
          POST /api/v1/services/NAME/rollback     {{\"to\": ..., \"why\": ...}}\n\
          POST /api/v1/services/NAME/unpin        {{}}\n\
          POST /api/v1/services/NAME/approve      {{\"why\": ...}}\n\

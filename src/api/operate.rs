@@ -193,17 +193,22 @@ pub(super) async fn carry_out(
     (caller, by): (Option<Extension<Caller>>, Option<String>),
     service: Option<&ServiceName>,
 ) -> Result<Json<AnswerView>, ApiError> {
-    let by = text("by", by, BY_CHARS_MAX)?;
-    let by = match caller.and_then(|Extension(caller)| caller.person) {
-        // Nobody acts in the name of somebody else with a token of their own.
-        Some(person) => person,
-        None if by.is_empty() => "operator".to_owned(),
-        None => by,
-    };
+    let by = who(caller, by)?;
     match run(state, command, by).await {
         Ok(answer) => Ok(Json(AnswerView { answer })),
         Err(why) => Err(refused(&why, service)),
     }
+}
+
+/// Who it is that asks.
+pub(super) fn who(caller: Option<Extension<Caller>>, by: Option<String>) -> Result<String, ApiError> {
+    let by = text("by", by, BY_CHARS_MAX)?;
+    Ok(match caller.and_then(|Extension(caller)| caller.person) {
+        // Nobody acts in the name of somebody else with a token of their own.
+        Some(person) => person,
+        None if by.is_empty() => "operator".to_owned(),
+        None => by,
+    })
 }
 
 /// How we know who it is.

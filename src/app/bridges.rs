@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Order;
 use super::evidence;
-use crate::api::{History, JournalLine, NotTaken, Operate, PlannedRollback, Tokens};
+use crate::api::{History, JournalLine, NotTaken, Operate, Paperwork, PlannedRollback, Tokens};
 use crate::config::{ApiSettings, Settings};
 use crate::core::approval::Approval;
 use crate::core::decision::{Decision, Gate};
@@ -20,10 +20,11 @@ use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceNam
 use crate::core::settings::{Mode, ServiceSettings};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::state::State;
-use crate::core::{Command, Input};
+use crate::core::{Command, Input, Timestamp};
 use crate::notify::{NotifierHandle, Outlook};
+use crate::report::checklist::{Point, Tick, Ticket};
 use crate::report::{self, Incident, Told};
-use crate::rollback::drill::{Drill, Point, Readiness};
+use crate::rollback::drill::{self, Drill, Readiness};
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
@@ -33,7 +34,7 @@ use crate::runtime::{Enrolment, Snapshot};
 use crate::signal::check::{CommandRunner, Ran};
 use crate::signal::logs::{EngineTime, Following, LogStreams, Unfollowed};
 use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
-use crate::store::Store;
+use crate::store::{Store, Ticked, TicketState};
 
 /// Said wherever the store is needed and could not be opened.
 const NOT_OPEN: &str = "the store could not be opened; next: backstop status";
@@ -120,12 +121,42 @@ impl History for Records {
             scene: serde_json::from_value(part(evidence::SCENE)).ok(),
             after: serde_json::from_value(part(evidence::AFTER)).unwrap_or_default(),
             releases: serde_json::from_value(part(evidence::RELEASES)).ok(),
+            ticks: store.ticks(id).await.map_err(wrong)?.into_iter().filter_map(tick).collect(),
+            ticket: store.ticket(id).await.map_err(wrong)?.map(ticket),
         })))
     }
 
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {
         self.store()?.decisions(Some(service), limit).await.map_err(|e| e.to_string())
     }
+}
+
+#[async_trait]
+impl Paperwork for Records {
+    async fn tick(&self, id: &RollbackId, point: Point, tick: Tick) -> Result<(), String> {
+        let Tick { at, by, note } = tick;
+        let ticked = Ticked { item: point.name().to_owned(), at, by, note };
+        match self.store()?.tick(id, &ticked).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("{point} has so many notes already that no more are kept")),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn untick(&self, id: &RollbackId, point: Point, by: &str, now: Timestamp) -> Result<(), String> {
+        let undone = self.store()?.untick(id, point.name(), by, now).await;
+        undone.map(drop).map_err(|e| e.to_string())
+    }
+}
+
+/// A tick in the words of the report; none of an item that only another version knows.
+fn tick(Ticked { item, at, by, note }: Ticked) -> Option<(Point, Tick)> {
+    Some((Point::named(&item)?, Tick { at, by, note }))
+}
+
+/// A ticket in the words of the report.
+fn ticket(state: TicketState) -> Ticket {
+    Ticket { url: state.url, attempts: state.attempts, error: state.last_error }
 }
 
 /// Operators in the words of the core.
@@ -208,7 +239,7 @@ impl Operate for Operators {
         }
         let mut points = standing(seen, &fleet, !self.settings.borrow().notify.plan.channels.is_empty());
         let target = target(seen, None);
-        points.push(Point::of("the target", target.clone().map(|to| format!("{to} is known-good"))));
+        points.push(drill::Point::of("the target", target.clone().map(|to| format!("{to} is known-good"))));
         let mut estimate = None;
         if let Ok(to) = target {
             let request = RollbackRequest {
@@ -232,13 +263,15 @@ impl Operate for Operators {
 }
 
 /// What of the daemon's own state a rollback depends on.
-fn standing(service: &ServiceSnapshot, fleet: &FleetSnapshot, notified: bool) -> Vec<Point> {
+fn standing(service: &ServiceSnapshot, fleet: &FleetSnapshot, notified: bool) -> Vec<drill::Point> {
     let store = fleet.store_error.clone().map_or_else(|| Ok("it takes writes".into()), Err);
     let mode = match service.settings.mode {
-        Mode::Act => Point::new("the mode", Readiness::Ready, "decisions are carried out"),
-        Mode::DryRun => {
-            Point::new("the mode", Readiness::Missing, "dry-run: decisions are announced only (`mode`)")
-        }
+        Mode::Act => drill::Point::new("the mode", Readiness::Ready, "decisions are carried out"),
+        Mode::DryRun => drill::Point::new(
+            "the mode",
+            Readiness::Missing,
+            "dry-run: decisions are announced only (`mode`)",
+        ),
     };
     let paused = service.flags.paused.as_ref().or(fleet.flags.paused.as_ref());
     let stuck = service.flags.stuck.as_ref().or(fleet.flags.stuck.as_ref());
@@ -252,26 +285,26 @@ fn standing(service: &ServiceSnapshot, fleet: &FleetSnapshot, notified: bool) ->
     let proved = service.settings.checks.values().any(|check| check.required)
         || service.replicas.iter().any(|replica| replica.health.is_some());
     let proof = if proved {
-        Point::new("the proof", Readiness::Ready, "a health check vouches for what is put back")
+        drill::Point::new("the proof", Readiness::Ready, "a health check vouches for what is put back")
     } else {
         let detail =
             "no required check and no HEALTHCHECK: that it runs is all that would prove it (`health`)";
-        Point::new("the proof", Readiness::Weak, detail)
+        drill::Point::new("the proof", Readiness::Weak, detail)
     };
     let heard = if notified {
-        Point::new(
+        drill::Point::new(
             "announcements",
             Readiness::Ready,
             "a channel is configured; to try it: backstop notify test",
         )
     } else {
-        Point::new(
+        drill::Point::new(
             "announcements",
             Readiness::Missing,
             "no channel is configured: nobody would hear of it (`notify`)",
         )
     };
-    vec![Point::of("the store", store), mode, Point::of("free to act", free), proof, heard]
+    vec![drill::Point::of("the store", store), mode, drill::Point::of("free to act", free), proof, heard]
 }
 
 /// Puts samples into the core's queue, all or none, without waiting.

@@ -339,6 +339,7 @@ impl Driver {
             | AnnouncementKind::Mitigation
             | AnnouncementKind::Acknowledged
             | AnnouncementKind::Over
+            | AnnouncementKind::Reminder
             | AnnouncementKind::Test => info!("{text}"),
             AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
             AnnouncementKind::RollbackFailed

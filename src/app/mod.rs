@@ -7,6 +7,7 @@
 mod bridges;
 mod driver;
 mod evidence;
+pub mod follow_up;
 mod hands;
 mod windows;
 
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, outlook, tokens};
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
+use self::follow_up::FollowUp;
 use self::hands::{Hands, Job};
 use crate::api::{ApiState, ConfigState, Hosts, Links};
 use crate::clock::Clock;
@@ -205,6 +207,7 @@ impl Program {
         let links = links(&settings);
         let published = watch::Sender::new(Arc::new(fleet.snapshot(self.clock.now())));
         let notifier = self.start_notifier(store.clone(), &published, &background, &life);
+        self.start_follow_up(store.clone(), &notifier, &background, &life);
         let probes = self.start_probes(&inputs, (engines, whereabouts), &background, &life);
         let mut driver = Driver {
             hands: Hands::new(executor.clone(), inputs.clone(), jobs.clone()),
@@ -226,7 +229,7 @@ impl Program {
             metrics: self.metrics.clone(),
             systemd: self.systemd.clone(),
             flight: self.start_record(&settings, &fleet),
-            keeper: evidence::Keeper::new(settings.owners.clone()),
+            keeper: evidence::Keeper::new(settings.report.owners.clone()),
             fleet,
         };
         for record in driver.fleet.executing() {
@@ -413,6 +416,22 @@ impl Program {
         handle
     }
 
+    /// Reminders and tickets. Without a store nobody knows what they would be about.
+    fn start_follow_up(
+        &self,
+        store: Option<Store>,
+        notifier: &NotifierHandle,
+        tasks: &TaskTracker,
+        life: &CancellationToken,
+    ) {
+        let Some(store) = store else { return };
+        let metrics = self.metrics.clone();
+        let outcomes = Arc::new(move |tracker: &str, outcome| metrics.announcement(tracker, outcome));
+        let follow_up = FollowUp::new(store, notifier.clone(), outcomes);
+        let following = follow_up.run(self.settings.subscribe(), self.clock);
+        tasks.spawn(life.clone().run_until_cancelled_owned(following));
+    }
+
     fn start_api(
         &self,
         published: &watch::Sender<Arc<crate::core::snapshot::FleetSnapshot>>,
@@ -433,7 +452,8 @@ impl Program {
         }));
         let state = ApiState {
             snapshot: published.subscribe(),
-            history: Arc::new(records),
+            history: Arc::new(records.clone()),
+            paperwork: Arc::new(records),
             operate: Arc::new(operators),
             metrics: self.metrics.clone(),
             clock: self.clock,

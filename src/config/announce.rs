@@ -162,7 +162,7 @@ pub(super) trait Item {
 }
 
 /// A list of names.
-pub(super) struct Listed<T>(pub(super) Vec<String>, PhantomData<T>);
+pub(super) struct Listed<T>(pub(super) Vec<String>, pub(super) PhantomData<T>);
 
 impl<T> Clone for Listed<T> {
     fn clone(&self) -> Self {

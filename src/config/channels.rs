@@ -106,15 +106,16 @@ pub(super) fn plan(
     Plan { channels, routes, escalation }
 }
 
-struct Making<'a> {
-    credentials: Option<&'a Path>,
-    places: &'a Places,
-    findings: &'a mut Findings,
+/// What makes settings of what was typed, and finds what is wrong with it.
+pub(super) struct Making<'a> {
+    pub(super) credentials: Option<&'a Path>,
+    pub(super) places: &'a Places,
+    pub(super) findings: &'a mut Findings,
 }
 
 impl Making<'_> {
     /// A problem with a key, unless that has a problem already.
-    fn wrong(&mut self, path: &[&str], wrong: impl Into<String>, right: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &[&str], wrong: impl Into<String>, right: impl Into<String>) {
         self.problem(path, None, Wrong::new(wrong, right));
     }
 
@@ -163,8 +164,16 @@ impl Making<'_> {
         }
     }
 
+    /// A section lacks a key, unless what stood there was wrong.
+    pub(super) fn lacks(&mut self, section: &[&str], key: &str, right: &str) {
+        let path: Vec<String> = section.iter().chain([&key]).map(|part| (*part).to_owned()).collect();
+        if !self.was_removed(&path) {
+            self.wrong(section, format!("says no `{key}`"), right);
+        }
+    }
+
     /// The same, where it has to be there.
-    fn needed<T: Parse>(
+    pub(super) fn needed<T: Parse>(
         &mut self,
         section: &[&str],
         key: &str,
@@ -279,16 +288,17 @@ impl Making<'_> {
         }
     }
 
-    fn ca(&mut self, section: &[&str; 3], file: Option<&HostFile>) -> Option<String> {
+    pub(super) fn ca(&mut self, section: &[&str], file: Option<&HostFile>) -> Option<String> {
         let file = file?;
+        let path: Vec<&str> = section.iter().copied().chain(["ca_file"]).collect();
         match read_text(Path::new(&file.0), CA_MAX) {
             Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(text),
             Ok(_) => {
-                self.wrong(&at(section, "ca_file"), "holds no certificate", "a file in PEM would be right");
+                self.wrong(&path, "holds no certificate", "a file in PEM would be right");
                 None
             }
             Err(what) => {
-                self.problem(&at(section, "ca_file"), None, what);
+                self.problem(&path, None, what);
                 None
             }
         }

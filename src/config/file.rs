@@ -15,6 +15,7 @@ use super::hooks::{ImageWord, Sql};
 use super::mitigations::Mitigations;
 use super::numbers::{Count, Floor, Size, Threshold};
 use super::problem::Wrong;
+use super::report::{LabelWord, RepositoryWord};
 use super::requests::{
     Addresses, Body, CommandLine, Content, GrpcAddress, GrpcService, HeaderText, HostFile, HostPort,
     JsonPath, JsonValue, KeptFile, Method, Statuses,
@@ -175,6 +176,8 @@ sections! {
     /// `[report]`
     Report {
         owners: ReportOwners,
+        reminders: ReportReminders,
+        github: ReportGithub,
     }
 
     /// `[report.owners]`
@@ -183,6 +186,24 @@ sections! {
         cause: Name,
         fix: Name,
         review: Name,
+    }
+
+    /// `[report.reminders]`
+    ReportReminders {
+        enabled: bool,
+        after: Span<0, { 30 * DAY }>,
+        every: Span<{ HOUR }, { 30 * DAY }>,
+        r#for: Span<0, { 90 * DAY }>,
+    }
+
+    /// `[report.github]`
+    ReportGithub {
+        repository: RepositoryWord,
+        token: BearerToken,
+        token_file: SecretFile,
+        labels: Listed<LabelWord>,
+        api: HttpUrl,
+        ca_file: HostFile,
     }
 
     /// `[windows.NAME]`

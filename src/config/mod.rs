@@ -28,6 +28,7 @@ mod nearest;
 mod numbers;
 mod over;
 mod problem;
+mod report;
 mod requests;
 mod resolve;
 mod rules;
@@ -57,7 +58,7 @@ pub use layers::{DEFAULT_FILE, Sources};
 pub use problem::{Problem, Problems};
 pub use settings::{
     ApiSettings, EngineAddress, EngineSettings, EngineTls, FlightSettings, LogSettings, NotifySettings,
-    RegistrySettings, Settings,
+    RegistrySettings, ReportSettings, Settings,
 };
 
 use file::File;
@@ -69,7 +70,6 @@ use values::{SecretFile, Token};
 use words::Enroll;
 
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
-use crate::report::checklist::Owners;
 use crate::telemetry::LogFormat;
 
 /// Reads all layers and makes the settings of them.
@@ -97,6 +97,8 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let windows = windows::made(&merged.typed.windows.clone().unwrap_or_default(), &places, &mut findings);
     let notify = merged.typed.notify.clone().unwrap_or_default();
     let plan = channels::plan(&notify, sources.credentials(), &places, &mut findings);
+    let paperwork = merged.typed.report.clone().unwrap_or_default();
+    let paperwork = report::made(paperwork, sources.credentials(), &places, &mut findings);
     let secrets = Secrets::read(&merged, sources, &places, &mut findings);
     if !findings.problems.is_empty() {
         return Err(Problems::of(findings.problems));
@@ -104,6 +106,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let mut made = settings(merged, secrets, places, sources.credentials().map(Path::to_owned), layers.files);
     made.windows = windows;
     made.notify.plan = std::sync::Arc::new(plan);
+    made.report = paperwork;
     made.registry.usual = sources.docker_config();
     Ok(made)
 }
@@ -315,7 +318,7 @@ fn settings(
         windows: Vec::new(),
         of_fleet,
         mode: typed.mode.unwrap_or(Mode::Act),
-        owners: owners(typed.report.and_then(|report| report.owners).unwrap_or_default()),
+        report: ReportSettings::default(),
         flight: flight(&typed.flight.unwrap_or_default(), &state_dir),
         state_dir,
         log: LogSettings {
@@ -377,17 +380,6 @@ fn fleet(base: FleetSettings, said: OfFleet) -> FleetSettings {
 }
 
 /// Half a gibibyte: about a week of ten services. A week: long enough to ask what happened last Monday.
-fn owners(typed: file::ReportOwners) -> Owners {
-    let shipped = Owners::default();
-    let or = |typed: Option<values::Name>, shipped: String| typed.map_or(shipped, |name| name.0);
-    Owners {
-        incident: or(typed.incident, shipped.incident),
-        cause: or(typed.cause, shipped.cause),
-        fix: or(typed.fix, shipped.fix),
-        review: or(typed.review, shipped.review),
-    }
-}
-
 fn flight(typed: &file::Flight, state_dir: &Path) -> FlightSettings {
     FlightSettings {
         enabled: typed.enabled.unwrap_or(true),

@@ -23,8 +23,10 @@ use super::windows::Window;
 use super::words::Enroll;
 use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, Mode, ServiceSettings};
+use crate::notify::Tracker;
 use crate::notify::plan::Plan;
 use crate::report::checklist::Owners;
+use crate::report::reminder::Reminders;
 use crate::telemetry::LogFormat;
 
 /// Everything that was configured.
@@ -52,8 +54,8 @@ pub struct Settings {
     pub notify: NotifySettings,
     /// What is kept of everything that was seen.
     pub flight: FlightSettings,
-    /// Who does what is left to people after a rollback.
-    pub owners: Owners,
+    /// What is left to people after a rollback.
+    pub report: ReportSettings,
     /// `environment`, `[fleet]` and `[groups]`, as far as people said anything.
     pub(super) of_fleet: OfFleet,
     pub(super) enroll: Enroll,
@@ -70,6 +72,17 @@ pub struct Settings {
     /// Keys of secrets that stand in the open, and where.
     pub(super) open_secrets: Vec<(String, String)>,
     pub(super) files: Vec<PathBuf>,
+}
+
+/// What is left to people after a rollback: whose it is, how they are reminded, and where tickets are opened.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReportSettings {
+    /// Who does what.
+    pub owners: Owners,
+    /// When they are reminded.
+    pub reminders: Reminders,
+    /// Where a ticket is opened; nowhere if none.
+    pub github: Option<Tracker>,
 }
 
 /// The flight record: every input of the core, so that what was decided can be replayed.

@@ -44,6 +44,8 @@ fn the_shipped_file_says_what_is_built_in() {
     assert!(shipped.api.token.is_none() && shipped.notify.plan.channels.is_empty());
 
     assert_eq!(shipped.flight, built_in.flight);
+    assert_eq!(shipped.report, built_in.report);
+    assert_eq!(shipped.report, ReportSettings::default());
     assert!(shipped.api.hook_token.is_none());
     assert_eq!(shipped.notify.plan, built_in.notify.plan);
     assert_eq!(shipped.changed(), [], "what is shipped is not a change");
@@ -210,7 +212,8 @@ fn exactly_what_is_secret_is_marked_secret() {
         others[..4],
         ["api.operators.OPERATOR.token", "api.token", "api.hook_token", "notify.webhook.url"]
     );
-    assert_eq!(others[4..], channel);
+    assert_eq!(others[4..9], channel);
+    assert_eq!(others[9..], ["report.github.token"]);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub enum AnnouncementKind {
     Escalated,
     /// A matter that people were told of is over.
     Over,
+    /// What a rollback left to people is overdue.
+    Reminder,
     /// A test of the channels: nothing happened.
     Test,
 }
@@ -108,6 +110,7 @@ impl AnnouncementKind {
         Self::Acknowledged,
         Self::Escalated,
         Self::Over,
+        Self::Reminder,
         Self::Test,
     ];
 
@@ -134,6 +137,7 @@ impl AnnouncementKind {
             Self::Acknowledged => "acknowledged",
             Self::Escalated => "escalated",
             Self::Over => "over",
+            Self::Reminder => "reminder",
             Self::Test => "test",
         }
     }

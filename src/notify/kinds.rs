@@ -44,6 +44,7 @@ pub(super) fn course(a: &Announcement) -> Course {
         | Kind::QuarantinedAgain
         | Kind::Blind
         | Kind::Daemon
+        | Kind::Reminder
         | Kind::Test => Course::Note,
     }
 }
@@ -67,7 +68,7 @@ pub(super) fn severity(a: &Announcement) -> Severity {
         | Kind::Daemon
         | Kind::Acknowledged
         | Kind::Over => Severity::Medium,
-        Kind::Unpinned | Kind::Test => Severity::Low,
+        Kind::Unpinned | Kind::Reminder | Kind::Test => Severity::Low,
     })
 }
 
@@ -94,6 +95,7 @@ pub(super) const fn calls(kind: Kind) -> bool {
         | Kind::Daemon
         | Kind::Acknowledged
         | Kind::Over
+        | Kind::Reminder
         | Kind::Test => false,
     }
 }
@@ -146,6 +148,7 @@ pub(super) fn phase(a: &Announcement) -> Option<Phase> {
         | Kind::Acknowledged
         | Kind::Escalated
         | Kind::Over
+        | Kind::Reminder
         | Kind::Test => None,
     }
 }

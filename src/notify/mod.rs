@@ -8,10 +8,12 @@
 //! In reading order: [`plan`] (which channels there are and what goes where), `kinds` (what an announcement means for the
 //! matter that it is about), `words` (templates), `message` (what is sent, and how) with one file an integration, `line`
 //! (a channel's own pace), `notifier` (the task that brings them together), `matters` (their beginning and end, and who is
-//! told when nobody takes one on), `trial` (what `backstop notify test` does).
+//! told when nobody takes one on), `trial` (what `backstop notify test` does). Besides them, `github` opens tickets, which
+//! somebody has to close.
 
 mod alertmanager;
 mod email;
+mod github;
 mod handle;
 mod kinds;
 mod letter;
@@ -29,12 +31,16 @@ mod webhook;
 mod words;
 
 pub use self::email::{Mail, MailTls, mailbox};
+pub use self::github::{
+    BODY_MAX as ISSUE_BODY_MAX, Draft, GitHub, NAME as TRACKER, Tracker, URL as GITHUB_URL,
+};
 pub use self::handle::NotifierHandle;
 pub use self::line::Pauses;
 pub use self::matters::{Look, Outlook};
 pub use self::notifier::{Notifier, Outcomes};
 pub use self::pagerduty::URL as PAGERDUTY_URL;
+pub use self::post::Failure;
 pub use self::sample::every_kind;
-pub use self::trial::{Shown, Tried, show, try_channel};
+pub use self::trial::{Shown, Tried, show, show_tracker, try_channel, try_tracker};
 pub use self::webhook::{READY, Shape, decode as decode_signing_secret};
 pub use self::words::{Mistake, TEMPLATE_MAX, Template, try_body, try_words};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use serde_json::Value;
 
 use super::plan::{Endpoint, Secret};
 use crate::core::Timestamp;
@@ -17,13 +18,13 @@ const SECRET_MIN: usize = 8;
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub struct Failure {
     /// For people, without secrets.
-    pub(super) why: String,
+    pub why: String,
     /// Trying again is useless.
-    pub(super) permanent: bool,
+    pub permanent: bool,
     /// How long the server asked us to wait.
-    pub(super) retry_after: Option<Duration>,
+    pub retry_after: Option<Duration>,
 }
 
 impl Failure {
@@ -59,7 +60,7 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    pub(super) fn json(body: &serde_json::Value) -> Self {
+    pub(super) fn json(body: &Value) -> Self {
         Self {
             body: body.to_string(),
             content_type: "application/json".into(),
@@ -101,13 +102,51 @@ impl Post {
         self.judge(response, now).await
     }
 
-    async fn judge(&self, response: Response, now: Timestamp) -> Result<(), Failure> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(());
+    /// Begins a request, with the token; `url` is the endpoint's or one below it.
+    pub(super) fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, Failure> {
+        let client = self.client.as_ref().map_err(|why| Failure::again(why.clone()))?;
+        let request = client.request(method, url);
+        Ok(match &self.endpoint.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        })
+    }
+
+    /// Sends a request once and gives the JSON that it is answered with, which has at most `bytes_max` bytes.
+    pub(super) async fn ask(
+        &self,
+        request: RequestBuilder,
+        bytes_max: usize,
+        now: Timestamp,
+    ) -> Result<Value, Failure> {
+        let failed = |e| Failure::again(self.without_secrets(describe(e)));
+        let mut response = request.send().await.map_err(failed)?;
+        if !response.status().is_success() {
+            return Err(self.refused(response, now).await);
         }
-        let asked = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
-        let asked = asked.and_then(|v| after(v, now));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(Failure::permanent(format!("its answer is longer than {bytes_max} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|e| Failure::permanent(format!("its answer is no JSON: {e}")))
+    }
+
+    async fn judge(&self, response: Response, now: Timestamp) -> Result<(), Failure> {
+        if response.status().is_success() { Ok(()) } else { Err(self.refused(response, now).await) }
+    }
+
+    /// What an answer says that is no success.
+    async fn refused(&self, response: Response, now: Timestamp) -> Failure {
+        let status = response.status();
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let asked = header(RETRY_AFTER.as_str()).and_then(|v| after(v, now));
+        // What GitHub says in its place once the hour's requests are used up, and with another status.
+        let used_up = header("x-ratelimit-remaining") == Some("0");
+        let reset = header("x-ratelimit-reset").and_then(|v| v.trim().parse().ok()).filter(|_| used_up);
+        let asked = asked.or_else(|| reset.map(|secs| Timestamp::from_secs(secs).since(now)));
         let said = if status.is_redirection() {
             "redirects are not followed, the final URL is wanted".to_owned()
         } else {
@@ -117,12 +156,13 @@ impl Post {
             || matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
-            );
-        Err(Failure {
+            )
+            || (status == StatusCode::FORBIDDEN && asked.is_some());
+        Failure {
             why: format!("it answered {status}{}{said}", if said.is_empty() { "" } else { ": " }),
             permanent: !retried,
             retry_after: asked,
-        })
+        }
     }
 
     /// The beginning of an answer's body, on one line. Many servers quote the path that was asked for.

@@ -22,10 +22,11 @@ pub(super) fn of(kind: Kind) -> Announcement {
     }
     let rolls =
         matches!(kind, Kind::RollbackInProgress | Kind::RollbackComplete | Kind::RollbackFailed | Kind::Over);
-    if rolls {
+    if rolls || kind == Kind::Reminder {
         a.rollback = Some(RollbackId::new("20260101T000000000Z-shop"));
     }
-    a.severity = rolls.then_some(Severity::Critical);
+    a.severity =
+        if kind == Kind::Reminder { Some(Severity::Low) } else { rolls.then_some(Severity::Critical) };
     let more: &[(&str, &str)] = match kind {
         Kind::RollbackComplete => &[
             ("Rolled back from", "registry.example/shop:v2 (sha256:bbbb)"),
@@ -42,12 +43,22 @@ pub(super) fn of(kind: Kind) -> Announcement {
             ("Decided by", "backstop"),
             ("ETA", "serving again within seconds, proved after 1m"),
         ],
+        Kind::Reminder => &[
+            ("Rollback", "20260101T000000000Z-shop of 2026-01-01 00:00:00 UTC"),
+            ("Reason", REASON),
+            ("Open", "2 of 18, 1 overdue"),
+            ("root_cause", "Root cause found: service owner, overdue by 1d (since 2026-01-02 00:00:00 UTC)"),
+            ("prevention", "Preventive measures decided: team lead, by 2026-01-08 00:00:00 UTC"),
+        ],
         _ => &[("Reason", REASON)],
     };
     a.fields.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     a.next = match kind {
         Kind::RollbackInProgress | Kind::Blind | Kind::Over => None,
         Kind::RollbackComplete => Some("backstop history shop".into()),
+        Kind::Reminder => {
+            Some("backstop incident tick 20260101T000000000Z-shop root_cause --note \"...\"".into())
+        }
         _ => Some("backstop explain shop".into()),
     };
     a
@@ -105,6 +116,7 @@ const fn title(kind: Kind) -> &'static str {
         Kind::Acknowledged => "ACKNOWLEDGED: shop",
         Kind::Escalated => "NOT ACKNOWLEDGED AFTER 15m: A PERSON IS NEEDED: shop",
         Kind::Over => "WELL AGAIN: shop",
+        Kind::Reminder => "STILL TO DO AFTER A ROLLBACK: shop",
         Kind::Test => "TEST: nothing happened",
     }
 }

@@ -1,5 +1,6 @@
 //! Trying channels: a message that says that it is a test goes out once, by the way that announcements go.
 
+use super::github::{Draft, GitHub, Tracker};
 use super::matters::Matters;
 use super::message::{Message, Sender};
 use super::plan::{Audience, Channel, Escalation, Medium};
@@ -36,6 +37,25 @@ pub async fn try_channel(channel: &Channel, environment: &str, now: Timestamp) -
         }
     }
     Tried::Delivered
+}
+
+/// Asks a tracker whether it could open tickets. None is opened: somebody would have to close it.
+pub async fn try_tracker(tracker: &Tracker, now: Timestamp) -> Tried {
+    match GitHub::new(tracker).examine(now).await {
+        Ok(()) => Tried::Delivered,
+        Err(failure) => Tried::Failed(failure.why),
+    }
+}
+
+/// What a ticket would look like.
+pub fn show_tracker(tracker: &Tracker, environment: &str) -> Shown {
+    let draft = Draft {
+        title: format!("[{environment}] shop was rolled back from shop:v2 to shop:v1"),
+        body: "(the incident report, as `backstop incident shop` writes it)".into(),
+        mark: "backstop-rollback-ID".into(),
+    };
+    let message = serde_json::to_string_pretty(&GitHub::payload(tracker, &draft)).unwrap_or_default();
+    Shown { kind: "ticket", message }
 }
 
 /// What [`try_channel`] would send; with `kinds`, what announcements of these kinds look like there.

@@ -1,20 +1,199 @@
-//! The checklist that runbooks put after a rollback: ticked where Backstop itself did or proved the point, and otherwise a
-//! reminder with an owner and, where the runbooks name one, a date.
+//! The checklist that runbooks put after a rollback: ticked where Backstop itself did or proved the point, or where a person
+//! ticked it; and otherwise a reminder with an owner and the date that the runbooks name.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Told;
+use super::{Told, moment, redact};
 use crate::core::Timestamp;
 use crate::core::announcement::AnnouncementKind;
 use crate::core::ledger::{RollbackOutcome, RollbackRecord};
 use crate::core::time::human;
 
-/// "Schedule post-mortem within 24-48 hours".
-const POST_MORTEM: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(48 * 3600));
+const HOUR: u64 = 3600;
+/// "Immediate (0-30 min): verify, confirm, notify stakeholders".
+const AT_ONCE: Duration = Duration::from_secs(HOUR / 2);
+/// "Short-term (1-4 hours): root cause analysis started, incident ticket created".
+const SOON: (Duration, Duration) = (Duration::from_secs(HOUR), Duration::from_secs(4 * HOUR));
+/// "RCA will be conducted within 24 hours".
+const A_DAY: Duration = Duration::from_secs(24 * HOUR);
+/// "Schedule post-mortem within 24-48 hours"; "long-term (24-48 hours): fix developed and tested, re-deployment plan".
+const NEXT_DAY: (Duration, Duration) = (A_DAY, Duration::from_secs(48 * HOUR));
+/// "Follow-up (< 1 week): implement preventive measures".
+const A_WEEK: Duration = Duration::from_secs(7 * 24 * HOUR);
 /// "Verify rollback time is under 10 minutes"; "the rollback itself is five minutes".
 const BUDGET: Duration = Duration::from_secs(10 * 60);
+
+/// A point of the checklist, by what it is about. Its name is what people type, and what is kept of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Point {
+    /// That there was something wrong.
+    Confirmed,
+    /// Where to go back to.
+    Target,
+    /// That the team was told.
+    Notified,
+    /// That it was done.
+    Executed,
+    /// How long it took.
+    InTime,
+    /// That health checks pass.
+    Healthy,
+    /// That the signals are as they were.
+    BackToNormal,
+    /// That the team was told of the end.
+    Resolution,
+    /// The rollback log.
+    Logged,
+    /// The report.
+    Report,
+    /// That a person tried it.
+    SmokeTests,
+    /// The ticket.
+    Ticket,
+    /// Who else has to know.
+    Stakeholders,
+    /// Why it happened.
+    RootCause,
+    /// What mends it.
+    Fix,
+    /// How that is deployed.
+    DeploymentPlan,
+    /// The post-mortem.
+    PostMortem,
+    /// What keeps it from happening again.
+    Prevention,
+}
+
+impl Point {
+    /// All of them, in the order of the checklist.
+    pub const ALL: &[Self] = &[
+        Self::Confirmed,
+        Self::Target,
+        Self::Notified,
+        Self::Executed,
+        Self::InTime,
+        Self::Healthy,
+        Self::BackToNormal,
+        Self::Resolution,
+        Self::Logged,
+        Self::Report,
+        Self::SmokeTests,
+        Self::Ticket,
+        Self::Stakeholders,
+        Self::RootCause,
+        Self::Fix,
+        Self::DeploymentPlan,
+        Self::PostMortem,
+        Self::Prevention,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Target => "target",
+            Self::Notified => "notified",
+            Self::Executed => "executed",
+            Self::InTime => "in_time",
+            Self::Healthy => "healthy",
+            Self::BackToNormal => "back_to_normal",
+            Self::Resolution => "resolution",
+            Self::Logged => "logged",
+            Self::Report => "report",
+            Self::SmokeTests => "smoke_tests",
+            Self::Ticket => "ticket",
+            Self::Stakeholders => "stakeholders",
+            Self::RootCause => "root_cause",
+            Self::Fix => "fix",
+            Self::DeploymentPlan => "deployment_plan",
+            Self::PostMortem => "post_mortem",
+            Self::Prevention => "prevention",
+        }
+    }
+
+    /// The one of this name, as people type it.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.trim().to_ascii_lowercase().replace('-', "_");
+        Self::ALL.iter().copied().find(|point| point.name() == name)
+    }
+
+    /// In the runbooks' words.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Confirmed => "Issue confirmed (health checks, error rates, user reports)",
+            Self::Target => "Previous stable version identified",
+            Self::Notified => "Team notified",
+            Self::Executed => "Rollback executed",
+            Self::InTime => "Rollback took less than 10 minutes",
+            Self::Healthy => "Health checks passing after the rollback",
+            Self::BackToNormal => "Error rates and response times back to normal",
+            Self::Resolution => "Resolution announced",
+            Self::Logged => "Rollback documented in the log",
+            Self::Report => "Incident report created",
+            Self::SmokeTests => "Smoke tests and login flow confirmed by a person",
+            Self::Ticket => "Incident ticket created, with this report",
+            Self::Stakeholders => "Stakeholders informed",
+            Self::RootCause => "Root cause found",
+            Self::Fix => "Fix developed, with a test that fails without it",
+            Self::DeploymentPlan => "Deployment of the fix planned",
+            Self::PostMortem => "Post-mortem held",
+            Self::Prevention => "Preventive measures decided; runbooks and deployment checklist updated",
+        }
+    }
+
+    /// Whose it is.
+    fn owner(self, owners: &Owners) -> &str {
+        match self {
+            Self::Confirmed
+            | Self::Target
+            | Self::Notified
+            | Self::Executed
+            | Self::Healthy
+            | Self::BackToNormal
+            | Self::Resolution
+            | Self::Logged
+            | Self::Report
+            | Self::SmokeTests
+            | Self::Ticket
+            | Self::Stakeholders => &owners.incident,
+            Self::RootCause => &owners.cause,
+            Self::Fix | Self::DeploymentPlan => &owners.fix,
+            Self::InTime | Self::PostMortem | Self::Prevention => &owners.review,
+        }
+    }
+
+    /// Not before, and not later than so long after the rollback.
+    const fn due(self) -> (Option<Duration>, Duration) {
+        match self {
+            Self::Confirmed
+            | Self::Target
+            | Self::Notified
+            | Self::Executed
+            | Self::Healthy
+            | Self::BackToNormal
+            | Self::Resolution
+            | Self::Logged
+            | Self::Report
+            | Self::SmokeTests
+            | Self::Stakeholders => (None, AT_ONCE),
+            Self::Ticket => (None, SOON.1),
+            Self::RootCause => (Some(SOON.0), A_DAY),
+            Self::Fix | Self::DeploymentPlan => (None, NEXT_DAY.1),
+            Self::PostMortem => (Some(NEXT_DAY.0), NEXT_DAY.1),
+            Self::InTime | Self::Prevention => (None, A_WEEK),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Who does what is left to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +219,36 @@ impl Default for Owners {
     }
 }
 
-/// One point of the checklist.
+/// What a person ticked off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// What they noted; may be empty.
+    pub note: String,
+}
+
+/// The ticket of a rollback, as far as Backstop opens one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Where it is, once it is open.
+    pub url: Option<String>,
+    /// How often it was tried to open it.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+/// One item of the checklist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
+    /// Which.
+    pub id: Point,
     /// What, in the runbooks' words.
     pub what: String,
-    /// Whether Backstop did it, or proved it.
+    /// Whether Backstop did it or proved it, or a person ticked it.
     pub done: bool,
     /// By what it is done; empty if it is not.
     pub proof: String,
@@ -55,67 +258,163 @@ pub struct Item {
     pub from: Option<Timestamp>,
     /// By then.
     pub until: Option<Timestamp>,
+    /// What people ticked off, oldest first.
+    pub ticks: Vec<Tick>,
 }
 
-fn done(what: &str, proof: impl Into<String>) -> Item {
-    Item { what: what.into(), done: true, proof: proof.into(), owner: None, from: None, until: None }
-}
+impl Item {
+    /// Whether it is for people to tick, or to take a tick back: Backstop did not do it itself.
+    pub fn is_for_people(&self) -> bool {
+        !self.done || !self.ticks.is_empty()
+    }
 
-fn open(what: &str, owner: &str) -> Item {
-    Item {
-        what: what.into(),
-        done: false,
-        proof: String::new(),
-        owner: Some(owner.into()),
-        from: None,
-        until: None,
+    /// Whether it is open, and should not be any more.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        !self.done && self.until.is_some_and(|until| until <= now)
     }
 }
 
-/// The checklist of a rollback.
-pub fn of(record: &RollbackRecord, told: &[Told], owners: &Owners) -> Vec<Item> {
+/// The checklist of a rollback: `ticks` are what people ticked off, oldest first.
+pub fn of(
+    record: &RollbackRecord,
+    told: &[Told],
+    owners: &Owners,
+    ticks: &[(Point, Tick)],
+    ticket: Option<&Ticket>,
+) -> Vec<Item> {
+    let proofs = Proofs { record, told, ticket };
     let at = record.ended.or(record.applied).unwrap_or(record.started);
-    let verified = matches!(record.outcome, RollbackOutcome::Verified(_));
-    let heard = |kind: AnnouncementKind| {
-        let found = told.iter().find(|told| told.kind == kind.name() && told.delivered.is_some());
+    let item = |point: &Point| {
+        let own: Vec<Tick> =
+            ticks.iter().filter(|(of, _)| of == point).map(|(_, tick)| tick.clone()).collect();
+        let proof = proofs.of(*point);
+        // What Backstop proved needs nobody's word.
+        let own = if proof.is_some() { Vec::new() } else { own };
+        let proof = proof.or_else(|| said(&own)).unwrap_or_default();
+        let done = !proof.is_empty();
+        let (from, until) = point.due();
+        Item {
+            id: *point,
+            what: point.words().to_owned(),
+            done,
+            proof,
+            owner: (!done).then(|| point.owner(owners).to_owned()),
+            from: from.filter(|_| !done).map(|from| at + from),
+            until: (!done).then(|| at + until),
+            ticks: own,
+        }
+    };
+    Point::ALL.iter().map(item).collect()
+}
+
+/// What people say of an item: `ticked by anna on 2026-11-29 14:02:15 UTC: a pool of 4; ben: indeed`.
+fn said(ticks: &[Tick]) -> Option<String> {
+    let first = ticks.first()?;
+    let mut said = format!("ticked by {} on {}", first.by, moment(first.at));
+    for (tick, before) in ticks
+        .iter()
+        .zip([": ".to_owned()].into_iter().chain(ticks[1..].iter().map(|tick| format!("; {}: ", tick.by))))
+    {
+        if !tick.note.is_empty() {
+            said.push_str(&before);
+            said.push_str(&tick.note);
+        }
+    }
+    Some(redact::line(&said, &[]))
+}
+
+/// What Backstop itself knows.
+struct Proofs<'a> {
+    record: &'a RollbackRecord,
+    told: &'a [Told],
+    ticket: Option<&'a Ticket>,
+}
+
+impl Proofs<'_> {
+    /// By what a point is done without anybody's word.
+    fn of(&self, point: Point) -> Option<String> {
+        let record = self.record;
+        let ran = record.applied.map(|applied| applied.since(record.started));
+        match point {
+            Point::Confirmed => Some(record.decision.reason.to_string()),
+            Point::Target => Some(record.to.to_string()),
+            Point::Notified => self.heard(AnnouncementKind::RollbackInProgress),
+            Point::Executed => ran.map(|ran| format!("in {}", human(ran))),
+            Point::InTime => ran.filter(|ran| *ran < BUDGET).map(|ran| human(ran).to_string()),
+            Point::Healthy | Point::BackToNormal => {
+                let verified = matches!(record.outcome, RollbackOutcome::Verified(_));
+                verified.then(|| record.outcome.detail().to_owned())
+            }
+            Point::Resolution => self.heard(AnnouncementKind::RollbackComplete),
+            Point::Logged => Some(format!("backstop history --rollback {}", record.id)),
+            Point::Report => Some("this page".into()),
+            Point::Ticket => self.ticket.and_then(|ticket| ticket.url.clone()),
+            Point::SmokeTests
+            | Point::Stakeholders
+            | Point::RootCause
+            | Point::Fix
+            | Point::DeploymentPlan
+            | Point::PostMortem
+            | Point::Prevention => None,
+        }
+    }
+
+    fn heard(&self, kind: AnnouncementKind) -> Option<String> {
+        let found = self.told.iter().find(|told| told.kind == kind.name() && told.delivered.is_some());
         found.map(|told| format!("\"{}\" was delivered", told.title))
+    }
+}
+
+/// Whether a rollback leaves paperwork to people: it happened, it is over, and no other one took its place at once, as the
+/// next older release does when one does not pass. `all` are the rollbacks around it.
+pub fn is_owed(record: &RollbackRecord, all: &[RollbackRecord]) -> bool {
+    let happened = match &record.outcome {
+        RollbackOutcome::Verified(_)
+        | RollbackOutcome::NotVerified(_)
+        | RollbackOutcome::Superseded(_)
+        | RollbackOutcome::Stuck(_) => true,
+        RollbackOutcome::Executing
+        | RollbackOutcome::Verifying
+        | RollbackOutcome::Unwound(_)
+        | RollbackOutcome::Void(_) => false,
     };
-    let either = |what: &str, proof: Option<String>, owner: &str| match proof {
-        Some(proof) => done(what, proof),
-        None => open(what, owner),
+    let went_on = |other: &RollbackRecord| {
+        other.service == record.service && other.id != record.id && Some(other.started) == record.ended
     };
-    let ran = record.applied.map(|applied| applied.since(record.started));
-    let cause = if verified { Some(record.outcome.detail().to_owned()) } else { None };
-    let mut all = vec![
-        done(
-            "Issue confirmed (health checks, error rates, user reports)",
-            record.decision.reason.to_string(),
-        ),
-        done("Previous stable version identified", record.to.to_string()),
-        either("Team notified", heard(AnnouncementKind::RollbackInProgress), &owners.incident),
-        either("Rollback executed", ran.map(|ran| format!("in {}", human(ran))), &owners.incident),
-        either(
-            "Rollback took less than 10 minutes",
-            ran.filter(|ran| *ran < BUDGET).map(|ran| human(ran).to_string()),
-            &owners.review,
-        ),
-        either("Health checks passing after the rollback", cause.clone(), &owners.incident),
-        either("Error rates and response times back to normal", cause, &owners.incident),
-        either("Resolution announced", heard(AnnouncementKind::RollbackComplete), &owners.incident),
-        done("Rollback documented in the log", format!("backstop history --rollback {}", record.id)),
-        done("Incident report created", "this page"),
-        open("Smoke tests and login flow confirmed by a person", &owners.incident),
-        open("Incident ticket created, with this report", &owners.incident),
-        open("Stakeholders informed", &owners.incident),
-        open("Root cause found", &owners.cause),
-        open("Fix developed, with a test that fails without it", &owners.fix),
-        open("Deployment of the fix planned", &owners.fix),
-    ];
-    all.push(Item {
-        from: Some(at + POST_MORTEM.0),
-        until: Some(at + POST_MORTEM.1),
-        ..open("Post-mortem held", &owners.review)
-    });
-    all.push(open("Preventive measures decided; runbooks and deployment checklist updated", &owners.review));
-    all
+    happened && !(matches!(record.outcome, RollbackOutcome::NotVerified(_)) && all.iter().any(went_on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_has_a_name_of_its_own_that_people_can_type() {
+        for point in Point::ALL {
+            assert_eq!(Point::named(point.name()), Some(*point));
+            assert_eq!(serde_json::to_value(point).unwrap(), point.name());
+        }
+        assert_eq!(Point::named(" Root-Cause "), Some(Point::RootCause));
+        assert_eq!(Point::named("coffee"), None);
+        let unknown = serde_json::from_str::<Point>("\"?\"").unwrap_err().to_string();
+        assert_eq!(
+            unknown.matches('`').count() / 2,
+            Point::ALL.len() + 1,
+            "one is not in the list: {unknown}"
+        );
+    }
+
+    #[test]
+    fn what_several_people_say_of_an_item_is_one_sentence() {
+        let tick = |by: &str, note: &str| Tick {
+            at: Timestamp::from_secs(1_893_456_000),
+            by: by.into(),
+            note: note.into(),
+        };
+        assert_eq!(said(&[]), None);
+        let alone = said(&[tick("anna", "")]).unwrap();
+        assert_eq!(alone, "ticked by anna on 2030-01-01 00:00:00 UTC");
+        let both = said(&[tick("anna", "a pool of 4"), tick("ben", "password=hunter2")]).unwrap();
+        assert_eq!(both, "ticked by anna on 2030-01-01 00:00:00 UTC: a pool of 4; ben: password=[hidden]");
+    }
 }

@@ -63,6 +63,8 @@ struct Told<'a> {
 
 #[derive(Serialize)]
 struct Item<'a> {
+    /// Its name, if people tick it.
+    id: Option<&'a str>,
     what: &'a str,
     done: bool,
     proof: &'a str,
@@ -121,13 +123,17 @@ fn told(told: &super::Told) -> Told<'_> {
 }
 
 fn item(item: &super::checklist::Item) -> Item<'_> {
-    let due = item.from.zip(item.until);
+    let due = |until| match item.from {
+        Some(from) => format!("between {} and {}", moment(from), moment(until)),
+        None => format!("by {}", moment(until)),
+    };
     Item {
+        id: item.is_for_people().then(|| item.id.name()),
         what: &item.what,
         done: item.done,
         proof: &item.proof,
         owner: item.owner.as_deref(),
-        due: due.map(|(from, until)| format!("between {} and {}", moment(from), moment(until))),
+        due: item.until.map(due),
     }
 }
 

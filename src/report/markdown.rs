@@ -10,18 +10,65 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// As many bars as fit beside a number.
 const BARS_MAX: usize = 40;
 
+/// How much of the longest parts a shortened report has: lines of the log, and of the timeline.
+const SHORTER: [(usize, usize); 5] = [(100, 200), (50, 100), (20, 50), (5, 20), (0, 10)];
+
 /// Writes it.
 pub fn write(incident: &Incident) -> String {
     let mut text = String::new();
     head(&mut text, incident);
-    signals(&mut text, incident);
-    matrix(&mut text, incident);
-    timeline(&mut text, incident);
-    releases(&mut text, incident);
-    log(&mut text, incident);
-    told(&mut text, incident);
+    evidence(&mut text, incident);
     checklist(&mut text, incident);
     text
+}
+
+/// Writes it for a ticket, in at most `max` characters: what is to be done comes before the evidence, and where there is
+/// no room for all of it, that is said.
+pub fn ticket(incident: &Incident, max: usize) -> String {
+    let whole = for_ticket(incident);
+    if whole.chars().count() <= max {
+        return whole;
+    }
+    let missing = format!(
+        "\nThis is not the whole report: a ticket has no room for it. `backstop incident {}` writes it.\n",
+        incident.id
+    );
+    let room = max.saturating_sub(missing.chars().count());
+    let mut shorter = incident.clone();
+    for (lines, events) in SHORTER {
+        shorter.log.drain(..shorter.log.len().saturating_sub(lines));
+        shorter.timeline.truncate(events);
+        let text = for_ticket(&shorter);
+        if text.chars().count() <= room {
+            return text + &missing;
+        }
+    }
+    // Nothing of it is fenced any more, so it may end after any line.
+    let text: String = for_ticket(&shorter).chars().take(room).collect();
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    format!("{}{missing}", &text[..end])
+}
+
+fn for_ticket(incident: &Incident) -> String {
+    let mut text = String::new();
+    head(&mut text, incident);
+    checklist(&mut text, incident);
+    let _ = writeln!(
+        text,
+        "\nBackstop does not see what is ticked here; `backstop incident tick {} ITEM` is what it sees.\n",
+        incident.id
+    );
+    evidence(&mut text, incident);
+    text
+}
+
+fn evidence(text: &mut String, incident: &Incident) {
+    signals(text, incident);
+    matrix(text, incident);
+    timeline(text, incident);
+    releases(text, incident);
+    log(text, incident);
+    told(text, incident);
 }
 
 fn head(text: &mut String, i: &Incident) {
@@ -47,6 +94,9 @@ fn head(text: &mut String, i: &Incident) {
     }
     for (what, span) in &i.durations {
         let _ = writeln!(text, "| {} | {} |", safe(what), safe(span));
+    }
+    if let Some(ticket) = &i.ticket {
+        let _ = writeln!(text, "| Ticket | {} |", address(ticket));
     }
     text.push('\n');
     for missing in &i.missing {
@@ -187,18 +237,35 @@ fn told(text: &mut String, i: &Incident) {
 fn checklist(text: &mut String, i: &Incident) {
     text.push_str("## Checklist\n\n");
     for item in &i.checklist {
-        let _ = write!(text, "- [{}] {}", if item.done { 'x' } else { ' ' }, safe(&item.what));
+        let _ = write!(text, "- [{}] ", if item.done { 'x' } else { ' ' });
+        if item.is_for_people() {
+            let _ = write!(text, "`{}` ", item.id);
+        }
+        text.push_str(&safe(&item.what));
         if item.done {
-            let _ = write!(text, ": {}", safe(&item.proof));
+            let _ = write!(text, ": {}", address(&item.proof));
         }
         if let Some(owner) = &item.owner {
             let _ = write!(text, " ({})", safe(owner));
         }
-        if let (Some(from), Some(until)) = (item.from, item.until) {
-            let _ = write!(text, ", between {} and {}", moment(from), moment(until));
+        match (item.from, item.until) {
+            (Some(from), Some(until)) => {
+                let _ = write!(text, ", between {} and {}", moment(from), moment(until));
+            }
+            (None, Some(until)) => {
+                let _ = write!(text, ", by {}", moment(until));
+            }
+            (_, None) => {}
         }
         text.push('\n');
     }
+}
+
+/// A web address as a link, if it is one and nothing else; everything else as plain words.
+fn address(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '|' | '\\' | '`');
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    if is_web && text.chars().all(is_plain) { format!("<{text}>") } else { safe(text) }
 }
 
 /// Text of others as plain words: nothing in it is markup, a link, a row or a mention.
@@ -230,6 +297,14 @@ mod tests {
     fn words_of_others_are_no_markup() {
         assert_eq!(safe("a|b `c` <script> @all\n# x"), "a\\|b \\`c\\` &lt;script&gt; &#64;all \\# x");
         assert_eq!(longest_run("a ``` b `", '`'), 3);
+    }
+
+    #[test]
+    fn only_an_address_is_a_link() {
+        let url = "https://github.com/shop_team/shop/issues/7";
+        assert_eq!(address(url), format!("<{url}>"));
+        assert_eq!(address("https://x/> @all"), "https://x/&gt; &#64;all");
+        assert_eq!(address("see_this"), "see\\_this");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod html;
 pub mod markdown;
 pub mod plot;
 pub mod redact;
+pub mod reminder;
 pub mod strip;
 
 pub(crate) use self::plot::escape;
@@ -24,7 +25,7 @@ use crate::core::ledger::RollbackRecord;
 use crate::core::settings::{Action, Against, Condition, Rule};
 use crate::core::snapshot::ServiceSnapshot;
 use crate::core::time::human;
-use checklist::{Item, Owners};
+use checklist::{Item, Owners, Point, Tick, Ticket};
 use difference::Releases;
 use plot::{Frame, Plot, Unit};
 use strip::Slot;
@@ -153,6 +154,10 @@ pub struct Sources {
     pub after: Vec<Slot>,
     /// How the two releases differ.
     pub releases: Option<Releases>,
+    /// What people ticked off the checklist, oldest first.
+    pub ticks: Vec<(Point, Tick)>,
+    /// The ticket, if Backstop was asked to open one.
+    pub ticket: Option<Ticket>,
 }
 
 /// One line of the timeline.
@@ -215,6 +220,8 @@ pub struct Incident {
     pub log: Vec<String>,
     /// The checklist.
     pub checklist: Vec<Item>,
+    /// Where the ticket is, if Backstop opened one.
+    pub ticket: Option<String>,
     /// What is missing here, and why.
     pub missing: Vec<String>,
     /// The signals.
@@ -233,30 +240,16 @@ fn secs(at: Timestamp) -> f64 {
 
 /// Makes a report of what was kept.
 pub fn incident(sources: Sources) -> Incident {
-    let Sources { record, journal, log, told, scene, after, releases } = sources;
+    let Sources { record, journal, log, told, scene, after, releases, ticks, ticket } = sources;
     let known = scene.is_some();
     let scene = scene.unwrap_or_default();
     let signals = strip::merged(scene.slots.clone(), after);
     let marks = turning_points(&record, scene.deployed);
     let frame = frame(&record, scene.deployed, &signals);
-    let mut missing = Vec::new();
-    if !known {
-        missing.push("the matrix and the signals at the decision: they were not put aside".to_owned());
-    } else if signals.len() < 4 {
-        missing.push("signals: hardly anything was measured".to_owned());
-    }
-    if releases.is_none() {
-        missing.push(
-            "how the two releases differ: the container that was rolled back was gone already".to_owned(),
-        );
-    }
-    if log.is_empty() {
-        missing
-            .push("log lines of the bad release: it wrote none, or its log driver cannot be read".to_owned());
-    }
+    let missing = missing(known.then_some(signals.len()), releases.is_some(), &log, ticket.as_ref());
     let reason = redact::line(&record.decision.reason.to_string(), &[]);
     let rows_off = scene.rows.iter().filter(|row| row.answer == "off").count();
-    let checklist = checklist::of(&record, &told, &scene.owners);
+    let checklist = checklist::of(&record, &told, &scene.owners, &ticks, ticket.as_ref());
     Incident {
         id: record.id.to_string(),
         service: record.service.to_string(),
@@ -280,11 +273,37 @@ pub fn incident(sources: Sources) -> Incident {
         releases,
         log: log.into_iter().rev().take(LOG_MAX).rev().collect(),
         checklist,
+        ticket: ticket.and_then(|ticket| ticket.url),
         missing,
         plots: plots(&scene, &signals, frame),
         frame: Some(frame),
         signals,
     }
+}
+
+/// What a report lacks, and why.
+fn missing(signals: Option<usize>, releases: bool, log: &[String], ticket: Option<&Ticket>) -> Vec<String> {
+    let mut missing = Vec::new();
+    match signals {
+        None => {
+            missing.push("the matrix and the signals at the decision: they were not put aside".to_owned())
+        }
+        Some(0..4) => missing.push("signals: hardly anything was measured".to_owned()),
+        Some(_) => {}
+    }
+    if !releases {
+        missing.push(
+            "how the two releases differ: the container that was rolled back was gone already".to_owned(),
+        );
+    }
+    if log.is_empty() {
+        missing
+            .push("log lines of the bad release: it wrote none, or its log driver cannot be read".to_owned());
+    }
+    if let Some(Ticket { url: None, attempts, error: Some(why) }) = ticket {
+        missing.push(format!("a ticket: it could not be opened, tried {attempts} times: {why}"));
+    }
+    missing
 }
 
 fn gates(record: &RollbackRecord) -> Vec<(String, bool, String)> {

@@ -11,6 +11,7 @@ mod journal;
 mod lane;
 mod ledger;
 mod outbox;
+mod paperwork;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use rusqlite::{Connection, ErrorCode};
 pub use self::evidence::Announced;
 use self::lane::Lane;
 pub use self::outbox::{Delivery, DeliveryState, Matter, Outgoing};
+pub use self::paperwork::{Ticked, TicketState};
 
 /// The database's name in the state directory.
 const FILE: &str = "backstop.sqlite3";

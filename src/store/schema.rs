@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -128,6 +128,28 @@ CREATE TABLE evidence (
     PRIMARY KEY (rollback, part)
 ) STRICT;
 CREATE INDEX outbox_of_rollback ON outbox (rollback, id);
+", "
+-- What people ticked off the checklist of a rollback, and took back. Nothing of it is ever overwritten.
+CREATE TABLE ticks (
+    id INTEGER PRIMARY KEY,
+    rollback TEXT NOT NULL, item TEXT NOT NULL,
+    at_ms INTEGER NOT NULL, ticked_by TEXT NOT NULL, note TEXT NOT NULL,
+    undone_ms INTEGER, undone_by TEXT
+) STRICT;
+CREATE INDEX ticks_of_rollback ON ticks (rollback, id);
+
+-- The ticket of a rollback. The row is there before anybody is asked to open it.
+CREATE TABLE tickets (
+    rollback TEXT PRIMARY KEY,
+    attempts INTEGER NOT NULL, next_ms INTEGER NOT NULL,
+    url TEXT, opened_ms INTEGER, abandoned_ms INTEGER, last_error TEXT
+) STRICT;
+CREATE INDEX rollbacks_by_end ON rollbacks (ended_ms);
+
+CREATE VIEW checklist_log AS SELECT
+    datetime(at_ms / 1000, 'unixepoch') AS date, rollback, item, ticked_by, note,
+    datetime(undone_ms / 1000, 'unixepoch') AS undone, undone_by
+FROM ticks ORDER BY id DESC;
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

@@ -575,13 +575,13 @@ async fn the_index_lists_every_route() {
     for line in text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")) {
         let (method, rest) = line.split_once(' ').unwrap();
         let path = rest.split_whitespace().next().unwrap().split('?').next().unwrap();
-        let path = path.replace("NAME", "shop").replace("ID", "r0001");
+        let path = path.replace("NAME", "shop").replace("ID", "r0001").replace("ITEM", "fix");
         let response = surface.request(method.parse().unwrap(), &path).send().await.unwrap();
         assert_ne!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{line}");
         let body = response.text().await.unwrap();
         assert!(!body.contains("there is nothing at"), "{line}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 23);
+    assert_eq!(text.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")).count(), 26);
 }
 
 mod metrics {

@@ -35,11 +35,11 @@ pub(crate) fn backstop(args: &[&str]) -> Command {
 }
 
 impl Surface {
-    async fn run(&self, args: &[&str]) -> Output {
+    pub(crate) async fn run(&self, args: &[&str]) -> Output {
         backstop(args).env("BACKSTOP_ENDPOINT", &self.url).output().await.unwrap()
     }
 
-    async fn run_with_token(&self, args: &[&str]) -> Output {
+    pub(crate) async fn run_with_token(&self, args: &[&str]) -> Output {
         let file = token_file(TOKEN);
         let with = backstop(args)
             .env("BACKSTOP_ENDPOINT", &self.url)

@@ -6,14 +6,16 @@ use std::time::Duration;
 use backstop::core::Timestamp;
 use backstop::core::decision::{Compared, Reason};
 use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
-use backstop::report::checklist::Owners;
+use backstop::core::release::RollbackId;
+use backstop::report::checklist::{Owners, Point, Tick, Ticket};
 use backstop::report::difference::Releases;
 use backstop::report::strip::Slot;
 use backstop::report::{Incident, Row, Scene, Sources, Told, html, incident, log_of, markdown};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::picture::{NEW_YEAR, Surface, TOKEN, fleet, record};
+use crate::cli::{err, succeeded};
+use crate::picture::{CAROLS_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record};
 
 /// What a hostile or broken program writes into its log.
 const HOSTILE: [&str; 7] = [
@@ -69,6 +71,8 @@ pub(crate) fn kept(record: RollbackRecord) -> Sources {
         scene: Some(scene),
         after: slots,
         releases: Some(releases()),
+        ticks: Vec::new(),
+        ticket: None,
         record,
     }
 }
@@ -304,6 +308,8 @@ fn what_was_not_kept_is_said_to_be_missing() {
         scene: None,
         after: Vec::new(),
         releases: None,
+        ticks: Vec::new(),
+        ticket: None,
     };
     let report = incident(bare);
     assert_eq!(report.missing.len(), 3, "{:?}", report.missing);
@@ -313,7 +319,7 @@ fn what_was_not_kept_is_said_to_be_missing() {
     let open: Vec<_> =
         report.checklist.iter().filter(|item| !item.done).map(|item| item.what.as_str()).collect();
     assert!(open.contains(&"Rollback executed") && open.contains(&"Team notified"), "{open:?}");
-    assert!(markdown::write(&report).contains("- [ ] Rollback executed (on-call)"));
+    assert!(markdown::write(&report).contains("- [ ] `executed` Rollback executed (on-call), by "));
 }
 
 #[test]
@@ -322,6 +328,229 @@ fn every_box_is_ticked_with_proof_or_has_an_owner() {
         assert_ne!(item.done, item.owner.is_some(), "{item:?}");
         assert_eq!(item.done, !item.proof.is_empty(), "{item:?}");
     }
+}
+
+fn tick(point: Point, by: &str, note: &str) -> (Point, Tick) {
+    let at = NEW_YEAR + Duration::from_secs(20 * 3600);
+    (point, Tick { at, by: by.into(), note: note.into() })
+}
+
+#[test]
+fn what_people_ticked_is_done_in_every_form_of_it() {
+    let url = "https://github.com/shop_team/shop/issues/7";
+    let report = incident(Sources {
+        ticks: vec![
+            tick(Point::RootCause, "anna", "a pool of <b>4</b>, password=hunter2hunter2"),
+            tick(Point::RootCause, "ben", "indeed"),
+            // What Backstop proved needs nobody's word.
+            tick(Point::Healthy, "anna", "I looked"),
+        ],
+        ticket: Some(Ticket { url: Some(url.into()), attempts: 1, error: None }),
+        ..kept(errors(RollbackOutcome::Verified("All checks passing for 30s".into())))
+    });
+    for item in &report.checklist {
+        assert_ne!(item.done, item.owner.is_some(), "{item:?}");
+        assert_eq!(item.done, !item.proof.is_empty(), "{item:?}");
+        assert_eq!(item.done, item.until.is_none(), "what is open has a date: {item:?}");
+    }
+    let text = markdown::write(&report);
+    let said = "- [x] `root_cause` Root cause found: ticked by anna on 2030-01-01 20:00:00 UTC: a pool of \
+                &lt;b&gt;4&lt;/b&gt;, password=\\[hidden\\]; ben: indeed\n";
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains(&format!("- [x] Incident ticket created, with this report: <{url}>\n")), "{text}");
+    assert!(text.contains(&format!("| Ticket | <{url}> |")), "{text}");
+    assert!(text.contains("- [x] Health checks passing after the rollback: All checks passing for 30s\n"));
+    assert!(
+        text.contains(
+            "- [ ] `smoke_tests` Smoke tests and login flow confirmed by a person (on-call), by 2030"
+        )
+    );
+    let page = html::write(&report).unwrap();
+    assert!(
+        page.contains("ticked by anna on") && page.contains("shop_team") && !page.contains("of <b>"),
+        "{page}"
+    );
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["ticket"], url);
+    let item = json["checklist"].as_array().unwrap().iter().find(|item| item["id"] == "root_cause").unwrap();
+    assert_eq!((&item["done"], &item["ticks"][1]["by"]), (&json!(true), &json!("ben")));
+    assert!(!text.contains("hunter2") && !page.contains("hunter2"));
+}
+
+#[test]
+fn a_ticket_that_could_not_be_opened_is_said_to_be_missing() {
+    let why = "it answered 401 Unauthorized: Bad credentials";
+    let ticket = Some(Ticket { url: None, attempts: 3, error: Some(why.into()) });
+    let report = incident(Sources { ticket, ..kept(errors(RollbackOutcome::Stuck("no space".into()))) });
+    assert_eq!(report.missing, [format!("a ticket: it could not be opened, tried 3 times: {why}")]);
+    assert!(report.checklist.iter().any(|item| item.id == Point::Ticket && !item.done));
+}
+
+#[test]
+fn a_ticket_has_all_that_is_to_be_done_however_long_the_log_is() {
+    let max = 65_536;
+    let short = markdown::ticket(&verified(), max);
+    let checklist = short.find("## Checklist").unwrap();
+    assert!(checklist < short.find("## Timeline").unwrap(), "what is to be done comes first");
+    assert!(short.contains("- [ ] `root_cause` Root cause found") && short.contains("## Last log lines"));
+    assert!(!short.contains("not the whole report"));
+    let mut long = verified();
+    long.log = vec!["ü".repeat(500); 200];
+    long.timeline = vec![long.timeline[0].clone(); 300];
+    let text = markdown::ticket(&long, max);
+    assert!(text.chars().count() <= max && text.contains("## Who was told"), "{}", text.chars().count());
+    assert_eq!(text.matches("```").count() % 2, 0, "a fence is open");
+    let said =
+        "This is not the whole report: a ticket has no room for it. `backstop incident r0007` writes it.\n";
+    assert!(text.ends_with(said), "{text}");
+    let tiny = markdown::ticket(&long, 2_000);
+    assert!(tiny.chars().count() <= 2_000 && tiny.ends_with(said), "{tiny}");
+}
+
+/// A surface with one rollback, of the kind of id that rollbacks have.
+async fn with_a_rollback() -> (Surface, &'static str) {
+    let (surface, id) = (Surface::start(fleet(NEW_YEAR)).await, "018c1a2b3c4d5");
+    let mut record = errors(RollbackOutcome::Verified("All checks passing for 30s".into()));
+    record.id = RollbackId::new(id);
+    surface.past.rollbacks.lock().unwrap().push(record);
+    (surface, id)
+}
+
+#[tokio::test]
+async fn the_command_writes_it_of_an_id_a_service_or_the_newest() {
+    let (surface, id) = with_a_rollback().await;
+    let by_id = succeeded(&surface.run_with_token(&["incident", id]).await);
+    assert!(by_id.starts_with("# Incident: shop rolled back\n") && by_id.contains(id), "{by_id}");
+    assert_eq!(succeeded(&surface.run_with_token(&["incident"]).await), by_id);
+    assert_eq!(
+        succeeded(&surface.run_with_token(&["incident", "shop", "--format", "markdown"]).await),
+        by_id
+    );
+    let json = succeeded(&surface.run_with_token(&["incident", "shop", "--json"]).await);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["id"], id);
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let file = page.path().to_str().unwrap();
+    assert_eq!(
+        succeeded(&surface.run_with_token(&["incident", id, "--format", "html", "-o", file]).await),
+        ""
+    );
+    assert!(std::fs::read_to_string(file).unwrap().starts_with("<!doctype html>"));
+
+    let nobody = surface.run(&["incident", id]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(err(&nobody).contains("error: ") && err(&nobody).contains("hint: "), "{}", err(&nobody));
+    let none = surface.run_with_token(&["incident", "0123456789abc"]).await;
+    assert_eq!(
+        err(&none),
+        "error: there is no rollback `0123456789abc`\nhint: `backstop history` lists the rollbacks\n"
+    );
+    let unknown = surface.run_with_token(&["incident", "web"]).await;
+    assert_eq!(
+        err(&unknown),
+        "error: no rollback of `web` is on record\nhint: `backstop history` lists the rollbacks\n"
+    );
+}
+
+#[tokio::test]
+async fn items_are_ticked_and_taken_back_by_command() {
+    let (surface, id) = with_a_rollback().await;
+    let tick = async |args: &[&str]| surface.run_with_token(&[&["incident", "tick"], args].concat()).await;
+    let said = succeeded(&tick(&[id, "root_cause", "--note", "a pool of 4"]).await);
+    let open = "resolution, smoke_tests, ticket, stakeholders";
+    let rest = "fix, deployment_plan, post_mortem, prevention";
+    assert_eq!(said, format!("ticked: Root cause found; still open: {open}, {rest}\n"));
+    let by = surface.past.ticks.lock().unwrap()[0].1.by.clone();
+    assert!(by == "anna" || by.starts_with("anna@"), "{by}");
+    // The name of a service will do, and so will how people write the item.
+    let said = succeeded(&tick(&["shop", "Smoke-Tests", "--by", "ben"]).await);
+    assert!(
+        said.starts_with("ticked: Smoke tests and login flow confirmed by a person; still open: "),
+        "{said}"
+    );
+    let (point, tick_of) = surface.past.ticks.lock().unwrap()[1].clone();
+    assert_eq!((point, tick_of.by.as_str(), tick_of.note.as_str()), (Point::SmokeTests, "ben", ""));
+
+    // Twice: it says so, and nothing of either is lost.
+    let again = succeeded(&tick(&[id, "root_cause"]).await);
+    assert!(
+        again.contains(" ticked root_cause ") && again.ends_with(" ago already; nothing was changed\n"),
+        "{again}"
+    );
+    let noted = succeeded(&tick(&[id, "root_cause", "--note", "indeed", "--by", "ben"]).await);
+    assert!(noted.ends_with(" ago already; what you noted is kept with it\n"), "{noted}");
+    let report = succeeded(&surface.run_with_token(&["incident", id]).await);
+    assert!(report.contains("- [x] `root_cause` Root cause found: ticked by anna"), "{report}");
+    assert!(report.contains(": a pool of 4; ben: indeed\n"), "{report}");
+
+    let back = surface.run_with_token(&["incident", "untick", id, "root_cause", "--by", "carol"]).await;
+    assert!(
+        succeeded(&back).starts_with("open again: Root cause found; still open: resolution, "),
+        "{back:?}"
+    );
+    assert_eq!(*surface.past.asked.lock().unwrap(), ["untick root_cause by carol"]);
+    let nothing = surface.run_with_token(&["incident", "untick", id, "root_cause"]).await;
+    assert_eq!(succeeded(&nothing), "root_cause is open; nothing was changed\n");
+    let report = succeeded(&surface.run_with_token(&["incident", id]).await);
+    assert!(
+        report.contains("- [ ] `root_cause` Root cause found (Team &lt;Checkout&gt;), between"),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_ticked_says_what_can_be() {
+    let (surface, id) = with_a_rollback().await;
+    let tick = async |args: &[&str]| surface.run_with_token(&[&["incident", "tick"], args].concat()).await;
+    let unknown = tick(&[id, "coffee"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    let all = "resolution, smoke_tests, ticket, stakeholders, root_cause, fix, deployment_plan, post_mortem, prevention";
+    assert_eq!(
+        err(&unknown),
+        format!("error: there is no item `coffee` on the checklist of {id}\nhint: one of: {all}\n")
+    );
+    let proved = err(&tick(&[id, "healthy"]).await);
+    assert!(proved.starts_with("error: healthy is done by Backstop"), "{proved}");
+    let none = err(&tick(&["0123456789abc", "fix"]).await);
+    assert!(none.starts_with("error: there is no rollback `0123456789abc`"), "{none}");
+    let nobody = surface.run(&["incident", "tick", id, "fix"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(surface.run(&["incident", "tick", id]).await.status.code(), Some(2), "an item is missing");
+    *surface.past.failure.lock().unwrap() = Some("the disk is full".into());
+    assert!(err(&tick(&[id, "fix"]).await).contains("the disk is full"));
+    assert!(surface.past.ticks.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn ticks_by_the_api_need_the_token_and_go_under_the_name_of_whose_it_is() {
+    let (surface, id) = with_a_rollback().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |path: &str, token: Option<&str>, body: Value| {
+        let request =
+            http.post(format!("{}/api/v1/rollbacks/{id}/checklist/{path}", surface.url)).json(&body);
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+        .send()
+    };
+    for path in ["fix", "fix/untick"] {
+        assert_eq!(post(path, None, json!({})).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        let wrong = post(path, Some(TOKEN), json!({"whom": "x"})).await.unwrap();
+        assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    let answer =
+        post("fix", Some(CAROLS_TOKEN), json!({"by": "somebody else", "note": "v3\nis out"})).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let said: Value = answer.json().await.unwrap();
+    assert!(said["answer"].as_str().unwrap().starts_with("ticked: Fix developed"), "{said}");
+    let (point, tick) = surface.past.ticks.lock().unwrap()[0].clone();
+    assert_eq!((point, tick.by.as_str(), tick.note.as_str()), (Point::Fix, "carol", "v3 is out"));
+    let long = post("fix", Some(TOKEN), json!({"note": "x".repeat(501)})).await.unwrap();
+    assert_eq!(long.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(post("tea", Some(TOKEN), json!({})).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(post("healthy", Some(TOKEN), json!({})).await.unwrap().status(), StatusCode::CONFLICT);
+    assert_eq!(post("fix/untick", Some(CAROLS_TOKEN), json!({})).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(*surface.past.asked.lock().unwrap(), ["untick fix by carol"]);
 }
 
 #[tokio::test]

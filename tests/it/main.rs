@@ -21,6 +21,7 @@ mod receiver;
 mod api;
 mod hooks;
 mod incident;
+mod follow_up;
 mod cli;
 mod picture;
 mod logs;

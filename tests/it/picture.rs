@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backstop::api::{
-    self, ApiState, ConfigState, History, Hosts, JournalLine, Links, NotTaken, Operate, PlannedRollback,
-    Tokens,
+    self, ApiState, ConfigState, History, Hosts, JournalLine, Links, NotTaken, Operate, Paperwork,
+    PlannedRollback, Tokens,
 };
 use backstop::clock::Clock;
 use backstop::core::availability::{Availability, Gone};
@@ -21,6 +21,7 @@ use backstop::core::settings::{FleetSettings, HealthCheck, Mode, Rule, ServiceSe
 use backstop::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, SampleCounts, ServiceSnapshot, State};
 use backstop::core::{Command, EngineState, Input, RollbackRequest, Timestamp};
 use backstop::metrics::Metrics;
+use backstop::report::checklist::{self, Tick};
 use backstop::rollback::drill::{Drill, Point, Readiness};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -337,6 +338,8 @@ pub(crate) struct Past {
     pub(crate) rollbacks: Mutex<Vec<RollbackRecord>>,
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) asked: Mutex<Vec<String>>,
+    /// What was ticked off, of whichever rollback.
+    pub(crate) ticks: Mutex<Vec<(checklist::Point, Tick)>>,
 }
 
 impl Past {
@@ -377,13 +380,38 @@ impl History for Past {
     async fn incident(&self, id: &RollbackId) -> Result<Option<backstop::report::Incident>, String> {
         self.well()?;
         let record = self.rollbacks.lock().unwrap().iter().find(|record| record.id == *id).cloned();
-        Ok(record.map(|record| backstop::report::incident(crate::incident::kept(record))))
+        let ticks = self.ticks.lock().unwrap().clone();
+        Ok(record.map(|record| {
+            backstop::report::incident(backstop::report::Sources { ticks, ..crate::incident::kept(record) })
+        }))
     }
 
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {
         self.well()?;
         self.asked.lock().unwrap().push(format!("decisions of {service}, {limit}"));
         Ok(vec![decision(NEW_YEAR)])
+    }
+}
+
+#[async_trait]
+impl Paperwork for Past {
+    async fn tick(&self, _: &RollbackId, point: checklist::Point, tick: Tick) -> Result<(), String> {
+        self.well()?;
+        self.ticks.lock().unwrap().push((point, tick));
+        Ok(())
+    }
+
+    async fn untick(
+        &self,
+        _: &RollbackId,
+        point: checklist::Point,
+        by: &str,
+        _: Timestamp,
+    ) -> Result<(), String> {
+        self.well()?;
+        self.asked.lock().unwrap().push(format!("untick {point} by {by}"));
+        self.ticks.lock().unwrap().retain(|(of, _)| *of != point);
+        Ok(())
     }
 }
 
@@ -524,6 +552,7 @@ impl Surface {
         let state = ApiState {
             snapshot,
             history: past.clone(),
+            paperwork: past.clone(),
             operate: core.clone(),
             metrics: metrics.clone(),
             clock: Clock::start(),

@@ -71,6 +71,27 @@ pub struct ReleaseQuarantineBody {
     pub by: Option<String>,
 }
 
+/// Body of `POST /api/v1/rollbacks/ID/checklist/ITEM`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TickRequestBody {
+    /// What there is to say about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Who; `operator` if absent. With a token of one's own, that is whose name is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// Body of `POST /api/v1/rollbacks/ID/checklist/ITEM/untick`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UntickRequestBody {
+    /// Who; `operator` if absent. With a token of one's own, that is whose name is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
 /// Answer to `POST /api/v1/services/NAME/drill`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrillView {
