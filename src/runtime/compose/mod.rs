@@ -23,9 +23,16 @@ mod project;
 pub use project::{SERVICE, project_of};
 
 /// Makes the files of a project say `good` where they say `bad`. Idempotent. Never an error: a rollback that cannot be
-/// pinned is still a rollback, and says so. `owner` is what Backstop calls the service.
-pub fn pin(project: &ComposeProject, owner: &str, bad: &str, good: &str) -> StepOutput {
-    let wanted = Wanted { service: &project.service, owner, bad, good };
+/// pinned is still a rollback, and says so. `owner` is what Backstop calls the service, `runs` what the project's services run
+/// by now.
+pub fn pin(
+    project: &ComposeProject,
+    owner: &str,
+    bad: &str,
+    good: &str,
+    runs: &BTreeMap<String, String>,
+) -> StepOutput {
+    let wanted = Wanted { service: &project.service, owner, bad, good, runs };
     let service = format!("`docker compose up -d {}`", project.service);
     let unpinned = |why: String, change: Option<String>| {
         let change = change.map_or(String::new(), |change| format!("; before that, {change}"));
@@ -147,8 +154,14 @@ fn already(mut files: pin::Files, wanted: Wanted<'_>) -> Option<Pin> {
 }
 
 /// The pin that [`pin`] set, if the files still say so because of it: for one whose record was lost in a crash.
-pub fn pinned_by(project: &ComposeProject, owner: &str, bad: &str, good: &str) -> Option<Pin> {
-    already(project::read(project).ok()?, Wanted { service: &project.service, owner, bad, good })
+pub fn pinned_by(
+    project: &ComposeProject,
+    owner: &str,
+    bad: &str,
+    good: &str,
+    runs: &BTreeMap<String, String>,
+) -> Option<Pin> {
+    already(project::read(project).ok()?, Wanted { service: &project.service, owner, bad, good, runs })
 }
 
 /// Takes a pin back: the variable gets the value that it had, the override file goes. Yields what was done, for people.

@@ -69,6 +69,8 @@ pub(super) struct Wanted<'a> {
     pub(super) owner: &'a str,
     pub(super) bad: &'a str,
     pub(super) good: &'a str,
+    /// The references that the project's services run, by what the files call them.
+    pub(super) runs: &'a BTreeMap<String, String>,
 }
 
 /// What there is to do.
@@ -141,9 +143,10 @@ pub(super) fn said_beneath(files: &Files, over: &Path) -> Option<String> {
     says(files, line, "").ok()
 }
 
-/// The variable that can be set, and nobody else uses.
+/// The variable that can be set, and that nobody else uses, or only those that run already what it makes of them: the next
+/// `up` does nothing to them. That is so when services that are one release went back together.
 fn set(files: &Files, line: &Line, wanted: Wanted<'_>) -> Result<Change, Unpinned> {
-    let Wanted { service, good, .. } = wanted;
+    let Wanted { service, good, runs, .. } = wanted;
     let template = Template::read(&line.image).map_err(|e| literal(&line.path, e.to_string(), good))?;
     let values = known(files);
     let value = |name: &str| values.get(name).cloned().flatten();
@@ -152,10 +155,12 @@ fn set(files: &Files, line: &Line, wanted: Wanted<'_>) -> Result<Change, Unpinne
         let Some(is) = template.solve(name, good, &value) else { continue };
         let using = files.compose.iter().flat_map(|(_, file)| file.others_with(name, service));
         let others: BTreeSet<String> = using.chain(line.sharing.iter().cloned()).collect();
+        let with = |asked: &str| if asked == name { Some(is.clone()) } else { value(asked) };
+        let others: Vec<String> =
+            others.into_iter().filter(|other| !would_stay(files, other, &with, runs)).collect();
         if others.is_empty() {
             return assign(files, name, is);
         }
-        let others: Vec<String> = others.into_iter().collect();
         let why = format!("{name} is used by {} too", others.join(", "));
         refused
             .get_or_insert(Unpinned::new(why, format!("set {name}={is} if that is right for all of them")));
@@ -164,11 +169,23 @@ fn set(files: &Files, line: &Line, wanted: Wanted<'_>) -> Result<Change, Unpinne
     Err(refused.unwrap_or_else(none))
 }
 
+/// Whether a service runs what its image line says with these values.
+fn would_stay(
+    files: &Files,
+    service: &str,
+    value: &dyn Fn(&str) -> Option<String>,
+    runs: &BTreeMap<String, String>,
+) -> bool {
+    let line = files.compose.iter().rev().find_map(|(_, file)| file.image(service));
+    let says = line.and_then(|line| Template::read(line).ok()?.resolve(value).ok());
+    says.is_some() && says.as_ref() == runs.get(service)
+}
+
 /// The override file that says it instead; where none can, why neither.
 fn keep(files: &Files, wanted: Wanted<'_>, no: Unpinned) -> Result<Change, Unpinned> {
     let neither = |why: &str| Unpinned { why: format!("{}, and {why}", no.why), change: no.change.clone() };
     let place = files.place.as_ref().map_err(|why| neither(why))?;
-    let Wanted { service, owner, bad, good } = wanted;
+    let Wanted { service, owner, bad, good, .. } = wanted;
     let kept = Kept { image: good.to_owned(), bad: bad.to_owned(), owner: owner.to_owned() };
     let mut services = place.services.clone();
     services.insert(service.to_owned(), kept);
@@ -261,8 +278,10 @@ mod tests {
         Files { compose, lines, environment, ..Files::default() }
     }
 
+    static NOBODY: BTreeMap<String, String> = BTreeMap::new();
+
     fn wanted<'a>(bad: &'a str, good: &'a str) -> Wanted<'a> {
-        Wanted { service: "api", owner: "shop-api", bad, good }
+        Wanted { service: "api", owner: "shop-api", bad, good, runs: &NOBODY }
     }
 
     fn tell(said: Result<Change, Unpinned>) -> String {
@@ -387,6 +406,18 @@ mod tests {
     fn the_same_variable_elsewhere_in_the_same_service_is_right() {
         let file = "services: {api: {image: 'shop:$TAG', environment: {VERSION: $TAG}}}";
         assert!(said(&[file], &["TAG=v2"], "shop:v2", "shop:v1").contains("TAG Some(\"v2\") -> v1"));
+    }
+
+    #[test]
+    fn a_variable_that_others_use_is_set_if_they_run_that_already() {
+        let compose = "services: {api: {image: 'shop:${TAG}'}, jobs: {image: 'jobs:${TAG}'}}";
+        let files = files(&[compose], &["TAG=v2\n"]);
+        let pinned = |jobs: &str| {
+            let runs = BTreeMap::from([("jobs".to_owned(), jobs.to_owned())]);
+            tell(change(&files, Wanted { runs: &runs, ..wanted("shop:v2", "shop:v1") }))
+        };
+        assert!(pinned("jobs:v1").starts_with("/shop/env0: TAG=v1"), "{}", pinned("jobs:v1"));
+        assert!(pinned("jobs:v2").contains("TAG is used by jobs too"), "{}", pinned("jobs:v2"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn project(image: &str) -> (tempfile::TempDir, ComposeProject) {
 }
 
 fn pinned(project: &ComposeProject, bad: &str, good: &str) -> (Option<Pin>, String) {
-    match pin(project, "shop-api", bad, good) {
+    match pin(project, "shop-api", bad, good, &BTreeMap::new()) {
         StepOutput::Pinned { pin, notes } => (pin, notes.join("; ")),
         other => panic!("{other:?}"),
     }

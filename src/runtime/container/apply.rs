@@ -86,7 +86,8 @@ impl ContainerRuntime {
             Step::PinProject { project, bad, good } => {
                 let (project, bad, good) = (project.clone(), bad.clone(), good.clone());
                 let owner = plan.service.clone();
-                let pinning = move || compose::pin(&project, owner.as_str(), &bad, &good);
+                let runs = self.references(&project.name).await?;
+                let pinning = move || compose::pin(&project, owner.as_str(), &bad, &good, &runs);
                 let pinned = tokio::task::spawn_blocking(pinning).await;
                 pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))
             }

@@ -461,7 +461,8 @@ impl ContainerRuntime {
             None => {
                 let (project, owner) = (project.clone(), plan.service.clone());
                 let (bad, good) = (bad.clone(), good.clone());
-                let look = move || compose::pinned_by(&project, owner.as_str(), &bad, &good);
+                let runs = self.references(&project.name).await?;
+                let look = move || compose::pinned_by(&project, owner.as_str(), &bad, &good, &runs);
                 tokio::task::spawn_blocking(look).await.map_err(|e| permanent(e.to_string()))?
             }
         };
@@ -513,6 +514,30 @@ impl ContainerRuntime {
     }
 
     /// The containers of a project's service, without those that `docker compose run` made.
+    /// The references that the services of a project run, by what its files call them; none of one whose replicas differ.
+    pub(super) async fn references(&self, project: &str) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let listed = self.engine.json("/containers/json").await?;
+        let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for listed in listed.as_array().into_iter().flatten() {
+            let labels = enrol::labels(listed);
+            let (Some(service), true) = (
+                labels.get(compose::SERVICE),
+                labels.get(enrol::PROJECT).is_some_and(|name| name == project),
+            ) else {
+                continue;
+            };
+            let runs = listed["Image"].as_str().map(str::to_owned);
+            all.entry(service.clone())
+                .and_modify(|known| {
+                    if *known != runs {
+                        *known = None;
+                    }
+                })
+                .or_insert(runs);
+        }
+        Ok(all.into_iter().filter_map(|(service, runs)| Some((service, runs?))).collect())
+    }
+
     async fn containers(&self, project: &str, service: &str) -> Result<Vec<Container>, RuntimeError> {
         let listed = self.engine.json("/containers/json?all=1").await?;
         let mut found = Vec::new();

@@ -64,7 +64,12 @@ fn emergency_rollback() {
     let said = report(&daemon, &record);
     ticked(
         &said,
-        &["Health checks passing", "Error rates and response times back", "Team notified", "documented in the log"],
+        &[
+            "Health checks passing",
+            "Error rates and response times back",
+            "Team notified",
+            "documented in the log",
+        ],
     );
     reminders(
         &said,
@@ -106,7 +111,10 @@ fn emergency_configuration_error() {
     let record = rollback_over(&daemon, "production-api");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     assert_eq!(bed.ask(API).unwrap()["env"]["GREETING"], "hello");
-    assert_eq!(record["from"]["image"], record["to"]["image"], "the image is the same, the configuration is not");
+    assert_eq!(
+        record["from"]["image"], record["to"]["image"],
+        "the image is the same, the configuration is not"
+    );
 }
 
 #[test]
@@ -130,7 +138,11 @@ fn emergency_resource_exhaustion() {
 
     step("2. If persists, rollback to previous version");
     let record = rollback_over(&daemon, "production-api");
-    assert_eq!((&record["outcome"], &record["reason"]), (&"verified".into(), &"memory_high".into()), "{record:#}");
+    assert_eq!(
+        (&record["outcome"], &record["reason"]),
+        (&"verified".into(), &"memory_high".into()),
+        "{record:#}"
+    );
     assert_eq!(project.read(".env"), "IMAGE_TAG=v1.2.2\n");
     webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }

@@ -13,6 +13,7 @@ const RELEASE: &str = r#"
     port = 8080
     path = "/metrics"
     interval = "1s"
+    timeout = "1s"
     [services.app-backend.rules.error_rate]
     sustained = "2m"
 "#;
@@ -44,7 +45,9 @@ fn failed_production_deployment() {
     }
 
     step("Step 1: Confirm the Issue: verify which version is currently deployed");
-    let record = eventually(seconds(120), "a rollback of app-backend has begun", || newest_rollback(&daemon, "app-backend"));
+    let record = eventually(seconds(120), "a rollback of app-backend has begun", || {
+        newest_rollback(&daemon, "app-backend")
+    });
     assert_eq!(record["reason"], "requests_failing", "{record:#}");
     assert_eq!(record["from"]["reference"], "app-backend:bad");
 

@@ -24,7 +24,8 @@ const READY: &str = r#"
 fn project<'a>(bed: &'a Bed, tag: &str, api: &str) -> Project<'a> {
     let on_trial = "      backstop.trial: 30s\n";
     let jobs = watched("jobs", "app-jobs:${IMAGE_TAG:?}", "");
-    let file = format!("services:\n{}{on_trial}{jobs}{on_trial}", watched("api", "app-api:${IMAGE_TAG:?}", api));
+    let file =
+        format!("services:\n{}{on_trial}{jobs}{on_trial}", watched("api", "app-api:${IMAGE_TAG:?}", api));
     let environment = format!("# see docs/deploy_production.md\nIMAGE_TAG={tag}\nEXPORT_MODE=on\n");
     Project::new(bed, "prod", &OPTIONS, &[("docker-compose.yml", &file), (".env", &environment)])
 }
@@ -39,7 +40,8 @@ fn production_release_with_an_additive_migration() {
     bed.image("app-api:rc2", &Image::demo("rc2").env("DEMO_BAD_AFTER", "8s"));
     bed.image("app-jobs:rc2", &Image::demo("rc2"));
     let database = Postgres::start();
-    database.sql("CREATE TABLE schema_migrations (version text); INSERT INTO schema_migrations VALUES ('14')");
+    database
+        .sql("CREATE TABLE schema_migrations (version text); INSERT INTO schema_migrations VALUES ('14')");
     let webhook = Webhook::start();
     let more = format!(
         "{RELEASE}{READY}\n[services.prod-api.migrations]\nquery = \"SELECT max(version) FROM schema_migrations\"\nurl_file = \"{}\"\n\
@@ -53,7 +55,9 @@ fn production_release_with_an_additive_migration() {
         daemon.proved(name);
     }
 
-    step("1) Identify rollback target: confirm the tag includes the migrations level that was previously in prod");
+    step(
+        "1) Identify rollback target: confirm the tag includes the migrations level that was previously in prod",
+    );
     database.sql("CREATE TABLE added (id int); INSERT INTO schema_migrations VALUES ('15')");
     project.edit(".env", "IMAGE_TAG=rc1", "IMAGE_TAG=rc2");
     project.compose(&["up", "-d", "api", "jobs"]);
@@ -71,7 +75,9 @@ fn production_release_with_an_additive_migration() {
         assert_eq!(bed.inspect(container)["Image"], wanted.trim());
     }
 
-    step("3) Handle migrations: if the schema change is additive, keep the migration and revert only the app image");
+    step(
+        "3) Handle migrations: if the schema change is additive, keep the migration and revert only the app image",
+    );
     assert_eq!(database.sql("SELECT max(version) FROM schema_migrations"), "15");
 
     step("5) Post-rollback validation: /healthz and /readyz; announce rollback completion");
@@ -80,7 +86,11 @@ fn production_release_with_an_additive_migration() {
     webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "app-api:rc1"]);
     let runs = [API, JOBS].map(|container| bed.inspect(container)["Id"].clone());
     project.compose(&["up", "-d", "api", "jobs"]);
-    assert_eq!([API, JOBS].map(|container| bed.inspect(container)["Id"].clone()), runs, "`up` has nothing to do");
+    assert_eq!(
+        [API, JOBS].map(|container| bed.inspect(container)["Id"].clone()),
+        runs,
+        "`up` has nothing to do"
+    );
 }
 
 #[test]
@@ -90,8 +100,10 @@ fn production_release_with_a_breaking_migration() {
     bed.image("app-api:rc1", &Image::demo("rc1"));
     bed.image("app-api:rc2", &Image::demo("rc2").env("DEMO_MIGRATIONS_PENDING", "1"));
     let (database, files) = (Postgres::start(), tempfile::tempdir().unwrap());
-    database.sql("CREATE TABLE schema_migrations (version text); INSERT INTO schema_migrations VALUES ('14')");
-    fs::write(files.path().join("down.sql"), "DELETE FROM schema_migrations WHERE version = '15';\n").unwrap();
+    database
+        .sql("CREATE TABLE schema_migrations (version text); INSERT INTO schema_migrations VALUES ('14')");
+    fs::write(files.path().join("down.sql"), "DELETE FROM schema_migrations WHERE version = '15';\n")
+        .unwrap();
     let more = format!(
         "{READY}\n[services.prod-api.hooks.isolated]\nphase = \"after_stop\"\nrun = {{ image = \"bad\", command = [\"--help\"] }}\n\
          [services.prod-api.migrations]\nquery = \"SELECT max(version) FROM schema_migrations\"\nurl_file = \"{url_file}\"\n\
@@ -118,7 +130,10 @@ fn production_release_with_a_breaking_migration() {
     assert_eq!(record["outcome"], "verified", "{record:#}");
     assert!(record["text"].as_str().unwrap().contains("ready"), "{record:#}");
     assert_eq!(database.sql("SELECT max(version) FROM schema_migrations"), "14");
-    assert!(fs::read_to_string(files.path().join("backup.sql")).unwrap().contains("15"), "the backup is from before");
+    assert!(
+        fs::read_to_string(files.path().join("backup.sql")).unwrap().contains("15"),
+        "the backup is from before"
+    );
 
     step("Re-run /readyz to ensure migrations_current=true after the downgrade");
     assert!(answer(&bed, API, "/readyz", 200).contains("\"migrations_current\":true"));
@@ -142,9 +157,11 @@ fn production_emergency_disablement_of_exports() {
     let webhook = Webhook::start();
     let more = r#"
         [defaults.rules.memory]
-        mitigations = ["set EXPORT_MODE=off, confirm exports_off"]
+        action = "rollback"
         [defaults.rules.oom]
         action = "off"
+        [services.prod-api.rules.memory]
+        mitigations = ["set EXPORT_MODE=off, confirm exports_off"]
         [services.prod-api.hooks.exports_off]
         phase = "mitigation"
         http = { url = "http://127.0.0.1:PORT/exports", status = ["404"] }
@@ -161,13 +178,16 @@ fn production_emergency_disablement_of_exports() {
     project.compose(&["up", "-d", "api"]);
     answer(&bed, API, "/exports", 200);
 
-    step("4) Emergency disablement for exports/reports: set EXPORT_MODE=off, redeploy the API with the updated environment");
+    step(
+        "4) Emergency disablement for exports/reports: set EXPORT_MODE=off, redeploy the API with the updated environment",
+    );
     webhook.announced(seconds(60), &["SOMETHING ELSE BEFORE A ROLLBACK", "EXPORT_MODE=off"]);
 
     step("Confirm the change took effect: /readyz, and that export endpoints return 404");
     answer(&bed, API, "/exports", 404);
     answer(&bed, API, "/readyz", 200);
-    webhook.announced(seconds(60), &["IT HELPED", "EXPORT_MODE=off set", "change it back when the fix ships"]);
+    webhook
+        .announced(seconds(60), &["IT HELPED", "EXPORT_MODE=off set", "change it back when the fix ships"]);
     assert_eq!(bed.ask(API).unwrap()["version"], "rc2", "the API is kept online");
     assert_eq!(project.read(".env"), "# see docs/deploy_production.md\nIMAGE_TAG=rc2\nEXPORT_MODE=off\n");
     let all = daemon.api("/api/v1/rollbacks").unwrap();

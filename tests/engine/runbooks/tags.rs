@@ -52,7 +52,10 @@ impl Stores {
                 if !request.starts_with("GET") {
                     heard.lock().unwrap().push(format!("{request} {}", String::from_utf8_lossy(&body)));
                 }
-                let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    answer.len()
+                );
                 let _ = stream.write_all((head + answer).as_bytes());
             }
         });
@@ -87,8 +90,8 @@ fn rollback_images_and_stores() {
         [groups]
         kompass = ["kompass-backend", "kompass-frontend"]
         [services.kompass-backend.dependencies]
-        couchdb = { url = "http://STORES/_up", interval = "1s" }
-        meilisearch = { url = "http://STORES/health", interval = "1s" }
+        couchdb = { url = "http://STORES/_up", interval = "2s" }
+        meilisearch = { url = "http://STORES/health", interval = "2s" }
         [services.kompass-backend]
         schema = "breaking"
         [services.kompass-backend.migrations.downgrade]
@@ -98,7 +101,11 @@ fn rollback_images_and_stores() {
         ]
     "#;
     let daemon = Daemon::start(&bed, Some(&webhook.url()), &more.replace("STORES", &stores.address));
-    let base = format!("services:\n{}{}", watched("backend", "backend:latest", ""), watched("frontend", "frontend:latest", ""));
+    let base = format!(
+        "services:\n{}{}",
+        watched("backend", "backend:latest", ""),
+        watched("frontend", "frontend:latest", "")
+    );
     let over = "services:\n  backend:\n    environment:\n      GREETING: production\n    labels:\n      backstop.trial: 30s\n  frontend:\n    labels:\n      backstop.trial: 30s\n";
     let files = [("docker-compose.yml", base.as_str()), ("docker-compose.production.yml", over)];
     let project = Project::new(&bed, "kompass", &OPTIONS, &files);
@@ -110,7 +117,9 @@ fn rollback_images_and_stores() {
     step("Automatic Rollback, trigger: health checks fail after deployment");
     deploy(&bed, &project, "2");
 
-    step("Stop new containers; restore previous Docker images (tagged as `rollback`); restart services with previous version");
+    step(
+        "Stop new containers; restore previous Docker images (tagged as `rollback`); restart services with previous version",
+    );
     for name in ["kompass-backend", "kompass-frontend"] {
         let record = rollback_over(&daemon, name);
         assert_eq!(record["outcome"], "verified", "{record:#}");
@@ -121,12 +130,15 @@ fn rollback_images_and_stores() {
     }
     step("Tag rollback images: latest is what runs");
     for name in ["backend", "frontend"] {
-        let of = |tag: &str| bed.docker(&["image", "inspect", "--format", "{{.Id}}", &format!("{name}:{tag}")]);
+        let of =
+            |tag: &str| bed.docker(&["image", "inspect", "--format", "{{.Id}}", &format!("{name}:{tag}")]);
         assert_eq!(of("latest"), of("1"));
     }
     assert_eq!(bed.ask(BACKEND).unwrap()["env"]["GREETING"], "production", "by both files");
 
-    step("CouchDB Rollback: restore from backup; MeiliSearch Rollback: clear current index, restart backend to re-index");
+    step(
+        "CouchDB Rollback: restore from backup; MeiliSearch Rollback: clear current index, restart backend to re-index",
+    );
     let asked = stores.asked();
     assert_eq!(asked.len(), 2, "each once: {asked:?}");
     assert!(asked[0].starts_with("POST /_replicate") && asked[0].contains("kompass_backup"), "{asked:?}");
@@ -142,7 +154,9 @@ fn rollback_images_and_stores() {
     step("Alert team");
     webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "kompass-backend"]);
 
-    step("Post-Rollback: what went wrong? when was it detected? who performed the rollback? root cause (if known)");
+    step(
+        "Post-Rollback: what went wrong? when was it detected? who performed the rollback? root cause (if known)",
+    );
     let said = report(&daemon, &gates);
     for words in ["health check failed", "backstop"] {
         assert!(said.contains(words), "no `{words}` in:\n{said}");
@@ -150,7 +164,12 @@ fn rollback_images_and_stores() {
     ticked(&said, &["Issue confirmed", "Team notified", "Incident report created"]);
     reminders(
         &said,
-        &[("Stakeholders informed", "on-call"), ("Root cause", "service owner"), ("test that fails without it", "service owner"), ("runbooks and deployment checklist updated", "team lead")],
+        &[
+            ("Stakeholders informed", "on-call"),
+            ("Root cause", "service owner"),
+            ("test that fails without it", "service owner"),
+            ("runbooks and deployment checklist updated", "team lead"),
+        ],
     );
 
     step("Rollback History: date, environment, reason, rolled back by, duration, resolution");
