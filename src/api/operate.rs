@@ -73,6 +73,7 @@ pub(super) async fn rollback(
         service: service.clone(),
         via: via(&caller),
         accept_schema: body.accept_schema,
+        drill: body.drill,
     };
     carry_out(&state, command, (caller, body.by), Some(&service)).await
 }

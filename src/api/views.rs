@@ -638,6 +638,9 @@ pub struct RollbackRequestBody {
     /// Go back although the target does not fit the schema of the database, and leave that as it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_schema: bool,
+    /// Only to see whether it works, away from production: what runs now is not condemned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
 }
 
 /// Body of `POST /api/v1/pause`.

@@ -116,6 +116,7 @@ impl History for Records {
         Ok(Some(report::incident(report::Sources {
             record,
             journal: lines.into_iter().map(|(at, _)| at).zip(words).collect(),
+            smoke: report::smoke_of(&events),
             log: report::log_of(&events, &secrets),
             told: told.collect(),
             scene: serde_json::from_value(part(evidence::SCENE)).ok(),

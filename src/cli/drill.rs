@@ -1,30 +1,119 @@
-//! `backstop drill SERVICE`: would a rollback work? Tried without touching what serves.
+//! `backstop drill SERVICE`: would a rollback work? Tried without touching what serves, or, away from production, for real.
+
+use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
-use super::Output;
-use super::client::Client;
+use super::client::{Answer, Client};
 use super::failure::{Code, Failure};
+use super::rollback::{can_ask, confirm, follow, newest};
 use super::table::{Screen, span};
-use crate::api::views::{AnswerRequestBody, DrillPointView, DrillView};
+use super::{Output, whoami};
+use crate::api::views::{
+    AnswerRequestBody, AnswerView, DrillPointView, DrillView, RollbackRequestBody, RollbackView, ServiceView,
+};
+
+/// What a person types to go ahead.
+const CONFIRMATION: &str = "DRILL";
+/// What the runbooks allow: "Execute Rollback (5 minutes)" ...
+const EXECUTED: Duration = Duration::from_secs(5 * 60);
+/// ... and "rollback time is under 10 minutes", with the proof.
+const PROVED: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, Args)]
 pub(super) struct DrillArgs {
     /// The service
     service: String,
+    /// Roll back for real and forward again, away from production, and compare the times with the runbooks' budgets
+    #[arg(long)]
+    for_real: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "for_real")]
+    yes: bool,
 }
 
 pub(super) async fn run(args: DrillArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
     let path = ["api", "v1", "services", &args.service, "drill"];
-    let body = AnswerRequestBody { why: None, by: Some(super::whoami()) };
+    let body = AnswerRequestBody { why: None, by: Some(whoami()) };
     let answer = client.post::<DrillView>(&path, &body).await?;
-    out.show(&answer.json, |screen| render(&answer.view, screen))?;
-    if answer.view.ready {
-        return Ok(());
+    if !(args.for_real && out.json) {
+        out.show(&answer.json, |screen| render(&answer.view, screen))?;
     }
-    Err(Failure::new(Code::Failure, format!("a rollback of {} would not go as it should", args.service))
+    if !answer.view.ready {
+        return Err(Failure::new(
+            Code::Failure,
+            format!("a rollback of {} would not go as it should", args.service),
+        )
         .hint("the lines marked `missing` say what to do")
-        .into())
+        .into());
+    }
+    if args.for_real { for_real(&args, client, out).await } else { Ok(()) }
+}
+
+/// Back, and forward again.
+async fn for_real(args: &DrillArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+    if !args.yes {
+        if !can_ask() {
+            return Err(Failure::new(Code::Usage, "this is no terminal, so nobody can be asked")
+                .hint("add `--yes`")
+                .into());
+        }
+        confirm(CONFIRMATION).await?;
+    }
+    let service: Answer<ServiceView> = client.get(&["api", "v1", "services", &args.service], &[]).await?;
+    let (runs, target) = (service.view.summary.current, service.view.summary.target);
+    let (Some(runs), Some(target)) = (runs, target) else {
+        return Err(Failure::new(Code::Failure, format!("{} has nothing to go back to", args.service)).into());
+    };
+    let back = go(args, client, &target.id).await?;
+    // Whatever came of that, what ran is wanted again.
+    let forward = go(args, client, &runs.id).await?;
+    let legs = [("back", &back), ("forward", &forward)];
+    let took: Vec<_> = legs.iter().map(|(what, leg)| json!({"leg": what, "rollback": leg})).collect();
+    out.show(&json!({"service": args.service, "legs": took}), |screen| times(&legs, screen))?;
+    match legs.iter().find(|(_, leg)| !is_in_time(leg)) {
+        None => Ok(()),
+        Some((what, leg)) => {
+            let why = format!("going {what} ended as `{}`: {}", leg.outcome, leg.detail);
+            Err(Failure::new(Code::Failure, why).hint(format!("backstop explain {}", args.service)).into())
+        }
+    }
+}
+
+/// One way, until it is proved or not.
+async fn go(args: &DrillArgs, client: &Client, to: &str) -> anyhow::Result<RollbackView> {
+    let before = newest(client, &args.service).await?.map(|(rollback, _)| rollback.id);
+    let body = RollbackRequestBody {
+        to: Some(to.to_owned()),
+        by: Some(whoami()),
+        drill: true,
+        ..RollbackRequestBody::default()
+    };
+    let path = ["api", "v1", "services", &args.service, "rollback"];
+    let answer: Answer<AnswerView> = client.post(&path, &body).await?;
+    anstream::eprintln!("{}", answer.view.answer);
+    Ok(follow(client, &args.service, before.as_deref()).await?.0)
+}
+
+fn is_in_time(leg: &RollbackView) -> bool {
+    let within =
+        |took: Option<f64>, most: Duration| took.is_some_and(|seconds| seconds <= most.as_secs_f64());
+    leg.outcome == "verified"
+        && within(leg.decision_to_applied_seconds, EXECUTED)
+        && within(leg.duration_seconds, PROVED)
+}
+
+fn times(legs: &[(&str, &RollbackView)], screen: &Screen) -> String {
+    let time = |seconds: Option<f64>| seconds.map_or_else(|| "never".to_owned(), span);
+    let row = |(what, leg): &(&str, &RollbackView)| {
+        let (served, proved) = (time(leg.decision_to_applied_seconds), time(leg.duration_seconds));
+        let verdict = if is_in_time(leg) { "ready" } else { "missing" };
+        [screen.mark(verdict), (*what).to_owned(), served, proved, leg.outcome.clone()]
+    };
+    let rows = legs.iter().map(row).collect();
+    let table = screen.table(["", "WAY", "STARTED AFTER", "PROVED AFTER", "OUTCOME"], &[], rows);
+    format!("{table}\nThe runbooks allow 5 minutes until it is started, and 10 until it is proved.\n")
 }
 
 fn render(view: &DrillView, screen: &Screen) -> String {

@@ -64,11 +64,11 @@ pub(super) async fn run(mut args: RollbackArgs, client: &Client, out: &Output) -
         write_out(&shown)?;
     }
     if !args.yes {
-        confirm().await?;
+        confirm(CONFIRMATION).await?;
     }
     let before = newest(client, &args.service).await?.map(|(rollback, _)| rollback.id);
     let (by, accept_schema) = (Some(whoami()), args.accept_schema);
-    let body = RollbackRequestBody { to: args.to, why: args.why, by, accept_schema };
+    let body = RollbackRequestBody { to: args.to, why: args.why, by, accept_schema, drill: false };
     let answer: Answer<AnswerView> =
         client.post(&["api", "v1", "services", &args.service, "rollback"], &body).await?;
     if !args.wait {
@@ -86,18 +86,18 @@ pub(super) async fn run(mut args: RollbackArgs, client: &Client, out: &Output) -
     Err(Failure::new(Code::Failure, what).hint(format!("backstop explain {}", args.service)).into())
 }
 
-fn can_ask() -> bool {
+pub(super) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-async fn confirm() -> anyhow::Result<()> {
-    anstream::eprint!("\nType {CONFIRMATION} to go ahead: ");
+pub(super) async fn confirm(word: &'static str) -> anyhow::Result<()> {
+    anstream::eprint!("\nType {word} to go ahead: ");
     let typed = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).map(|_| line)
     })
     .await??;
-    if typed.trim() == CONFIRMATION {
+    if typed.trim() == word {
         return Ok(());
     }
     Err(Failure::new(Code::Failure, "not confirmed; nothing was changed").into())
@@ -105,7 +105,7 @@ async fn confirm() -> anyhow::Result<()> {
 
 /// Waits until the rollback that follows `before` is over, telling each change of its outcome. If its target did not
 /// pass and the next older one is being tried, that is followed too.
-async fn follow(
+pub(super) async fn follow(
     client: &Client,
     service: &str,
     before: Option<&str>,
@@ -150,7 +150,7 @@ async fn goes_on(client: &Client, service: &str, ended: &str) -> anyhow::Result<
     Ok(answer.view.summary.rollback.is_some_and(|rollback| rollback != ended))
 }
 
-async fn newest(client: &Client, service: &str) -> anyhow::Result<Option<(RollbackView, Value)>> {
+pub(super) async fn newest(client: &Client, service: &str) -> anyhow::Result<Option<(RollbackView, Value)>> {
     let query = [("service", service), ("limit", "1")];
     let answer: Answer<RollbacksView> = client.get(&["api", "v1", "rollbacks"], &query).await?;
     let json = answer.json["rollbacks"][0].clone();

@@ -22,6 +22,10 @@ use super::time::{Timestamp, human};
 
 /// A question that nobody has answered for so long is dropped: by then the release is too old to be blamed unasked.
 const LAPSES: Duration = Duration::from_secs(24 * 60 * 60);
+/// Shortly before a deadline people are reminded of it: when this part of the time is left ...
+const REMINDED: u32 = 5;
+/// ... but not so shortly that nobody could read it, nor so early that they forget again.
+const REMINDED_BEFORE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10 * 60));
 /// An order that needs a second person waits so long: whoever gave it sits there and waits.
 const SECOND_LAPSES: Duration = Duration::from_secs(60 * 60);
 
@@ -40,6 +44,9 @@ pub struct Approval {
     pub needed: u32,
     /// What was said, oldest first.
     pub said: Vec<Said>,
+    /// The deadline that people were reminded of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminded: Option<Timestamp>,
 }
 
 /// What an answer leads to.
@@ -296,9 +303,42 @@ impl Service {
             self.record(turn, &decision);
             self.put_question(turn, ask, decision, None);
         }
+        self.remind(turn);
         if self.state == State::Suspect {
             self.go(turn, Event::Asked);
         }
+    }
+
+    /// The time for a no is nearly over: said once for each deadline.
+    fn remind(&mut self, turn: &mut Turn<'_>) {
+        let Some(approval) = self.open_approval().cloned() else { return };
+        let Some(until) = approval.deadline().filter(|until| approval.reminded != Some(*until)) else {
+            return;
+        };
+        let last = approval.said.last().map_or(approval.asked, |said| said.at);
+        let before = (until.since(last) / REMINDED).clamp(REMINDED_BEFORE.0, REMINDED_BEFORE.1);
+        let left = until.since(turn.now);
+        // A short deadline is its own reminder.
+        if left > before || until.since(last) < 3 * before || turn.now >= until {
+            return;
+        }
+        let title = format!("ROLLBACK IN {} UNLESS SOMEBODY SAYS NO", human(left).to_string().to_uppercase());
+        let mut a = self.announcement(turn, AnnouncementKind::ApprovalWanted, &title);
+        a.key = format!("{}/reminded/{}", approval.id, until.as_millis());
+        a.approval = Some(approval.id.clone());
+        a.severity = Some(approval.decision.severity);
+        a.fields
+            .push(("Reminder".into(), format!("it was asked {} ago", human(turn.now.since(approval.asked)))));
+        a.fields.push(("Goes ahead".into(), format!("at {}", time_of_day(until))));
+        a.fields.push(("Reason".into(), approval.decision.reason.to_string()));
+        let name = &self.name;
+        a.next = Some(format!("not at all: backstop cancel {name}; later: backstop extend {name} 30m"));
+        turn.effect(Effect::Announce(a));
+        self.flag(turn, |flags| {
+            if let Some(approval) = &mut flags.approval {
+                approval.reminded = Some(until);
+            }
+        });
     }
 
     /// Whether a yes to this decision could be carried out, and nothing else is being asked, or was answered with no.
@@ -366,8 +406,15 @@ impl Service {
                 format!("backstop approve {name}; if it is to stay: backstop cancel {name}")
             }
         });
-        let approval =
-            Approval { id, ask, decision: Box::new(decision), asked: turn.now, needed, said: Vec::new() };
+        let approval = Approval {
+            id,
+            ask,
+            decision: Box::new(decision),
+            asked: turn.now,
+            needed,
+            said: Vec::new(),
+            reminded: None,
+        };
         self.flag(turn, |flags| flags.approval = Some(Box::new(approval)));
         turn.effect(Effect::Announce(a));
     }

@@ -321,6 +321,11 @@ pub enum Reason {
         /// What they said.
         why: String,
     },
+    /// A person tries for real whether a rollback works, and goes forward again afterwards. Nothing is wrong.
+    Drill {
+        /// Who.
+        by: String,
+    },
     /// Another service of the same group is rolled back, or suffers from the release.
     Companion {
         /// Which.
@@ -447,6 +452,7 @@ impl Reason {
             Self::MemoryHigh { .. } => "memory_high",
             Self::Refused { .. } => "refused",
             Self::Operator { .. } => "operator",
+            Self::Drill { .. } => "drill",
             Self::Companion { .. } => "companion",
             Self::TargetFailed { .. } => "target_failed",
         }
@@ -502,6 +508,9 @@ impl fmt::Display for Reason {
             Self::Refused { earlier } => write!(f, "this release was rolled back before: {earlier}"),
             Self::Operator { by, why } if why.is_empty() => write!(f, "{by} asked for it"),
             Self::Operator { by, why } => write!(f, "{by} asked for it: {why}"),
+            Self::Drill { by } => {
+                write!(f, "{by} drills: nothing is wrong, and it goes forward again afterwards")
+            }
             Self::Companion { service, why } => write!(f, "{service} is one release with it: {why}"),
             Self::TargetFailed { target, why } => write!(f, "the rollback to {target} did not help: {why}"),
         }
@@ -617,6 +626,7 @@ impl Reason {
             | Self::MemoryHigh { .. }
             | Self::Refused { .. }
             | Self::Operator { .. }
+            | Self::Drill { .. }
             | Self::Companion { .. }
             | Self::TargetFailed { .. } => Ok(()),
         }

@@ -235,6 +235,9 @@ pub enum Command {
         /// Go back although the target does not fit the schema of the database.
         #[serde(default)]
         accept_schema: bool,
+        /// Only to see whether it works: what runs now is not condemned, and is gone forward to again.
+        #[serde(default)]
+        drill: bool,
     },
     /// Say yes or no to what is asked about a service.
     Answer {

@@ -204,9 +204,9 @@ impl Service {
     fn condemn(&mut self, turn: &mut Turn<'_>, record: &RollbackRecord) {
         let Some(from) = record.from.clone().filter(|from| from.id != record.to.id) else { return };
         let kept = self.current_is_known_good();
-        // A target that did not pass proved itself once: it is passed over now, not condemned.
+        // A target that did not pass proved itself once: it is passed over now, not condemned. Nor is what a drill left.
         let reason = &record.decision.reason;
-        if matches!(reason, Reason::TargetFailed { .. }) {
+        if matches!(reason, Reason::TargetFailed { .. } | Reason::Drill { .. }) {
             return;
         }
         let innocent = matches!(reason, Reason::Companion { service, .. } if record.along.contains(service));

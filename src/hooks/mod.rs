@@ -7,6 +7,7 @@ mod command;
 mod postgres;
 mod script;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Clock;
-use crate::core::settings::{HookKind, RunImage, SchemaQuery};
+use crate::core::settings::{HookKind, HookPhase, HttpStep, RunImage, SchemaQuery};
 use crate::core::time::human;
 use crate::rollback::hooks::{Failed, HookCall, HookRunner, Ran};
 use crate::runtime::{OneOff, Runtime};
 use crate::signal::check::request_once;
 
+/// Between two attempts at a check of what was started a moment ago.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The version of a schema is one row of an indexed table; a database that takes longer is not well.
 const ASKED: Duration = Duration::from_secs(5);
 
@@ -60,10 +63,7 @@ impl HookRunner for Runner {
                 None => return Err(Failed::silently("it did not begin")),
             },
             HookKind::Http(steps) => {
-                let values =
-                    call.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-                let said = request_once(steps, values, call.hook.timeout, self.clock).await;
-                (said.map_err(Failed::silently)?, String::new())
+                (self.request(call, steps).await.map_err(Failed::silently)?, String::new())
             }
             HookKind::Sql { file, database } => {
                 let file = call.fill(file);
@@ -103,6 +103,25 @@ impl HookRunner for Runner {
 }
 
 impl Runner {
+    /// Requests with their expectations. What was started a moment ago is asked again until it answers well: a check of what
+    /// users do ("smoke test") is no test of how fast it starts.
+    async fn request(&self, call: &HookCall<'_>, steps: &[HttpStep]) -> Result<String, String> {
+        let steps: Vec<HttpStep> = steps.iter().map(|step| expecting(call, step)).collect();
+        let values: BTreeMap<String, String> =
+            call.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let began = self.clock.now();
+        loop {
+            let left = call.hook.timeout.saturating_sub(self.clock.now().since(began));
+            let said = request_once(&steps, values.clone(), left, self.clock).await;
+            let over = call.hook.phase != HookPhase::BeforeVerify
+                || self.clock.now().since(began) + AGAIN >= call.hook.timeout;
+            if said.is_ok() || over {
+                return said;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     async fn run_once(
         &self,
         call: &HookCall<'_>,
@@ -141,6 +160,12 @@ impl Runner {
             }
         }
     }
+}
+
+/// A request with values in the places that are named in what is expected of its answer: the target's version, for one.
+fn expecting(call: &HookCall<'_>, step: &HttpStep) -> HttpStep {
+    let json = step.json.iter().map(|(path, value)| (path.clone(), call.fill(value))).collect();
+    HttpStep { contains: step.contains.as_ref().map(|text| call.fill(text)), json, ..step.clone() }
 }
 
 /// Whether the schema is the one that the target knew.

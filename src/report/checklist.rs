@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Told, moment, redact};
 use crate::core::Timestamp;
 use crate::core::announcement::AnnouncementKind;
+use crate::core::decision::Reason;
 use crate::core::ledger::{RollbackOutcome, RollbackRecord};
 use crate::core::time::human;
 
@@ -134,7 +135,7 @@ impl Point {
             Self::Resolution => "Resolution announced",
             Self::Logged => "Rollback documented in the log",
             Self::Report => "Incident report created",
-            Self::SmokeTests => "Smoke tests and login flow confirmed by a person",
+            Self::SmokeTests => "Smoke tests and login flow confirmed",
             Self::Ticket => "Incident ticket created, with this report",
             Self::Stakeholders => "Stakeholders informed",
             Self::RootCause => "Root cause found",
@@ -277,12 +278,12 @@ impl Item {
 /// The checklist of a rollback: `ticks` are what people ticked off, oldest first.
 pub fn of(
     record: &RollbackRecord,
-    told: &[Told],
+    (told, smoke): (&[Told], Option<String>),
     owners: &Owners,
     ticks: &[(Point, Tick)],
     ticket: Option<&Ticket>,
 ) -> Vec<Item> {
-    let proofs = Proofs { record, told, ticket };
+    let proofs = Proofs { record, told, smoke, ticket };
     let at = record.ended.or(record.applied).unwrap_or(record.started);
     let item = |point: &Point| {
         let own: Vec<Tick> =
@@ -327,6 +328,7 @@ fn said(ticks: &[Tick]) -> Option<String> {
 struct Proofs<'a> {
     record: &'a RollbackRecord,
     told: &'a [Told],
+    smoke: Option<String>,
     ticket: Option<&'a Ticket>,
 }
 
@@ -349,8 +351,8 @@ impl Proofs<'_> {
             Point::Logged => Some(format!("backstop history --rollback {}", record.id)),
             Point::Report => Some("this page".into()),
             Point::Ticket => self.ticket.and_then(|ticket| ticket.url.clone()),
-            Point::SmokeTests
-            | Point::Stakeholders
+            Point::SmokeTests => self.smoke.clone(),
+            Point::Stakeholders
             | Point::RootCause
             | Point::Fix
             | Point::DeploymentPlan
@@ -368,6 +370,10 @@ impl Proofs<'_> {
 /// Whether a rollback leaves paperwork to people: it happened, it is over, and no other one took its place at once, as the
 /// next older release does when one does not pass. `all` are the rollbacks around it.
 pub fn is_owed(record: &RollbackRecord, all: &[RollbackRecord]) -> bool {
+    // A drill leaves nothing to do.
+    if matches!(record.decision.reason, Reason::Drill { .. }) {
+        return false;
+    }
     let happened = match &record.outcome {
         RollbackOutcome::Verified(_)
         | RollbackOutcome::NotVerified(_)

@@ -144,6 +144,8 @@ pub struct Sources {
     pub record: RollbackRecord,
     /// The journal in words.
     pub journal: Vec<(Timestamp, String)>,
+    /// How the operators' own checks of the target went, if there are any and all of them succeeded.
+    pub smoke: Option<String>,
     /// The last log lines of what was rolled back.
     pub log: Vec<String>,
     /// The messages about it.
@@ -240,7 +242,7 @@ fn secs(at: Timestamp) -> f64 {
 
 /// Makes a report of what was kept.
 pub fn incident(sources: Sources) -> Incident {
-    let Sources { record, journal, log, told, scene, after, releases, ticks, ticket } = sources;
+    let Sources { record, journal, smoke, log, told, scene, after, releases, ticks, ticket } = sources;
     let known = scene.is_some();
     let scene = scene.unwrap_or_default();
     let signals = strip::merged(scene.slots.clone(), after);
@@ -249,7 +251,7 @@ pub fn incident(sources: Sources) -> Incident {
     let missing = missing(known.then_some(signals.len()), releases.is_some(), &log, ticket.as_ref());
     let reason = redact::line(&record.decision.reason.to_string(), &[]);
     let rows_off = scene.rows.iter().filter(|row| row.answer == "off").count();
-    let checklist = checklist::of(&record, &told, &scene.owners, &ticks, ticket.as_ref());
+    let checklist = checklist::of(&record, (&told, smoke), &scene.owners, &ticks, ticket.as_ref());
     Incident {
         id: record.id.to_string(),
         service: record.service.to_string(),
@@ -454,6 +456,21 @@ pub fn log_of(events: &[Value], secrets: &[String]) -> Vec<String> {
     let outputs = events.iter().map(|event| &event["output"]["log"]);
     let lines = outputs.filter_map(Value::as_array).flatten().filter_map(Value::as_str);
     lines.map(|text| redact::line(text, secrets)).collect()
+}
+
+/// How the hooks before the verification went: the smoke tests of the operators. None if there are none, or one failed.
+pub fn smoke_of(events: &[Value]) -> Option<String> {
+    let steps = events.iter().rev().find_map(|event| event["plan"]["steps"].as_array())?;
+    let tests = steps.iter().enumerate().filter(|(_, step)| step["hook"]["phase"] == "before_verify");
+    let told = tests.map(|(n, step)| {
+        let ended = events
+            .iter()
+            .filter(|event| event["step"] == n)
+            .find_map(|event| event["output"]["how"].as_str());
+        Some(format!("{} {}", step["hook"]["name"].as_str()?, ended?))
+    });
+    let told: Option<Vec<String>> = told.collect();
+    told.filter(|told| !told.is_empty()).map(|told| redact::line(&told.join("; "), &[]))
 }
 
 /// A moment as a report writes it: `2026-11-29 14:02:15 UTC`.

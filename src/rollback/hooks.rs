@@ -130,8 +130,10 @@ pub(super) fn values(state: &SagaState, hook: &Hook) -> Vec<(&'static str, Strin
         plan.id.to_string(),
         of(from, |r| r.reference.clone()),
         of(from, |r| r.id.to_string()),
+        of(from, |r| tag(&r.reference).to_owned()),
         plan.to.reference.clone(),
         plan.to.id.to_string(),
+        tag(&plan.to.reference).to_owned(),
         request.why.clone(),
         hook.phase.name().to_owned(),
         hook.name.clone(),
@@ -139,6 +141,13 @@ pub(super) fn values(state: &SagaState, hook: &Hook) -> Vec<(&'static str, Strin
         schema.to.unwrap_or_default(),
     ];
     HOOK_VALUES.into_iter().zip(values).collect()
+}
+
+/// The tag of a reference, `v2` of `registry.example.com:5000/shop:v2`: what most services answer as their version. Empty if it
+/// has none.
+pub(super) fn tag(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/')).unwrap_or_default()
 }
 
 /// Hooks of a rollback, by phase, with what belongs to its downgrade.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::executor::{Executor, Inner, judged};
-use super::hooks::{Failed, HookCall, Ran};
+use super::hooks::{Failed, HookCall, Ran, tag};
 use super::saga::Saga;
 use crate::core::plan::Plan;
 use crate::core::release::{MitigationId, Release, RollbackId, ServiceName};
@@ -167,6 +167,7 @@ fn values(errand: &Errand, hook: &Hook) -> Vec<(&'static str, String)> {
         "service" => errand.service.to_string(),
         "rollback" => errand.id.to_string(),
         "from" | "to" => errand.from.reference.clone(),
+        "from_tag" | "to_tag" => tag(&errand.from.reference).to_owned(),
         "from_id" | "to_id" => errand.from.id.to_string(),
         "reason" => errand.why.clone(),
         "phase" => hook.phase.name().to_owned(),

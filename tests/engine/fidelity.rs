@@ -8,8 +8,11 @@ use crate::support::inspect::differences;
 use crate::support::story::{nothing_is_left, rollback_over};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
+/// A way to start a container: name and arguments.
+type Way = (&'static str, &'static [&'static str]);
+
 /// Name and arguments of `docker run`; `HERE` is a loopback address of this run's own, and `=` before a word gives it to the app, after the image.
-const CASES: [(&str, &[&str]); 48] = [
+const CASES: [Way; 48] = [
     ("plain", &[]),
     ("env", &["-e", "A=1", "-e", "EMPTY=", "-e", "SPACES=a  b", "-e", "LINES=a\nb"]),
     ("env-equal-to-the-bad-image", &["-e", "APP_VERSION=2"]),
@@ -88,6 +91,40 @@ const CASES: [(&str, &[&str]); 48] = [
     ("device", &["--device", "/dev/null:/dev/nothing:r", "--device-cgroup-rule", "c 1:3 r"]),
 ];
 
+/// The same, while the bad release was deployed with nothing of it: only what was recorded can bring it back.
+const OTHERWISE: [Way; 16] = [
+    ("removes-itself", &["--rm"]),
+    ("removes-itself-with-its-volume", &["--rm", "-v", "/data"]),
+    ("always", &["--restart", "always", "--label", "traefik.http.routers.x.rule=Host(`a.b`)"]),
+    ("hostname-like-an-id", &["--hostname", "cb5ee1b6243c"]),
+    ("port-ranges", &["-P", "-p", "HERE::8080", "-p", "HERE:28090-28095:83"]),
+    ("mac-address-on-a-network", &["--network", "fixed", "--mac-address", "92:d0:c6:0a:29:33"]),
+    ("other-containers-processes", &["--pid", "container:neighbour", "--ipc", "container:neighbour"]),
+    ("volume-read-only", &["-v", "/data", "-v", "/more:/more2:ro"]),
+    ("mount-without-copy", &["--mount", "type=volume,target=/data,volume-nocopy"]),
+    ("host-gateway", &["--add-host", "gw:host-gateway"]),
+    ("no-logs", &["--log-driver", "none"]),
+    ("cgroup", &["--cgroup-parent", "/fid-parent", "--cgroupns", "private", "--userns", "host"]),
+    ("io", &["--blkio-weight", "300", "--ulimit", "core=0"]),
+    ("command-with-spaces", &["=--version", "=x y", "=--listen", "=0.0.0.0:9090"]),
+    ("no-entrypoint", &["--entrypoint", "", "=/backstop", "=demo-app"]),
+    (
+        "health-command",
+        &[
+            "--health-cmd",
+            "/backstop demo-app --probe http://127.0.0.1:8080/healthz",
+            "--health-interval",
+            "1h",
+        ],
+    ),
+];
+
+/// What only newer engines know.
+const NEWER: [Way; 2] = [
+    ("annotation", &["--annotation", "com.example.owner=shop"]),
+    ("health-start-interval", &["--health-start-interval", "2s", "--health-start-period", "9s"]),
+];
+
 /// So many are rolled back side by side: the proof of each takes its time, and the engine has enough to do.
 const AT_ONCE: usize = 8;
 
@@ -107,58 +144,65 @@ fn bad_image() -> Image {
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn containers_come_back_as_they_were() {
-    come_back_as_they_were(&Bed::lease(), 1);
+    come_back_as_they_were(&Bed::lease(), 1, &[]);
 }
 
 /// It shows more, takes more, and remembers more than the oldest that there may be.
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn containers_come_back_as_they_were_on_a_newer_engine() {
-    come_back_as_they_were(&Bed::start(Own::Version("26.1")), 2);
+    come_back_as_they_were(&Bed::start(Own::Version("26.1")), 2, &NEWER);
 }
 
 /// `nth` tells the ports of one test from those of another.
-fn come_back_as_they_were(bed: &Bed, nth: u8) {
+fn come_back_as_they_were(bed: &Bed, nth: u8, newer: &[Way]) {
     surroundings(bed);
     let more = "[defaults.rules.health]\naction = \"off\"\n[defaults.rules.container_health]\naction = \"off\"\n\
                 [defaults.rules.down]\naction = \"off\"\n[defaults.rules.memory]\naction = \"off\"\n";
     let daemon = Daemon::start(bed, None, more);
-    for (name, arguments) in CASES {
+    let ways = || CASES.iter().chain(newer).chain(&OTHERWISE).copied();
+    for (name, arguments) in ways() {
         deploy(bed, nth, name, "web:v1", arguments);
         if name == "two-networks" {
             bed.docker(&["network", "connect", "--alias", "second", "fixed", name]);
         }
     }
-    for (name, _) in CASES {
+    for (name, _) in ways() {
         daemon.proved(name);
     }
-    let good: Vec<Value> = CASES.iter().map(|(name, _)| bed.inspect(name)).collect();
+    let good: Vec<(&str, Value)> = ways().map(|(name, _)| (name, bed.inspect(name))).collect();
 
-    for (name, arguments) in CASES {
-        deploy(bed, nth, name, "web:v2", arguments);
+    for (name, arguments) in ways() {
+        let otherwise = OTHERWISE.iter().any(|(other, _)| *other == name);
+        deploy(bed, nth, name, "web:v2", if otherwise { &["-v", "/data"] } else { arguments });
     }
-    for (name, _) in CASES {
+    for (name, _) in ways() {
         eventually(seconds(30), &format!("the bad release of {name} is seen"), || {
             let current = daemon.service(name)?["current"]["reference"].clone();
             if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
         });
     }
     let mut wrong = Vec::new();
-    let all: Vec<(&str, &Value)> = CASES.iter().zip(&good).map(|((name, _), good)| (*name, good)).collect();
-    for some in all.chunks(AT_ONCE) {
-        let ordered: Vec<_> = some.iter().map(|(name, good)| (name, good, order(&daemon, name))).collect();
-        for (name, good, ordered) in ordered {
+    for some in good.chunks(AT_ONCE) {
+        let data: Vec<_> = some.iter().map(|(name, _)| data_of(&bed.inspect(name))).collect();
+        let ordered: Vec<_> = some.iter().map(|(name, _)| order(&daemon, name)).collect();
+        for (((name, good), data), ordered) in some.iter().zip(data).zip(ordered) {
             wrong.extend(ordered.and_then(|()| is_back(bed, &daemon, name, good)).err());
+            // What users wrote while the bad release ran is theirs.
+            if data_of(good).is_some() && data_of(&bed.inspect(name)) != data {
+                wrong.push(format!("{name}: the data at /data was left behind"));
+            }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {} came back otherwise:\n{}",
-        wrong.len(),
-        CASES.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} came back otherwise:\n{}", wrong.len(), good.len(), wrong.join("\n"));
     nothing_is_left(bed);
+}
+
+/// The anonymous volume at /data.
+fn data_of(inspect: &Value) -> Option<String> {
+    let mounts = inspect["Mounts"].as_array()?;
+    let name = mounts.iter().find(|mount| mount["Destination"] == "/data")?["Name"].as_str()?;
+    (name.len() == 64).then(|| name.to_owned())
 }
 
 fn surroundings(bed: &Bed) {
@@ -167,7 +211,7 @@ fn surroundings(bed: &Bed) {
     bed.build("web:v2", "bad:base", "STOPSIGNAL SIGUSR1");
     bed.docker(&["network", "create", "--subnet", "10.99.0.0/24", "fixed"]);
     bed.docker(&["network", "create", "other"]);
-    bed.deploy("neighbour", "web:v1", &["-v", "/shared"]);
+    bed.deploy("neighbour", "web:v1", &["-v", "/shared", "--ipc", "shareable"]);
 }
 
 fn deploy(bed: &Bed, nth: u8, name: &str, image: &str, arguments: &[&str]) {

@@ -191,3 +191,30 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     assert_eq!(record["reason"], "memory_high");
     webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }
+
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn a_drill_for_real_goes_back_and_forward_again() {
+    let bed = Bed::lease();
+    images(&bed, &Image::demo("v2"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "environment = \"staging\"\n");
+    good_release(&bed, &daemon, &WATCHED);
+    bed.deploy("web", "web:v2", &WATCHED);
+    bed.serves(seconds(10), "web", "v2");
+    let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
+    assert_eq!(code, Some(1), "v2 has not proved itself yet: {said}");
+    assert!(said.contains("no way forward again"), "{said}");
+    daemon.proved("web");
+    let before = bed.inspect("web");
+
+    let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("back") && said.contains("forward") && said.contains("verified"), "{said}");
+    let after = bed.serves(seconds(5), "web", "v2");
+    assert_eq!(after["version"], "v2");
+    assert_eq!(bed.inspect("web")["Image"], before["Image"]);
+    webhook.announced(seconds(5), &["ROLLBACK COMPLETE", "drills: nothing is wrong"]);
+    let (_, said) = daemon.command(&["quarantine"]);
+    assert!(!said.contains("web:v2"), "nothing was condemned: {said}");
+}

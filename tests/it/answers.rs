@@ -39,6 +39,7 @@ async fn asked(said: Vec<Said>) -> (Surface, String) {
         asked: NEW_YEAR,
         needed: 1,
         said,
+        reminded: None,
     }));
     let name = shop.name.clone();
     let surface = Surface::start(picture).await;
@@ -107,6 +108,7 @@ async fn answers_reach_the_core_in_the_name_of_whoever_gave_them() {
                     why: String::new(),
                     via: Via::Person,
                     accept_schema: false,
+                    drill: false,
                 },
                 "carol".to_owned()
             ),

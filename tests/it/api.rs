@@ -377,6 +377,7 @@ async fn operator_actions_reach_the_core() {
                     why: "users complain".to_owned(),
                     via: Via::Token,
                     accept_schema: false,
+                    drill: false,
                 },
                 "anna@web1".to_owned()
             ),

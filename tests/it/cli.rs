@@ -275,7 +275,8 @@ async fn a_rollback_shows_the_plan_and_says_who_asked() {
             to: None,
             why: "users complain".to_owned(),
             via: Via::Token,
-            accept_schema: false
+            accept_schema: false,
+            drill: false
         }
     );
     assert!(commands[0].1.starts_with("anna@"), "{}", commands[0].1);

@@ -59,8 +59,18 @@ impl Fleet {
                     service.map_or("the fleet".into(), |s| s.to_string())
                 )))
             }
-            Command::Rollback { service, to, why, via, accept_schema } => {
-                let order = Order { to, why, by: by.to_owned(), via, reason: None, accept_schema };
+            Command::Rollback { service, to, why, via, accept_schema, drill } => {
+                let by = by.to_owned();
+                let order = if drill {
+                    self.drill(&service)?;
+                    let reason = Some(Reason::Drill { by: by.clone() });
+                    // Nobody else has to agree to a test of what is no production.
+                    return self
+                        .carry_out(now, &service, Order { to, why, by, via, reason, accept_schema }, effects)
+                        .map(Some);
+                } else {
+                    Order { to, why, by, via, reason: None, accept_schema }
+                };
                 self.order(now, &service, order, effects).map(Some)
             }
             Command::Answer { service, question, word, why, via } => {
@@ -144,6 +154,24 @@ impl Fleet {
             (Some(order), Some(by)) => self.carry_out(now, name, Order { by, ..order }, effects),
             (Some(_), None) | (None, _) => Ok(answer),
         }
+    }
+
+    /// Whether a rollback may be tried for real: away from production, and with a way forward again.
+    fn drill(&self, name: &ServiceName) -> Result<(), String> {
+        let environment = &self.settings.environment;
+        if ["production", "prod", "live"].contains(&environment.to_lowercase().as_str()) {
+            return Err(format!(
+                "this is {environment}, where nothing is rolled back to see whether it works: drill in a staging environment \
+                 (`environment` in its configuration), or without --for-real"
+            ));
+        }
+        let service = self.services.get(name).filter(|s| s.seen).ok_or_else(|| unknown(name))?;
+        if !service.current_is_known_good() {
+            return Err(format!(
+                "what runs of {name} has not proved itself yet, so there would be no way forward again; next: backstop wait {name}"
+            ));
+        }
+        Ok(())
     }
 
     /// An operator orders a rollback. Where two people have to agree, the second one is asked for.

@@ -10,13 +10,15 @@ use crate::core::migration::SchemaChange;
 use crate::core::time::human;
 
 /// What stands in a hook's words for what its rollback is about, and, in upper case after `BACKSTOP_`, in its environment.
-pub const HOOK_VALUES: [&str; 11] = [
+pub const HOOK_VALUES: [&str; 13] = [
     "service",
     "rollback",
     "from",
     "from_id",
+    "from_tag",
     "to",
     "to_id",
+    "to_tag",
     "reason",
     "phase",
     "hook",

@@ -1,6 +1,7 @@
 //! "Runbook: Emergency Rollback": a backend in a Compose project whose `.env` says which release runs.
 
 use super::{Project, answer, reminders, report, step, ticked, watched, within_minutes};
+use crate::support::monitoring::free_address;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
@@ -13,6 +14,16 @@ const LOGIN: &str = r#"
     steps = [
         { port = 8080, path = "/login", method = "POST", headers = { Content-Type = "application/json" }, body = '{"user": "demo", "password": "demo"}', capture = { token = ".token" } },
         { port = 8080, path = "/me", headers = { Authorization = "Bearer {{token}}" } },
+    ]
+"#;
+/// What a person types after a rollback.
+const SMOKE: &str = r#"
+    [services.production-api.hooks.smoke]
+    phase = "before_verify"
+    timeout = "20s"
+    steps = [
+        { url = "http://127.0.0.1:@PORT@/", json = { ".version" = "{{to_tag}}" } },
+        { url = "http://127.0.0.1:@PORT@/login", method = "POST", headers = { Content-Type = "application/json" }, body = '{"user": "demo", "password": "demo"}' },
     ]
 "#;
 
@@ -29,8 +40,11 @@ fn emergency_rollback() {
     // "Auth flow broken (users cannot login)": its health is well.
     bed.image("ignition-api:v1.2.3", &Image::demo("v1.2.3").env("DEMO_LOGIN", "refuse"));
     let webhook = Webhook::start();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), LOGIN);
-    let project = project(&bed, "# production\nIMAGE_TAG=v1.2.2\nOTHER=kept\n", "");
+    let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+    let daemon =
+        Daemon::start(&bed, Some(&webhook.url()), &(LOGIN.to_owned() + &SMOKE.replace("@PORT@", &port)));
+    let ports = format!("    ports: ['127.0.0.1:{port}:8080']\n");
+    let project = project(&bed, "# production\nIMAGE_TAG=v1.2.2\nOTHER=kept\n", &ports);
     project.compose(&["up", "-d"]);
     daemon.proved("production-api");
     project.edit(".env", "v1.2.2", "v1.2.3");
@@ -65,6 +79,7 @@ fn emergency_rollback() {
     ticked(
         &said,
         &[
+            "Smoke tests and login flow confirmed",
             "Health checks passing",
             "Error rates and response times back",
             "Team notified",
@@ -74,7 +89,6 @@ fn emergency_rollback() {
     reminders(
         &said,
         &[
-            ("login flow", "on-call"),
             ("Root cause found", "service owner"),
             ("ticket", "on-call"),
             ("Post-mortem", "team lead"),

@@ -48,7 +48,7 @@ fn failed_production_deployment() {
     let record = eventually(seconds(120), "a rollback of app-backend has begun", || {
         newest_rollback(&daemon, "app-backend")
     });
-    assert_eq!(record["reason"], "requests_failing", "{record:#}");
+    assert_eq!(record["reason"], "error_rate", "{record:#}");
     assert_eq!(record["from"]["reference"], "app-backend:bad");
 
     step("Step 2: Announce Rollback: environment, current version, rolling back to, reason, ETA");

@@ -164,10 +164,10 @@ fn production_emergency_disablement_of_exports() {
         mitigations = ["set EXPORT_MODE=off, confirm exports_off"]
         [services.prod-api.hooks.exports_off]
         phase = "mitigation"
-        http = { url = "http://127.0.0.1:PORT/exports", status = ["404"] }
+        http = { url = "http://127.0.0.1:@PORT@/exports", status = ["404"] }
     "#;
     let port = crate::support::monitoring::free_address().rsplit_once(':').unwrap().1.to_owned();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), &more.replace("PORT", &port));
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), &more.replace("@PORT@", &port));
     let api = format!(
         "    mem_limit: 128m\n    environment:\n      EXPORT_MODE: ${{EXPORT_MODE}}\n    ports: ['127.0.0.1:{port}:8080']\n"
     );

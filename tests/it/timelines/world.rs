@@ -175,6 +175,10 @@ impl World {
                 let groups = vec![Group { name: (*name).to_owned(), services }];
                 self.input(Input::Configured(FleetSettings { groups, ..FleetSettings::default() }));
             }
+            ["environment", name] => self.input(Input::Configured(FleetSettings {
+                environment: (*name).to_owned(),
+                ..FleetSettings::default()
+            })),
             ["remove", service] => self.remove(service),
             ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
@@ -393,10 +397,14 @@ impl World {
             ["resume", name] => Command::Resume { service: service(name) },
             ["rollback", name, rest @ ..] => Command::Rollback {
                 service: ServiceName::new(*name),
-                to: rest.iter().find(|word| **word != "accept-schema").map(|to| (*to).to_owned()),
+                to: rest
+                    .iter()
+                    .find(|word| !["accept-schema", "drill"].contains(*word))
+                    .map(|to| (*to).to_owned()),
                 why: "told so".into(),
                 via,
                 accept_schema: rest.contains(&"accept-schema"),
+                drill: rest.contains(&"drill"),
             },
             [answer @ ("approve" | "cancel"), name, rest @ ..] => Command::Answer {
                 service: ServiceName::new(*name),
