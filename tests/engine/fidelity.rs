@@ -92,7 +92,7 @@ const CASES: [Way; 48] = [
 ];
 
 /// The same, while the bad release was deployed with nothing of it: only what was recorded can bring it back.
-const OTHERWISE: [Way; 16] = [
+const OTHERWISE: [Way; 15] = [
     ("removes-itself", &["--rm"]),
     ("removes-itself-with-its-volume", &["--rm", "-v", "/data"]),
     ("always", &["--restart", "always", "--label", "traefik.http.routers.x.rule=Host(`a.b`)"]),
@@ -108,15 +108,6 @@ const OTHERWISE: [Way; 16] = [
     ("io", &["--blkio-weight", "300", "--ulimit", "core=0"]),
     ("command-with-spaces", &["=--version", "=x y", "=--listen", "=0.0.0.0:9090"]),
     ("no-entrypoint", &["--entrypoint", "", "=/backstop", "=demo-app"]),
-    (
-        "health-command",
-        &[
-            "--health-cmd",
-            "/backstop demo-app --probe http://127.0.0.1:8080/healthz",
-            "--health-interval",
-            "1h",
-        ],
-    ),
 ];
 
 /// What only newer engines know.
@@ -168,7 +159,8 @@ fn come_back_as_they_were(bed: &Bed, nth: u8, newer: &[Way]) {
         }
     }
     for (name, _) in ways() {
-        daemon.proved(name);
+        // So many at once keep a small machine busy.
+        daemon.in_state(seconds(120), name, &["steady"]);
     }
     let good: Vec<(&str, Value)> = ways().map(|(name, _)| (name, bed.inspect(name))).collect();
 
