@@ -1,6 +1,7 @@
 //! Backtest: a server with a history, what is asked of it, and how near each row was.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use backstop::clock::Clock;
@@ -230,7 +231,9 @@ async fn the_command_tells_what_would_have_been_done() {
 /// A service that nobody has configured, of a client library's usual names, scraped every 30 s; its latencies are in
 /// milliseconds. It started when it was deployed, and Backstop has counted nothing.
 fn unnamed(query: &str, t: f64) -> Vec<(Value, f64)> {
-    let deployed = Clock::start().now().since(Timestamp::default()).as_secs_f64() - 7.0 * 86_400.0;
+    static A_WEEK_AGO: LazyLock<f64> =
+        LazyLock::new(|| Clock::start().now().since(Timestamp::default()).as_secs_f64() - 7.0 * 86_400.0);
+    let deployed = *A_WEEK_AGO;
     let shifted = t - deployed + DEPLOYED;
     // The windows are twice as long as those of the history, and the rest is the same.
     let twice = |of: &str| history(of, shifted).into_iter().map(|(labels, value)| (labels, value * 2.0));

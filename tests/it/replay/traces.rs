@@ -228,23 +228,39 @@ fn every_mistake_is_named_by_its_line() {
             "`code` is 137.5; an exit code is a whole number",
         ),
         ("{\"t\":1,\"service\":\"a\",\"kind\":\"exit\",\"code\":\"1\"}", "`code`: invalid type: string"),
-        (
-            "[5,\"api\",\"health\",null,true]",
-            "it is a JSON array; each line must be one JSON object, as in {\"t\":",
-        ),
-        ("[1,2]", "it is a JSON array; each line must be one JSON object"),
-        ("[", "it is no JSON; each line must be one JSON object"),
-        ("17", "it is only `17`; each line must be one JSON object"),
-        ("\"t\"", "it is a JSON text; each line must be one JSON object"),
         ("{\"t\":1,\"serv", "EOF while parsing"),
-        ("\u{0}\u{1}binary", "it is no JSON; each line must be one JSON object"),
     ] {
         let trace = format!("{{\"t\":0,\"service\":\"a\",\"kind\":\"deploy\"}}\n\n{line}\n");
         let wrong = Trace::parse(&trace).unwrap_err().to_string();
         assert!(wrong.starts_with("line 3: ") && wrong.contains(said), "{line}: {wrong}");
         assert!(!wrong.contains("struct") && !wrong.contains("f64"), "{line}: {wrong}");
     }
+    let many = Trace::parse(&"{}\n".repeat(100)).unwrap_err();
+    assert_eq!((many.lines.len(), many.more), (20, 80));
+    assert!(Trace::read(&b"\xff\xfe\x00binary\n"[..]).unwrap_err().to_string().contains("not UTF-8"));
+    let endless = vec![b'x'; 3 << 20];
+    assert!(Trace::read(&endless[..]).unwrap_err().to_string().contains("longer than"));
+}
+
+/// Serde itself takes an array for an object, by position.
+#[test]
+fn what_is_no_object_is_refused() {
     let event = "{\"t\":0,\"service\":\"a\",\"kind\":\"deploy\"}";
+    for (line, what) in [
+        ("[5,\"api\",\"health\",null,true]", "it is a JSON array"),
+        ("[1,2]", "it is a JSON array"),
+        ("[", "it is no JSON"),
+        ("17", "it is only `17`"),
+        ("\"t\"", "it is a JSON text"),
+        ("\u{0}\u{1}binary", "it is no JSON"),
+    ] {
+        let wrong = Trace::parse(&format!("{event}\n{line}\n")).unwrap_err().to_string();
+        let said = format!("line 2: {what}; each line must be one JSON object, as in {{\"t\":5,\"service\":");
+        assert!(wrong.starts_with(&said), "{line}: {wrong}");
+    }
+    // The first line too, where nothing came before it.
+    let first = Trace::parse("[5,\"api\",\"health\",null,true]").unwrap_err().to_string();
+    assert!(first.starts_with("line 1: it is a JSON array; "), "{first}");
     for array in [
         format!("[{event},{event}]"),
         format!("\u{feff}[\n  {event},\n  {event}\n]\n"),
@@ -257,11 +273,6 @@ fn every_mistake_is_named_by_its_line() {
     }
     let long = format!("[{}]", vec![event; 50_000].join(","));
     assert!(Trace::parse(&long).unwrap_err().to_string().contains("it begins a JSON array"));
-    let many = Trace::parse(&"{}\n".repeat(100)).unwrap_err();
-    assert_eq!((many.lines.len(), many.more), (20, 80));
-    assert!(Trace::read(&b"\xff\xfe\x00binary\n"[..]).unwrap_err().to_string().contains("not UTF-8"));
-    let endless = vec![b'x'; 3 << 20];
-    assert!(Trace::read(&endless[..]).unwrap_err().to_string().contains("longer than"));
 }
 
 fn backstop(args: &[&str]) -> Output {
