@@ -30,7 +30,7 @@ const TRAEFIK_LABELS: [&str; 2] = ["service", "exported_service"];
 /// When its process started, which is not when it was deployed, but close to it.
 const STARTED: [&str; 2] = ["process_start_time_seconds", "container_start_time_seconds"];
 /// How far back it is looked how often the server scrapes.
-const SCRAPES_WITHIN: Duration = Duration::from_secs(3600);
+const SCRAPES_WITHIN: Duration = Duration::from_secs(600);
 /// Values that are shown of what there is instead.
 const SHOWN_MAX: usize = 8;
 
@@ -87,15 +87,16 @@ pub async fn discover(
     }
 }
 
-/// How often the server scrapes the series that `queries` count, as it was shortly before `now`.
+/// How often the server scrapes the series that `queries` count, as it was shortly before `now`: the usual time between
+/// two of its samples.
 pub async fn scraped_every(client: &PrometheusClient, queries: &Queries, now: Timestamp) -> Option<Duration> {
-    let within = SCRAPES_WITHIN.as_secs();
-    let query = format!("max(count_over_time({}[{within}s]))", queries.counted);
+    let query = format!("{}[{}s]", queries.counted, SCRAPES_WITHIN.as_secs());
     let found = client.query(&query, Some(now)).await.ok()?;
-    let (_, times) = found.first()?.points.first()?;
-    // Fewer may be a series that has just begun.
-    let seconds = (SCRAPES_WITHIN.as_secs_f64() / times).round();
-    (*times >= 10.0 && seconds >= 1.0).then(|| Duration::from_secs_f64(seconds))
+    let times = found.iter().map(|series| &series.points).max_by_key(|points| points.len())?;
+    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1].0.since(pair[0].0)).collect();
+    gaps.sort_unstable();
+    let usual = gaps.get(gaps.len() / 2)?;
+    Some(Duration::from_secs(usual.as_secs_f64().round() as u64)).filter(|usual| !usual.is_zero())
 }
 
 /// What may choose the series of a service, the most particular first.
