@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -40,7 +40,8 @@ pub(super) struct ReplayArgs {
     /// Traces as JSON Lines (the README's "Plain traces" has the format), directories of them (`*.jsonl`), `-` for
     /// standard input, or the daemon's own record (`/var/lib/backstop/flight`), which has its settings in it and is
     /// compared with what the daemon did; with `--config` or `--set` it is judged anew, by what they say in place of
-    /// what was recorded
+    /// what was recorded. Of several files, decisions tell theirs by its name without the extension, or by its path as
+    /// it was given where two have the same name
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -61,10 +62,11 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     let settings = read(&sources)?;
     let files = spread(args.files)?;
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let names = names(&files);
     let mut failed = 0;
     play(&files, &Given { settings, anew }, jobs, |path, played| match played {
         Ok((lines, account)) => {
-            print(out, (files.len() > 1).then(|| stem(path)), &lines, account.is_some())?;
+            print(out, names.get(path).cloned(), &lines, account.is_some())?;
             failed += usize::from(account.is_some_and(|account| !tell(path, &account, &out.screen)));
             Ok(())
         }
@@ -231,7 +233,12 @@ fn one(path: &Path, given: &Given) -> Played {
     } else {
         Box::new(File::open(path).map_err(|e| format!("it cannot be opened: {e}"))?)
     };
-    let trace = Trace::read(BufReader::new(from)).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
+    let mut from = BufReader::new(from);
+    // What cannot be read is told by whoever reads on.
+    if let Some(why) = from.fill_buf().ok().and_then(|begins| compressed(path, begins)) {
+        return Err(why);
+    }
+    let trace = Trace::read(from).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
     let settings = &given.settings;
     let known = configured(settings, trace.services.keys())?;
     let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();
@@ -263,7 +270,40 @@ fn configured<'a>(
         .collect()
 }
 
-/// The name by which decisions tell their file.
+/// The names by which decisions tell their files, if there are several: those that share one are told by their paths.
+fn names(files: &[PathBuf]) -> BTreeMap<PathBuf, String> {
+    if files.len() < 2 {
+        return BTreeMap::new();
+    }
+    let mut sharing: BTreeMap<String, BTreeSet<&PathBuf>> = BTreeMap::new();
+    for path in files {
+        sharing.entry(stem(path)).or_default().insert(path);
+    }
+    let named = sharing.into_iter().flat_map(|(stem, paths)| {
+        let alone = paths.len() == 1;
+        paths
+            .into_iter()
+            .map(move |path| (path.clone(), if alone { stem.clone() } else { path.display().to_string() }))
+    });
+    named.collect()
+}
+
+/// How a compressed file begins, what made it so, and what shows it as it was.
+const COMPRESSED: [(&[u8], &str, &str); 4] = [
+    (b"\x1f\x8b", "gzip", "zcat"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
+    (b"\xfd7zXZ\0", "xz", "xzcat"),
+    (b"BZh", "bzip2", "bzcat"),
+];
+
+/// Why a file that is compressed is not read, and what to type; nothing if it is not.
+fn compressed(path: &Path, begins: &[u8]) -> Option<String> {
+    let (_, how, show) = COMPRESSED.iter().find(|(mark, ..)| begins.starts_with(mark))?;
+    let file = if path.as_os_str() == STDIN { "FILE".into() } else { path.display().to_string() };
+    Some(format!("it is compressed with {how}; type: {show} {file} | backstop replay -"))
+}
+
+/// A file's name without its extension.
 fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
 }

@@ -518,9 +518,16 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// When it began, seen from the deployment, in the words of the sentence; nothing where that does not say it.
+    pub fn onset(&self) -> Option<String> {
+        let Self::Requests { after, .. } = self else { return None };
+        Some(format!("it began {} after the deployment", human(*after)))
+    }
+
     /// `182 of 1204 requests failed (15.1 %) in the last 1m; limit 10 % over 1m (5 % over 10m)` ...
     fn about_requests(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Requests { bad, total, window, limit, allowed, by_chance, after, compared } = self else {
+        let Self::Requests { bad, total, window, limit, allowed, by_chance, compared, after: _ } = self
+        else {
             return Ok(());
         };
         let share = if *total == 0 { 0.0 } else { *bad as f64 / *total as f64 };
@@ -565,7 +572,7 @@ impl Reason {
         if let Compared::Errors { before: Some(before), span: Some(span), .. } = compared {
             write!(f, "; before the deployment {} over {}", percent_of(*before), human(*span))?;
         }
-        write!(f, "; it began {} after the deployment", human(*after))
+        self.onset().map_or(Ok(()), |onset| write!(f, "; {onset}"))
     }
 
     fn about_others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ use crate::core::release::ServiceName;
 use crate::core::settings::{FleetSettings, PromqlSource, ServiceSettings};
 use crate::core::snapshot::RowAnswer;
 use crate::core::{Fleet, Timestamp};
-use crate::signal::promql::{PrometheusClient, Series};
+use crate::signal::promql::{PrometheusClient, Series, unit_of};
 
 /// How often deployments are looked for.
 const DEPLOYMENTS_STEP: Duration = Duration::from_secs(60);
@@ -129,6 +129,7 @@ impl Backtest {
                 Some(query) => self.ask(query, from, until).await?,
                 None => Vec::new(),
             },
+            unit: self.source.latency.as_deref().map_or(1.0, unit_of),
             step: self.step,
             window: self.window(),
         };

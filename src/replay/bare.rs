@@ -34,7 +34,7 @@ pub(super) struct Bare<'a> {
     #[serde(default)]
     pub(super) limit_bytes: Option<f64>,
     #[serde(default)]
-    pub(super) code: Option<i64>,
+    pub(super) code: Option<f64>,
     #[serde(default)]
     pub(super) oom: Option<bool>,
     #[serde(default, borrow)]

@@ -101,7 +101,7 @@ pub fn listed(text: &str) -> Result<Vec<Deployment>, Vec<String>> {
 }
 
 /// What the service's queries gave for one stretch of time; each value is about `window` before its point.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Answers {
     /// Requests.
     pub requests: Vec<Series>,
@@ -109,6 +109,8 @@ pub struct Answers {
     pub errors: Vec<Series>,
     /// Buckets, by the label `le`.
     pub latency: Vec<Series>,
+    /// What their bounds are in, in seconds.
+    pub unit: f64,
     /// The time between two points.
     pub step: Duration,
     /// The time that each value is about; neighbours overlap, so that nothing falls between them.
@@ -133,7 +135,7 @@ pub fn trace(service: &ServiceName, answers: &Answers, deployments: &[Deployment
         .iter()
         .filter_map(|s| {
             let bound = s.labels.get("le")?.parse::<f64>().ok().filter(|b| b.is_finite() && *b > 0.0)?;
-            Some((bound, s.points.iter().copied().collect()))
+            Some((bound * answers.unit, s.points.iter().copied().collect()))
         })
         .collect();
     bounds.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -17,7 +17,7 @@ pub mod backtest;
 
 use serde::Serialize;
 
-use crate::core::decision::{Decision, Verdict};
+use crate::core::decision::{Decision, Gate, Verdict};
 
 pub use trace::{Trace, Wrong};
 pub use world::{run_trace, watch_trace};
@@ -41,13 +41,25 @@ pub struct Line {
 impl Line {
     /// The line for `decision`, made at `t`.
     pub fn new(t: f64, decision: &Decision) -> Self {
+        Self::without_deployment(t, decision, None)
+    }
+
+    /// The same; `instead` is said in place of how long ago the deployment was, where there was none that anybody knows.
+    pub fn without_deployment(t: f64, decision: &Decision, instead: Option<&str>) -> Self {
         let mut reason = decision.reason.to_string();
+        if let Some(instead) = instead {
+            let onset = decision.reason.onset();
+            let said = onset.and_then(|onset| Some(reason.strip_suffix(&onset)?.to_owned()));
+            reason = format!("{}{instead}", said.unwrap_or_else(|| format!("{reason}; ")));
+        }
         if let Some(denied) = decision.gates.last().filter(|answer| !answer.allow) {
             let what = match decision.verdict {
                 Verdict::Hold => "held",
                 Verdict::Rollback | Verdict::Evaluate => "a person decides",
             };
-            reason.push_str(&format!("; {what}: {} ({})", denied.why, denied.gate));
+            let made_up = instead.is_some() && denied.gate == Gate::NewEnough;
+            let why = if made_up { "only a new release is blamed without asking" } else { &denied.why };
+            reason.push_str(&format!("; {what}: {why} ({})", denied.gate));
         }
         Self {
             t,

@@ -25,11 +25,21 @@ const SERVICES_MAX: usize = 10_000;
 const WRONG_MAX: usize = 20;
 /// Beyond this many seconds on either side of zero, `t` is not in seconds (it would be the year 5138).
 const T_MAX: f64 = 1e11;
+/// Above this, a double no longer tells one whole number from the next.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 /// What a window without a length is taken for if there was none before it.
 const WINDOW_DEFAULT: f64 = 5.0;
 /// And at most.
 const WINDOW_GUESSED_MAX: f64 = 60.0;
 
+/// The mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+/// What is right in place of what is no JSON object.
+const OBJECT: &str =
+    r#"each line must be one JSON object, as in {"t":5,"service":"api","kind":"health","ok":true}"#;
+/// And in place of one array of them.
+const ARRAY: &str = "it begins a JSON array; right would be JSON Lines, one object a line without brackets and commas \
+                     around them: jq -c '.[]' FILE | backstop replay -";
 const KINDS: &str = "deploy, health, requests, memory, exit, report, dependency";
 
 /// A whole trace.
@@ -145,6 +155,14 @@ impl Trace {
         for number in 1.. {
             line.clear();
             let got = io::Read::take(&mut from, LINE_MAX as u64 + 1).read_until(b'\n', &mut line);
+            // Some editors begin a file with a mark that is not text.
+            if number == 1 && line.starts_with(MARK) {
+                line.drain(..MARK.len());
+            }
+            if reading.last.is_none() && reading.wrong.lines.is_empty() && begins_array(&line) {
+                reading.wrong(number, ARRAY.into());
+                break;
+            }
             match got {
                 Ok(0) => break,
                 Ok(n) if n > LINE_MAX => {
@@ -225,8 +243,6 @@ impl Reading {
     }
 
     fn line(&mut self, number: usize, line: &[u8]) {
-        // Some editors begin a file with a mark that is not text.
-        let line = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
         if line.trim_ascii().is_empty() {
             return;
         }
@@ -243,6 +259,9 @@ impl Reading {
     }
 
     fn event(&mut self, number: usize, text: &str) -> Result<Event, String> {
+        if !text.starts_with('{') {
+            return Err(no_object(text));
+        }
         let bare: Bare<'_> = serde_json::from_str(text).map_err(|e| malformed(text, &e))?;
         let t = bare.t.ok_or("`t` is missing: when it happened, in seconds, as in \"t\":12.5")?;
         if !t.is_finite() || t.abs() > T_MAX {
@@ -296,6 +315,23 @@ impl Reading {
     }
 }
 
+/// What a line is that is no object. Serde would take an array for an object, by position.
+fn no_object(text: &str) -> String {
+    let what = match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Array(_)) => "it is a JSON array".to_owned(),
+        Ok(serde_json::Value::String(_)) => "it is a JSON text".to_owned(),
+        Ok(_) => format!("it is only `{text}`"),
+        Err(_) => "it is no JSON".to_owned(),
+    };
+    format!("{what}; {OBJECT}")
+}
+
+/// Whether a trace that begins with this line is one JSON array over many lines, or one of objects in a single line.
+fn begins_array(line: &[u8]) -> bool {
+    let inside = line.trim_ascii().strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+    inside.is_some_and(|inside| inside.is_empty() || inside.starts_with(b"{"))
+}
+
 /// What serde says, with the field that it says it of.
 fn malformed(text: &str, error: &serde_json::Error) -> String {
     let at = serde_path_to_error::deserialize::<_, Bare<'_>>(&mut serde_json::Deserializer::from_str(text));
@@ -303,9 +339,11 @@ fn malformed(text: &str, error: &serde_json::Error) -> String {
     // serde counts lines within the one line that it was given.
     let said = error.to_string();
     let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+    // Its names of types are Rust's.
+    let said = said.replace("expected f64", "expected a number").replace("a borrowed string", "a string");
     match path {
         Some(path) if error.is_data() => format!("`{path}`: {said}"),
-        _ => format!("{said} at column {}; each line must be one JSON object", error.column()),
+        _ => format!("{said} at column {}; {OBJECT}", error.column()),
     }
 }
 
@@ -331,8 +369,13 @@ fn memory(bare: &Bare<'_>) -> Result<What, String> {
 fn exit(bare: &Bare<'_>) -> Result<What, String> {
     let oom = bare.oom.unwrap_or(false);
     // 128 + SIGKILL: what the kernel's kill looks like.
-    let code = bare.code.or(oom.then_some(137));
-    Ok(What::Exit { code: code.ok_or("`code` is missing: the exit code, as in \"code\":1")?, oom })
+    let code =
+        bare.code.or(oom.then_some(137.0)).ok_or("`code` is missing: the exit code, as in \"code\":1")?;
+    if code.fract() != 0.0 || code.abs() > EXACT {
+        return Err(format!("`code` is {code}; an exit code is a whole number, as in \"code\":137"));
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a whole number that fits was just asked for")]
+    Ok(What::Exit { code: code as i64, oom })
 }
 
 fn dependency(bare: &Bare<'_>) -> Result<What, String> {
@@ -344,8 +387,6 @@ fn dependency(bare: &Bare<'_>) -> Result<What, String> {
 
 /// A count: some generators write `812.0`.
 fn count(field: &str, value: Option<f64>) -> Result<u64, String> {
-    /// Above this, a double no longer tells one from the next.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
     let value = value.ok_or_else(|| format!("`{field}` is missing"))?;
     if !(0.0..=EXACT).contains(&value) {
         return Err(format!("`{field}` is {value}; it must be zero or more"));

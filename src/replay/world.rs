@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Line;
 use super::trace::{Cast, Event, Trace, What};
+use crate::core::decision::Decision;
 use crate::core::io::{Effect, EngineState, Executed, Input, RollbackRequest};
 use crate::core::ledger::{LedgerEntry, Remembered, Standing};
 use crate::core::observation::{Look, Observation, Phase, Replica};
@@ -21,7 +22,8 @@ use crate::core::{Fleet, Timestamp};
 /// The core's time at `t` = 0: a whole number of days, so that a trace in Unix time keeps its hours of the day, and
 /// long enough after the epoch that traces may begin before zero.
 const ORIGIN: Timestamp = Timestamp::from_secs(36_525 * 86_400);
-/// What ran before the first deployment had been running for so long.
+/// What ran before the first deployment had been running for so long: long enough that it is nobody's new release. It
+/// is made up, and told nobody.
 const RAN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Its name.
 const BEFORE: &str = "before";
@@ -242,6 +244,19 @@ impl<'a> World<'a> {
         Input::Looked(Look { asked: self.now, services, ..Look::default() })
     }
 
+    /// The line for a decision. How long what ran before the first deployment had been running is made up, so it is not
+    /// told.
+    fn line(&self, decision: &Decision) -> Line {
+        let deployed = self.services.get(&decision.service).is_some_and(|outside| outside.deployments > 0);
+        let later = self.trace.services.get(&decision.service).is_some_and(|cast| !cast.deploys.is_empty());
+        let instead = match (deployed, later) {
+            (true, _) => None,
+            (false, true) => Some("nothing had been deployed in this trace by then"),
+            (false, false) => Some("nothing was deployed in this trace"),
+        };
+        Line::without_deployment(seconds(decision.at), decision, instead)
+    }
+
     /// One input, and what follows from it. What the core asks for is done at once, as far as a trace can.
     fn input(&mut self, input: Input) {
         let mut waiting = VecDeque::from([input]);
@@ -249,7 +264,8 @@ impl<'a> World<'a> {
             for effect in self.fleet.handle(self.now, input) {
                 match effect {
                     Effect::Decided(decision) => {
-                        self.lines.push(Line::new(seconds(decision.at), &decision));
+                        let line = self.line(&decision);
+                        self.lines.push(line);
                     }
                     Effect::Protect { service, release, .. } => {
                         waiting.push_back(Input::Protected { service, release: release.id, result: Ok(()) });

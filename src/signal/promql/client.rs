@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::core::Timestamp;
 use crate::core::settings::{PromqlSource, Tls};
@@ -20,6 +21,9 @@ const POINTS_KEPT_MAX: usize = 5_000_000;
 
 /// The most bytes of one answer: a full chunk of 200 series is 60 MB.
 const BODY_MAX: usize = 64 * 1024 * 1024;
+
+/// Series that are listed at most: which labels they have is told by far fewer.
+const LISTED_MAX: usize = 20_000;
 
 /// Of an answer that is no answer, this many characters are shown.
 const SHOWN_MAX: usize = 200;
@@ -71,7 +75,7 @@ impl PrometheusClient {
     pub async fn query(&self, query: &str, time: Option<Timestamp>) -> Result<Vec<Series>, String> {
         let mut parameters = vec![("query", query.to_owned())];
         parameters.extend(time.map(|t| ("time", seconds(t))));
-        self.ask("query", &parameters, query).await?.series()
+        self.ask::<Data>("query", &parameters, query).await?.series()
     }
 
     /// What `query` gives from `start` to `end`, both included, every `step`. Long ranges are asked for in parts, so
@@ -97,7 +101,7 @@ impl PrometheusClient {
                 ("end", seconds(to)),
                 ("step", format!("{}", step.as_secs_f64())),
             ];
-            for series in self.ask("query_range", &parameters, query).await?.series()? {
+            for series in self.ask::<Data>("query_range", &parameters, query).await?.series()? {
                 points += series.points.len();
                 if points > POINTS_KEPT_MAX {
                     return Err(format!(
@@ -115,12 +119,44 @@ impl PrometheusClient {
         Ok(all)
     }
 
+    /// The labels of every series that one of `selectors` chooses and that had a value between `start` and `end`; their
+    /// names are among them, as `__name__`. `about` is what is said to have been asked, if the server refuses.
+    ///
+    /// # Errors
+    /// As [`PrometheusClient::query`].
+    pub async fn listed(
+        &self,
+        selectors: &[String],
+        (start, end): (Timestamp, Timestamp),
+        about: &str,
+    ) -> Result<Vec<BTreeMap<String, String>>, String> {
+        self.ask("series", &matching(selectors, start, end), about).await
+    }
+
+    /// The values of `label` among these series.
+    ///
+    /// # Errors
+    /// As [`PrometheusClient::query`].
+    pub async fn values(
+        &self,
+        label: &str,
+        selectors: &[String],
+        (start, end): (Timestamp, Timestamp),
+    ) -> Result<Vec<String>, String> {
+        self.ask(&format!("label/{label}/values"), &matching(selectors, start, end), label).await
+    }
+
     /// The server for people, without credentials.
     pub fn server(&self) -> String {
         shown(&self.base).trim_end_matches("/api/v1/").to_owned()
     }
 
-    async fn ask(&self, what: &str, parameters: &[(&str, String)], query: &str) -> Result<Data, String> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        parameters: &[(&str, String)],
+        query: &str,
+    ) -> Result<T, String> {
         let mut url = self.base.join(what).map_err(|e| format!("the Prometheus URL cannot be used: {e}"))?;
         url.query_pairs_mut().extend_pairs(parameters);
         let answer = self.fetch.get(url, "application/json").await;
@@ -131,14 +167,14 @@ impl PrometheusClient {
     /// What an answer would have been read as.
     pub(super) fn examine(&self, body: &[u8], query: &str) -> Result<Vec<Series>, String> {
         let content_type = "application/json".to_owned();
-        self.understand(&Answer { status: StatusCode::OK, content_type, body: body.to_vec() }, query)?
-            .series()
+        let answer = Answer { status: StatusCode::OK, content_type, body: body.to_vec() };
+        self.understand::<Data>(&answer, query)?.series()
     }
 
     /// Errors come as JSON too, whatever the status: 400 and 422 for the query, 503 for one that took too long.
-    fn understand(&self, answer: &Answer, query: &str) -> Result<Data, String> {
+    fn understand<T: DeserializeOwned>(&self, answer: &Answer, query: &str) -> Result<T, String> {
         let server = self.server();
-        match serde_json::from_slice::<Envelope>(&answer.body) {
+        match serde_json::from_slice::<Envelope<T>>(&answer.body) {
             Ok(Envelope { status, data: Some(data), .. }) if status == "success" => Ok(data),
             Ok(Envelope { error: Some(error), error_type, .. }) => Err(format!(
                 "Prometheus at {server} refused the query `{query}`: {}: {}; try it with: promtool query instant \
@@ -189,6 +225,13 @@ fn chunks(start: Timestamp, end: Timestamp, step: Duration) -> Result<Vec<(Times
     Ok(found)
 }
 
+/// What asks for series by selectors. Servers that know no limit pass over it.
+fn matching(selectors: &[String], start: Timestamp, end: Timestamp) -> Vec<(&'static str, String)> {
+    let mut parameters: Vec<_> = selectors.iter().map(|selector| ("match[]", selector.clone())).collect();
+    parameters.extend([("start", seconds(start)), ("end", seconds(end)), ("limit", LISTED_MAX.to_string())]);
+    parameters
+}
+
 /// Seconds since the epoch, as Prometheus takes them.
 fn seconds(t: Timestamp) -> String {
     format!("{}.{:03}", t.as_millis() / 1000, t.as_millis() % 1000)
@@ -204,9 +247,9 @@ fn one_line(text: &str) -> String {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope {
+struct Envelope<T> {
     status: String,
-    data: Option<Data>,
+    data: Option<T>,
     error_type: Option<String>,
     error: Option<String>,
 }

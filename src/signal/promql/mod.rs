@@ -11,6 +11,7 @@
 //! for errors that gives nothing is zero errors, for series of errors often appear with the first one.
 
 mod client;
+pub mod discover;
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -22,7 +23,7 @@ pub use client::{PrometheusClient, Series};
 
 use super::Probe;
 use super::scrape::latencies;
-use super::scrape::presets::{is_housekeeping, route_of, seconds_per_unit};
+use super::scrape::presets::{PRESETS, is_housekeeping, route_of, seconds_per_unit};
 use crate::clock::Clock;
 use crate::core::Timestamp;
 use crate::core::sample::{Measurement, Part, Requests, Signal};
@@ -196,12 +197,14 @@ fn buckets(found: &[Series], query: &str) -> Result<Vec<(f64, f64)>, String> {
     Ok(sums.into_iter().map(|(bits, sum)| (f64::from_bits(bits), sum)).collect())
 }
 
-/// The unit of the histogram that a query names: `..._milliseconds_bucket` is in milliseconds, others in seconds.
-fn unit_of(query: &str) -> f64 {
+/// The unit of the histogram that a query names: `..._milliseconds_bucket` is in milliseconds, and so is what a preset
+/// knows to be; others are in seconds.
+pub fn unit_of(query: &str) -> f64 {
+    let known = |name: &str| PRESETS.iter().find(|preset| preset.latency.contains(&name))?.unit;
     query
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
         .filter_map(|word| word.strip_suffix("_bucket"))
-        .find_map(seconds_per_unit)
+        .find_map(|name| seconds_per_unit(name).or_else(|| known(name)))
         .unwrap_or(1.0)
 }
 
@@ -311,6 +314,19 @@ mod tests {
         // Without +Inf nobody knows how many were slower than the last bound.
         let cut = State::default().count(&requests, &[], &sums[..2], 1.0, Duration::from_secs(15));
         assert!(cut.latency.is_empty());
+    }
+
+    #[test]
+    fn a_unit_is_told_by_the_name_or_by_the_preset() {
+        for (metric, unit) in [
+            ("http_request_duration_seconds", 1.0),
+            ("http_request_duration_ms", 1e-3),
+            ("envoy_cluster_upstream_rq_time", 1e-3),
+            ("somebody_s_latency", 1.0),
+        ] {
+            let query = format!("sum by (le) (increase({metric}_bucket{{job=\"a\"}}[$window]))");
+            assert!((unit_of(&query) - unit).abs() < f64::EPSILON, "{metric}");
+        }
     }
 
     #[test]

@@ -19,9 +19,10 @@ pub(super) struct Choice {
     pub(super) means: Option<String>,
     /// Its unit in seconds, where the preset knows it.
     pub(super) unit: Option<f64>,
-    not: &'static [(&'static str, &'static str)],
+    /// No series with one of these labels.
+    pub(super) not: &'static [(&'static str, &'static str)],
     /// Only series with this label.
-    layer: Option<(&'static str, &'static str)>,
+    pub(super) layer: Option<(&'static str, &'static str)>,
 }
 
 /// How errors are told.

@@ -12,6 +12,7 @@
 mod choice;
 mod increments;
 pub mod presets;
+pub mod queries;
 pub mod text;
 #[cfg(test)]
 mod tests;

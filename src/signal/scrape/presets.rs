@@ -1,6 +1,6 @@
 //! Which names tell of requests, errors and latency: what the usual libraries and proxies call them, as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The names of one library or proxy.
 ///
@@ -255,6 +255,28 @@ pub fn failed(status: &str) -> Option<bool> {
     }
 }
 
+/// What matches the failures among the values of a status label, as a regular expression that is anchored at both ends:
+/// in the shapes in which the label was seen.
+pub fn failures<'a>(label: &str, seen: impl Iterator<Item = &'a str>) -> String {
+    /// The words that [`failed`] takes for failures.
+    const WORDS: &str = "(?i:server.?error|error|failure|failed|exception|unknown|deadline.?exceeded|unimplemented|internal|unavailable|data.?loss)";
+    const GRPC: &str = "Unknown|DeadlineExceeded|Unimplemented|Internal|Unavailable|DataLoss";
+    let shape = |value: &str| {
+        failed(value)?;
+        let digits = value.chars().all(|c| c.is_ascii_digit());
+        Some(match value.len() {
+            1 if digits => "5",
+            3 if digits => "5..",
+            3 if value.ends_with("xx") => "5xx",
+            3 if value.ends_with("XX") => "5XX",
+            _ if label == "grpc_code" => GRPC,
+            _ => WORDS,
+        })
+    };
+    let shapes: BTreeSet<&str> = seen.filter_map(shape).collect();
+    shapes.into_iter().collect::<Vec<_>>().join("|")
+}
+
 /// The route that a series is about.
 pub(in crate::signal) fn route_of(labels: &BTreeMap<String, String>) -> Option<&str> {
     ROUTE_LABELS.iter().find_map(|name| labels.get(*name)).map(String::as_str)
@@ -317,6 +339,24 @@ mod tests {
         }
         for status in ["", "5000", "GET", "v5", "x", "-"] {
             assert_eq!(failed(status), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn failures_are_matched_in_the_shape_in_which_the_status_was_seen() {
+        let of = |label, seen: &[&'static str]| failures(label, seen.iter().copied());
+        assert_eq!(of("code", &["200", "404"]), "5..");
+        assert_eq!(of("status", &["2xx", "GET"]), "5xx");
+        assert_eq!(of("envoy_response_code_class", &["2", "4"]), "5");
+        assert!(of("grpc_code", &["OK"]).starts_with("Unknown|DeadlineExceeded|"));
+        for status in
+            ["500", "503", "5xx", "5XX", "5", "Server Error", "SERVER_ERROR", "Internal", "DataLoss"]
+        {
+            let pattern = regex::Regex::new(&format!("^(?:{})$", of("outcome", &[status]))).unwrap();
+            assert!(pattern.is_match(status), "{status}: {pattern}");
+            for fine in ["200", "404", "4xx", "2", "SUCCESS", "OK", "NotFound"] {
+                assert!(!pattern.is_match(fine), "{fine}: {pattern}");
+            }
         }
     }
 

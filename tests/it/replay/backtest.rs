@@ -1,8 +1,10 @@
 //! Backtest: a server with a history, what is asked of it, and how near each row was.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use backstop::clock::Clock;
 use backstop::core::Timestamp;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{FleetSettings, PromqlSource, ServiceSettings, Tls};
@@ -20,6 +22,11 @@ const STEP: Duration = Duration::from_secs(15);
 
 /// A Prometheus server that knows `history`: query and time in, labels and values out.
 async fn server(history: fn(&str, f64) -> Vec<(Value, f64)>) -> String {
+    server_with(history, |_| Vec::new()).await
+}
+
+/// And that lists series, by selector.
+async fn server_with(history: fn(&str, f64) -> Vec<(Value, f64)>, listed: fn(&str) -> Vec<Value>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -31,27 +38,9 @@ async fn server(history: fn(&str, f64) -> Vec<(Value, f64)>) -> String {
             }
             let line = String::from_utf8(request).unwrap();
             let url = reqwest::Url::parse(&format!("http://x{}", line.split(' ').nth(1).unwrap())).unwrap();
-            assert_eq!(url.path(), "/api/v1/query_range");
-            let asked: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
-            let number = |key: &str| asked[key].parse::<f64>().unwrap();
-            let (mut t, end, step) = (number("start"), number("end"), number("step"));
-            let mut series: Vec<(Value, Vec<Value>)> = Vec::new();
-            while t <= end {
-                for (labels, value) in history(&asked["query"], t) {
-                    let point = json!([t, value.to_string()]);
-                    match series.iter_mut().find(|(l, _)| *l == labels) {
-                        Some((_, points)) => points.push(point),
-                        None => series.push((labels, vec![point])),
-                    }
-                }
-                t += step;
-            }
-            let result: Vec<Value> = series
-                .into_iter()
-                .map(|(metric, values)| json!({"metric": metric, "values": values}))
-                .collect();
-            let body =
-                json!({"status": "success", "data": {"resultType": "matrix", "result": result}}).to_string();
+            let asked: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+            let data = answer(url.path(), &asked, history, listed);
+            let body = json!({"status": "success", "data": data}).to_string();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 body.len()
@@ -61,6 +50,52 @@ async fn server(history: fn(&str, f64) -> Vec<(Value, f64)>) -> String {
         }
     });
     url
+}
+
+/// What the server answers.
+fn answer(
+    path: &str,
+    asked: &[(String, String)],
+    history: fn(&str, f64) -> Vec<(Value, f64)>,
+    listed: fn(&str) -> Vec<Value>,
+) -> Value {
+    let text = |key: &str| &asked.iter().find(|(k, _)| k == key).unwrap_or_else(|| panic!("no {key}")).1;
+    let number = |key: &str| text(key).parse::<f64>().unwrap();
+    let selectors = asked.iter().filter(|(key, _)| key == "match[]").flat_map(|(_, value)| listed(value));
+    match path {
+        "/api/v1/series" => return selectors.collect(),
+        "/api/v1/label/job/values" => return selectors.map(|series| series["job"].clone()).collect(),
+        "/api/v1/query" => {
+            let t = number("time");
+            if text("query").ends_with("[600s]") {
+                // Raw samples: it scrapes every 30 s, and has begun a few minutes ago.
+                let values: Vec<Value> =
+                    (0..5).map(|i| json!([t - f64::from(i) * 30.0, "1"])).rev().collect();
+                return json!({"resultType": "matrix", "result": [{"metric": {}, "values": values}]});
+            }
+            let found = history(text("query"), t).into_iter();
+            let result: Vec<Value> =
+                found.map(|(labels, v)| json!({"metric": labels, "value": [t, v.to_string()]})).collect();
+            return json!({"resultType": "vector", "result": result});
+        }
+        other if other.starts_with("/api/v1/label/") => return json!([]),
+        other => assert_eq!(other, "/api/v1/query_range"),
+    }
+    let (mut t, end, step) = (number("start"), number("end"), number("step"));
+    let mut series: Vec<(Value, Vec<Value>)> = Vec::new();
+    while t <= end {
+        for (labels, value) in history(text("query"), t) {
+            let point = json!([t, value.to_string()]);
+            match series.iter_mut().find(|(l, _)| *l == labels) {
+                Some((_, points)) => points.push(point),
+                None => series.push((labels, vec![point])),
+            }
+        }
+        t += step;
+    }
+    let result: Vec<Value> =
+        series.into_iter().map(|(metric, values)| json!({"metric": metric, "values": values})).collect();
+    json!({"resultType": "matrix", "result": result})
 }
 
 fn backtest(url: &str) -> Backtest {
@@ -197,6 +232,109 @@ async fn the_command_tells_what_would_have_been_done() {
     let other = backstop(&["backtest", "--config", &config, "--service", "web"]).output().await.unwrap();
     assert_eq!(other.status.code(), Some(64));
     assert!(err(&other).contains("no queries are configured for web"), "{}", err(&other));
+}
+
+/// A service that nobody has configured, of a client library's usual names, scraped every 30 s; its latencies are in
+/// milliseconds. It started when it was deployed, and Backstop has counted nothing.
+fn unnamed(query: &str, t: f64) -> Vec<(Value, f64)> {
+    static A_WEEK_AGO: LazyLock<f64> =
+        LazyLock::new(|| Clock::start().now().since(Timestamp::default()).as_secs_f64() - 7.0 * 86_400.0);
+    let deployed = *A_WEEK_AGO;
+    let shifted = t - deployed + DEPLOYED;
+    // The windows are twice as long as those of the history, and the rest is the same.
+    let twice = |of: &str| history(of, shifted).into_iter().map(|(labels, value)| (labels, value * 2.0));
+    let counter = "http_requests_total{job=\"api\",path!=\"/healthz\"";
+    if query == format!("sum(increase({counter}}}[60s]))") {
+        twice("requests[30s]").collect()
+    } else if query == format!("sum(increase({counter},status=~\"5..\"}}[60s]))") {
+        twice("errors[30s]").collect()
+    } else if query == "sum by (le) (increase(http_request_duration_milliseconds_bucket{job=\"api\"}[60s]))" {
+        let milliseconds = |le: &str| le.parse::<f64>().map_or("+Inf".into(), |le| (le * 1e3).to_string());
+        let in_ms = |labels: Value| json!({ "le": milliseconds(labels["le"].as_str().unwrap()) });
+        twice("latency[30s]").map(|(labels, value)| (in_ms(labels), value)).collect()
+    } else {
+        match query {
+            "max(backstop_deployments_total{service=\"api\"})" => Vec::new(),
+            "max(process_start_time_seconds{job=\"api\"})" => {
+                vec![(json!({}), if t < deployed { 1.0 } else { deployed })]
+            }
+            other => panic!("asked {other}"),
+        }
+    }
+}
+
+/// The series of its job. Other labels say nothing of it.
+fn metrics(selector: &str) -> Vec<Value> {
+    let by_job = selector.ends_with(",job=\"api\"}");
+    let of_anybody = !selector.contains("\"api") && !selector.contains("nobody");
+    if !by_job && !of_anybody {
+        return Vec::new();
+    }
+    if selector.contains("_bucket") {
+        let name = "http_request_duration_milliseconds_bucket";
+        return vec![json!({"__name__": name, "job": "api", "le": "+Inf"})];
+    }
+    let of = |path: &str, status: &str| json!({"__name__": "http_requests_total", "job": "api", "path": path, "status": status});
+    vec![of("/orders", "200"), of("/healthz", "200"), of("/orders", "404")]
+}
+
+/// Exactly what stands in the README, without any configuration.
+#[tokio::test]
+async fn without_configured_queries_the_server_is_asked_what_it_knows_of_the_service() {
+    let url = server_with(unnamed, metrics).await;
+    let args = ["backtest", "--prometheus", &url, "--since", "30d", "--service", "api"];
+    let output = backstop(&args).output().await.unwrap();
+    let text = succeeded(&output);
+    assert!(text.starts_with("1 deployments of api in 30d"), "{text}");
+    let row = text.lines().find(|line| line.contains("error_rate")).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains("3.8 %") && row.contains("near, worst"), "{row}");
+    let latency = text.lines().find(|line| line.contains("latency_p99")).unwrap_or_else(|| panic!("{text}"));
+    assert!(latency.contains("1.") && latency.contains("2.00x"), "{latency}");
+    let said = err(&output);
+    assert!(said.contains("a point every 30s"), "{said}");
+    assert!(said.contains("every start of its process counts as one"), "{said}");
+
+    // What is shown is a configuration, and gives the same.
+    let shown: String = said
+        .lines()
+        .skip_while(|line| !line.starts_with('['))
+        .take_while(|line| line.starts_with('[') || line.contains(" = '"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(shown.lines().count(), 6, "{said}");
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("backstop.toml");
+    std::fs::write(&file, shown).unwrap();
+    let config = file.to_str().unwrap();
+    let query = "max(process_start_time_seconds{job=\"api\"})";
+    let again =
+        ["backtest", "--config", config, "--service", "api", "--step", "30s", "--deploy-query", query];
+    let again = backstop(&again).output().await.unwrap();
+    let text = succeeded(&again);
+    assert!(text.starts_with("1 deployments of api in 30d") && text.contains("3.8 %"), "{text}");
+    assert_eq!(err(&again), "", "configured queries win");
+}
+
+#[tokio::test]
+async fn where_no_metric_fits_it_is_said_what_was_looked_for() {
+    let url = server_with(unnamed, metrics).await;
+    let args = ["backtest", "--prometheus", &url, "--since", "30d", "--service", "nobody"];
+    let output = backstop(&args).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = err(&output);
+    for part in [
+        "no counter of requests of nobody that any preset knows (micrometer, opentelemetry, ",
+        "what it has is of job \"api\"",
+        "service, service_name, job, app, ",
+        "`services.nobody.prometheus`",
+        "`requests` and `errors` (and `latency`",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let silent = ["backtest", "--prometheus", "http://127.0.0.1:1", "--service", "api"];
+    let silent = backstop(&silent).output().await.unwrap();
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(err(&silent).contains("Prometheus at http://127.0.0.1:1"), "{}", err(&silent));
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ fn every_kind_is_read_liberally() {
         "{\"t\":6,\"service\":\"api\",\"kind\":\"requests\",\"window_s\":5,\"total\":0,\"errors\":0,\"latency_buckets_ms\":null}\n",
         "{\"t\":6,\"service\":\"api\",\"kind\":\"memory\",\"used_bytes\":5e8,\"limit_bytes\":0}\n",
         "{\"t\":6,\"service\":\"api\",\"kind\":\"exit\",\"oom\":true}\n",
+        "{\"t\":6,\"service\":\"api\",\"kind\":\"exit\",\"code\":137.0}\n",
         "{\"t\":6,\"service\":\"api\",\"kind\":\"report\",\"reporter\":\" Alice  B\"}\n",
         "{\"t\":7,\"service\":\"api\",\"kind\":\"dependency\",\"name\":\"db\",\"ok\":false}",
     ))
@@ -158,8 +159,9 @@ fn every_kind_is_read_liberally() {
     assert_eq!(latency(3), (5.0, 0, vec![], vec![]));
     assert_eq!(*what[4], What::Memory { used: 500_000_000, limit: None });
     assert_eq!(*what[5], What::Exit { code: 137, oom: true });
-    assert_eq!(*what[6], What::Report { reporter: "alice b".into() }, "as the API writes it");
-    assert_eq!(*what[7], What::Dependency { name: "db".into(), ok: false });
+    assert_eq!(*what[6], What::Exit { code: 137, oom: false });
+    assert_eq!(*what[7], What::Report { reporter: "alice b".into() }, "as the API writes it");
+    assert_eq!(*what[8], What::Dependency { name: "db".into(), ok: false });
 }
 
 #[test]
@@ -191,7 +193,7 @@ fn every_mistake_is_named_by_its_line() {
         ("{\"t\":NaN,\"service\":\"a\",\"kind\":\"deploy\"}", "expected value at column 6"),
         (
             "{\"t\":\"1\",\"service\":\"a\",\"kind\":\"deploy\"}",
-            "`t`: invalid type: string \"1\", expected f64",
+            "`t`: invalid type: string \"1\", expected a number",
         ),
         ("{\"t\":1,\"service\":\"a\",\"kind\":\"health\"}", "`ok` is missing"),
         (
@@ -221,19 +223,56 @@ fn every_mistake_is_named_by_its_line() {
         ("{\"t\":1,\"service\":\"a\",\"kind\":\"memory\",\"limit_bytes\":5}", "`used_bytes` is missing"),
         ("{\"t\":1,\"service\":\"a\",\"kind\":\"exit\"}", "`code` is missing"),
         ("{\"t\":1,\"service\":\"a\",\"kind\":\"dependency\",\"ok\":true}", "`name` is missing"),
-        ("[1,2]", "expected"),
+        (
+            "{\"t\":1,\"service\":\"a\",\"kind\":\"exit\",\"code\":137.5}",
+            "`code` is 137.5; an exit code is a whole number",
+        ),
+        ("{\"t\":1,\"service\":\"a\",\"kind\":\"exit\",\"code\":\"1\"}", "`code`: invalid type: string"),
         ("{\"t\":1,\"serv", "EOF while parsing"),
-        ("\u{0}\u{1}binary", "expected value"),
     ] {
         let trace = format!("{{\"t\":0,\"service\":\"a\",\"kind\":\"deploy\"}}\n\n{line}\n");
         let wrong = Trace::parse(&trace).unwrap_err().to_string();
         assert!(wrong.starts_with("line 3: ") && wrong.contains(said), "{line}: {wrong}");
+        assert!(!wrong.contains("struct") && !wrong.contains("f64"), "{line}: {wrong}");
     }
     let many = Trace::parse(&"{}\n".repeat(100)).unwrap_err();
     assert_eq!((many.lines.len(), many.more), (20, 80));
     assert!(Trace::read(&b"\xff\xfe\x00binary\n"[..]).unwrap_err().to_string().contains("not UTF-8"));
     let endless = vec![b'x'; 3 << 20];
     assert!(Trace::read(&endless[..]).unwrap_err().to_string().contains("longer than"));
+}
+
+/// Serde itself takes an array for an object, by position.
+#[test]
+fn what_is_no_object_is_refused() {
+    let event = "{\"t\":0,\"service\":\"a\",\"kind\":\"deploy\"}";
+    for (line, what) in [
+        ("[5,\"api\",\"health\",null,true]", "it is a JSON array"),
+        ("[1,2]", "it is a JSON array"),
+        ("[", "it is no JSON"),
+        ("17", "it is only `17`"),
+        ("\"t\"", "it is a JSON text"),
+        ("\u{0}\u{1}binary", "it is no JSON"),
+    ] {
+        let wrong = Trace::parse(&format!("{event}\n{line}\n")).unwrap_err().to_string();
+        let said = format!("line 2: {what}; each line must be one JSON object, as in {{\"t\":5,\"service\":");
+        assert!(wrong.starts_with(&said), "{line}: {wrong}");
+    }
+    // The first line too, where nothing came before it.
+    let first = Trace::parse("[5,\"api\",\"health\",null,true]").unwrap_err().to_string();
+    assert!(first.starts_with("line 1: it is a JSON array; "), "{first}");
+    for array in [
+        format!("[{event},{event}]"),
+        format!("\u{feff}[\n  {event},\n  {event}\n]\n"),
+        format!("\n[ {event},\n"),
+    ] {
+        let wrong = Trace::parse(&array).unwrap_err();
+        let [(number, said)] = wrong.lines.as_slice() else { panic!("{array}: {wrong}") };
+        assert_eq!(*number, if array.starts_with('\n') { 2 } else { 1 });
+        assert!(said.starts_with("it begins a JSON array; right would be JSON Lines"), "{said}");
+    }
+    let long = format!("[{}]", vec![event; 50_000].join(","));
+    assert!(Trace::parse(&long).unwrap_err().to_string().contains("it begins a JSON array"));
 }
 
 fn backstop(args: &[&str]) -> Output {
@@ -279,6 +318,63 @@ fn the_command_prints_one_line_a_decision_and_names_files_if_there_are_several()
 
     let folder = backstop(&["replay", directory.path().to_str().unwrap()]);
     assert!(out(&folder).contains("a_good-01\nNothing was decided."), "{}", out(&folder));
+}
+
+#[test]
+fn files_of_one_name_are_told_apart_by_their_paths() {
+    let directory = tempfile::tempdir().unwrap();
+    let bad = story(0.0, |t| health(t < 300.0));
+    for name in ["a/x.jsonl", "b/x.jsonl", "b/y.jsonl"] {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &bad).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backstop"));
+    command.env_clear().current_dir(directory.path());
+    let output = command.args(["replay", "--json", "a/x.jsonl", "b/x.jsonl", "b/y.jsonl"]).output().unwrap();
+    let told: Vec<Value> =
+        out(&output).lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["trace"].clone()).collect();
+    assert_eq!(told, ["a/x.jsonl", "b/x.jsonl", "y"]);
+}
+
+#[test]
+fn a_compressed_file_is_refused_with_what_to_type() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.jsonl.gz");
+    std::fs::write(&path, b"\x1f\x8b\x08\x00\x00\x00\x00\x00").unwrap();
+    let path = path.to_str().unwrap();
+    let output = backstop(&["replay", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(&format!("it is compressed with gzip; type: zcat {path} | backstop replay -")),
+        "{said}"
+    );
+}
+
+/// Errors that rise, in a trace in which nothing is deployed, or in which something is later.
+#[test]
+fn where_nothing_was_deployed_no_deployment_is_spoken_of() {
+    let requests = |t: u32| json!({"t": t, "service": "api", "kind": "requests", "window_s": 5, "total": 100, "errors": if t > 3600 { 40 } else { 0 }});
+    let mut values: Vec<Value> = (1..1440).map(|i| requests(i * 5)).collect();
+    let said = |values: &[Value]| {
+        let lines = lines(&Trace::parse(&text(values)).unwrap());
+        assert!(!lines.is_empty());
+        lines.into_iter().map(|line| line.reason).collect::<Vec<_>>()
+    };
+    let reasons = said(&values);
+    for reason in &reasons {
+        assert!(!reason.contains("30d") && !reason.contains("after the deployment"), "{reason}");
+        assert!(reason.contains("; nothing was deployed in this trace"), "{reason}");
+    }
+    assert!(reasons.iter().any(|r| r.contains("a person decides: only a new release is blamed without asking (new_enough)")), "{reasons:?}");
+    values.push(json!({"t": 7200, "service": "api", "kind": "deploy"}));
+    let reasons = said(&values);
+    assert!(reasons[0].contains("; nothing had been deployed in this trace by then"), "{reasons:?}");
+    values.insert(700, json!({"t": 3500, "service": "api", "kind": "deploy"}));
+    values.sort_by(|a, b| a["t"].as_f64().unwrap().total_cmp(&b["t"].as_f64().unwrap()));
+    let reasons = said(&values);
+    assert!(reasons[0].contains("after the deployment") && !reasons[0].contains("this trace"), "{reasons:?}");
 }
 
 #[test]
