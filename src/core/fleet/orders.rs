@@ -60,18 +60,9 @@ impl Fleet {
                 )))
             }
             Command::Rollback { service, to, why, via, accept_schema, drill } => {
-                let by = by.to_owned();
-                let order = if drill {
-                    self.drill(&service)?;
-                    let reason = Some(Reason::Drill { by: by.clone() });
-                    // Nobody else has to agree to a test of what is no production.
-                    return self
-                        .carry_out(now, &service, Order { to, why, by, via, reason, accept_schema }, effects)
-                        .map(Some);
-                } else {
-                    Order { to, why, by, via, reason: None, accept_schema }
-                };
-                self.order(now, &service, order, effects).map(Some)
+                let order = Order { to, why, by: by.to_owned(), via, reason: None, accept_schema };
+                let carry = if drill { Self::drill } else { Self::order };
+                carry(self, now, &service, order, effects).map(Some)
             }
             Command::Answer { service, question, word, why, via } => {
                 let said = Said { at: now, by: by.to_owned(), via, word, why };
@@ -156,8 +147,14 @@ impl Fleet {
         }
     }
 
-    /// Whether a rollback may be tried for real: away from production, and with a way forward again.
-    fn drill(&self, name: &ServiceName) -> Result<(), String> {
+    /// A rollback is tried for real: away from production, and with a way forward again. Nobody else has to agree to that.
+    fn drill(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        order: Order,
+        effects: &mut Vec<Effect>,
+    ) -> Result<String, String> {
         let environment = &self.settings.environment;
         if ["production", "prod", "live"].contains(&environment.to_lowercase().as_str()) {
             return Err(format!(
@@ -171,7 +168,8 @@ impl Fleet {
                 "what runs of {name} has not proved itself yet, so there would be no way forward again; next: backstop wait {name}"
             ));
         }
-        Ok(())
+        let reason = Some(Reason::Drill { by: order.by.clone() });
+        self.carry_out(now, name, Order { reason, ..order }, effects)
     }
 
     /// An operator orders a rollback. Where two people have to agree, the second one is asked for.

@@ -41,7 +41,7 @@ fn failed_production_deployment() {
     step("A failed production deployment: error rate > 5% of requests");
     for name in ["app-frontend", "app-backend"] {
         let image = format!("{name}:bad");
-        cluster.update(name, &["--label-add", &on_trial[1], "--image", &image]);
+        cluster.update(name, &["--label-add", on_trial[1], "--image", &image]);
     }
 
     step("Step 1: Confirm the Issue: verify which version is currently deployed");

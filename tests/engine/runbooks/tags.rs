@@ -144,11 +144,21 @@ fn rollback_images_and_stores() {
     assert!(asked[0].starts_with("POST /_replicate") && asked[0].contains("kompass_backup"), "{asked:?}");
     assert!(asked[1].starts_with("DELETE /indexes/customers"), "{asked:?}");
 
+    verified(&bed, &daemon, &webhook);
+
+    step("The next deployment by the same script is a new one, and what it sets aside is the good image");
+    project.compose(&["up", "-d"]);
+    assert_eq!(bed.ask(BACKEND).unwrap()["version"], "1");
+}
+
+/// What a person looks at afterwards, and writes down.
+#[track_caller]
+fn verified(bed: &Bed, daemon: &Daemon, webhook: &Webhook) {
     step("Verification, 1. Health Checks: backend, frontend, CouchDB, MeiliSearch");
     for container in [BACKEND, FRONTEND] {
-        answer(&bed, container, "/healthz", 200);
+        answer(bed, container, "/healthz", 200);
     }
-    let gates = rollback_over(&daemon, "kompass-backend");
+    let gates = rollback_over(daemon, "kompass-backend");
     assert!(gates["gates"].to_string().contains("couchdb, meilisearch ok"), "{gates:#}");
 
     step("Alert team");
@@ -157,7 +167,7 @@ fn rollback_images_and_stores() {
     step(
         "Post-Rollback: what went wrong? when was it detected? who performed the rollback? root cause (if known)",
     );
-    let said = report(&daemon, &gates);
+    let said = report(daemon, &gates);
     for words in ["health check failed", "backstop"] {
         assert!(said.contains(words), "no `{words}` in:\n{said}");
     }
@@ -176,8 +186,4 @@ fn rollback_images_and_stores() {
     let (code, log) = daemon.command(&["history", "--format", "csv"]);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("kompass-backend") && log.contains("verified"), "{log}");
-
-    step("The next deployment by the same script is a new one, and what it sets aside is the good image");
-    project.compose(&["up", "-d"]);
-    assert_eq!(bed.ask(BACKEND).unwrap()["version"], "1");
 }

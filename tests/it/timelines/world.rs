@@ -175,10 +175,7 @@ impl World {
                 let groups = vec![Group { name: (*name).to_owned(), services }];
                 self.input(Input::Configured(FleetSettings { groups, ..FleetSettings::default() }));
             }
-            ["environment", name] => self.input(Input::Configured(FleetSettings {
-                environment: (*name).to_owned(),
-                ..FleetSettings::default()
-            })),
+            ["environment", name] => self.environment(name),
             ["remove", service] => self.remove(service),
             ["exit", service, code, how @ ..] => self.exit(service, code.parse().unwrap(), how),
             ["restarted", service, n] => self.gap(service, n.parse().unwrap()),
@@ -221,6 +218,11 @@ impl World {
             ["end"] => {}
             words => self.measured(words),
         }
+    }
+
+    fn environment(&mut self, name: &str) {
+        let environment = name.to_owned();
+        self.input(Input::Configured(FleetSettings { environment, ..FleetSettings::default() }));
     }
 
     fn engines(&mut self, names: &[&str]) {
