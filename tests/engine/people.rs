@@ -120,7 +120,7 @@ fn a_drill_touches_nothing_and_says_what_is_missing() {
 
     bed.deploy("web", "web:v2", &WATCHED);
     bed.serves(seconds(10), "web", "v2");
-    daemon.proved("web");
+    daemon.proved_as("web", "web:v2");
     let before = bed.inspect("web");
     let answered = bed.answered("web").unwrap();
     let (_, said) = daemon.command(&["drill", "web"]);
@@ -179,7 +179,7 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     let first = bed.inspect("web");
 
     bed.turn("web", "memory_percent", "93");
-    webhook.announced(seconds(60), &["RESTARTED BEFORE A ROLLBACK"]);
+    webhook.announced(seconds(60), &["SOMETHING ELSE BEFORE A ROLLBACK", "restart it"]);
     webhook.announced(seconds(60), &["IT HELPED"]);
     let now = bed.inspect("web");
     assert_eq!(now["Id"], first["Id"], "the same container");
@@ -205,7 +205,7 @@ fn a_drill_for_real_goes_back_and_forward_again() {
     let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
     assert_eq!(code, Some(1), "v2 has not proved itself yet: {said}");
     assert!(said.contains("no way forward again"), "{said}");
-    daemon.proved("web");
+    daemon.proved_as("web", "web:v2");
     let before = bed.inspect("web");
 
     let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);

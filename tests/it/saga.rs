@@ -4,6 +4,7 @@
 //! a person is called. A new step or a new event is covered on the day it is added.
 
 mod hooks;
+mod mitigation;
 mod removed;
 mod together;
 mod world;

@@ -27,7 +27,7 @@ fn emergency_rollback_by_a_person() {
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
     bed.serves(seconds(10), "web", "v2");
-    daemon.proved("web");
+    daemon.proved_as("web", "web:v2");
 
     step("Rollback Simulation Checklist: test workflow execution; time is under 10 minutes");
     let (code, said) = daemon.command(&["drill", "web"]);
@@ -104,7 +104,7 @@ fn still_unhealthy_after_the_rollback() {
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
     bed.serves(seconds(10), "web", "v2");
-    daemon.proved("web");
+    daemon.proved_as("web", "web:v2");
 
     step("Service Still Unhealthy After Rollback: consider rolling back further to known stable version");
     bed.deploy("web", "web:v3", &WATCHED);

@@ -128,7 +128,17 @@ impl Daemon {
     /// Waits until the release that runs has proved itself, so that there is something to go back to.
     #[track_caller]
     pub(crate) fn proved(&self, name: &str) -> Value {
-        self.in_state(seconds(30), name, &["steady"])
+        self.in_state(seconds(60), name, &["steady"])
+    }
+
+    /// The same of a release that is not the first: until it is seen, the one before it is steady.
+    #[track_caller]
+    pub(crate) fn proved_as(&self, name: &str, reference: &str) {
+        eventually(seconds(60), &format!("{reference} has proved itself as {name}"), || {
+            let service = self.service(name)?;
+            let is = service["current"]["reference"] == reference && service["state"] == "steady";
+            if is { Ok(()) } else { Err(format!("{}: {}", service["state"], service["sentence"])) }
+        });
     }
 
     /// An operator's action.

@@ -17,7 +17,7 @@ use backstop::core::settings::{Hook, Migrations, Order, ServiceSettings};
 use backstop::core::{Input, RollbackRequest, Timestamp};
 use backstop::rollback::hooks::{Failed, HookCall, HookRunner, Ran};
 use backstop::rollback::{JournalEvent, SagaStore};
-use backstop::runtime::{ErrorClass, Runtime, RuntimeError, Snapshot};
+use backstop::runtime::{ErrorClass, Runtime, RuntimeError, Snapshot, Varied};
 
 pub(crate) fn release(name: &str) -> Release {
     Release {
@@ -28,6 +28,10 @@ pub(crate) fn release(name: &str) -> Release {
         fingerprint: name.into(),
         version: None,
     }
+}
+
+fn snapshot(name: String) -> Snapshot {
+    Snapshot { inspect: json!({"Name": name}), image: Value::Null, context: Value::Null, name }
 }
 
 pub(crate) fn request(from: Option<&str>) -> RollbackRequest {
@@ -540,6 +544,12 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
+    /// With something set, it is what is called good here.
+    async fn vary(&self, now: &Observation, _: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
+        let snapshots = now.replicas.iter().map(|replica| snapshot(replica.name.clone())).collect();
+        Ok(Varied { snapshots, release: Some(release("good")) })
+    }
+
     async fn protect(&self, _: &ServiceName, _: &Release, _: u32) -> Result<(), RuntimeError> {
         Ok(())
     }
@@ -889,12 +899,6 @@ impl SagaStore for FakeStore {
         if release.as_str() != "good" {
             return Ok(Vec::new());
         }
-        let snapshot = |name: String| Snapshot {
-            inspect: json!({"Name": name}),
-            image: Value::Null,
-            context: Value::Null,
-            name,
-        };
         Ok(names(self.replicas.max(1)).into_iter().map(snapshot).collect())
     }
 }
