@@ -13,13 +13,10 @@ use super::{Output, whoami};
 use crate::api::views::{
     AnswerRequestBody, AnswerView, DrillPointView, DrillView, RollbackRequestBody, RollbackView, ServiceView,
 };
+use crate::rollback::drill::{EXECUTED_WITHIN, PROVED_WITHIN};
 
 /// What a person types to go ahead.
 const CONFIRMATION: &str = "DRILL";
-/// What the runbooks allow: "Execute Rollback (5 minutes)" ...
-const EXECUTED: Duration = Duration::from_secs(5 * 60);
-/// ... and "rollback time is under 10 minutes", with the proof.
-const PROVED: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, Args)]
 pub(super) struct DrillArgs {
@@ -100,8 +97,8 @@ fn is_in_time(leg: &RollbackView) -> bool {
     let within =
         |took: Option<f64>, most: Duration| took.is_some_and(|seconds| seconds <= most.as_secs_f64());
     leg.outcome == "verified"
-        && within(leg.decision_to_applied_seconds, EXECUTED)
-        && within(leg.duration_seconds, PROVED)
+        && within(leg.decision_to_applied_seconds, EXECUTED_WITHIN)
+        && within(leg.duration_seconds, PROVED_WITHIN)
 }
 
 fn times(legs: &[(&str, &RollbackView)], screen: &Screen) -> String {

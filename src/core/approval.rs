@@ -267,6 +267,11 @@ pub fn time_of_day(at: Timestamp) -> String {
     format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
 }
 
+/// The title of what goes ahead after so long.
+fn countdown(left: Duration) -> String {
+    format!("ROLLBACK IN {} UNLESS SOMEBODY SAYS NO", human(left).to_string().to_uppercase())
+}
+
 fn people(needed: u32) -> String {
     if needed == 1 { "somebody".into() } else { format!("each of {needed} different people") }
 }
@@ -322,8 +327,7 @@ impl Service {
         if left > before || until.since(last) < 3 * before || turn.now >= until {
             return;
         }
-        let title = format!("ROLLBACK IN {} UNLESS SOMEBODY SAYS NO", human(left).to_string().to_uppercase());
-        let mut a = self.announcement(turn, AnnouncementKind::ApprovalWanted, &title);
+        let mut a = self.announcement(turn, AnnouncementKind::ApprovalWanted, &countdown(left));
         a.key = format!("{}/reminded/{}", approval.id, until.as_millis());
         a.approval = Some(approval.id.clone());
         a.severity = Some(approval.decision.severity);
@@ -376,12 +380,7 @@ impl Service {
         let id = ApprovalId::new(turn.rollback_id().as_str());
         let name = self.name.clone();
         let title = match &ask {
-            Ask::Countdown { until } => {
-                format!(
-                    "ROLLBACK IN {} UNLESS SOMEBODY SAYS NO",
-                    human(until.since(turn.now)).to_string().to_uppercase()
-                )
-            }
+            Ask::Countdown { until } => countdown(until.since(turn.now)),
             Ask::Consent => "ROLLBACK WAITS FOR APPROVAL".into(),
             Ask::Evaluate => "DECISION NEEDED".into(),
             Ask::Second { .. } => "ROLLBACK WAITS FOR A SECOND PERSON".into(),

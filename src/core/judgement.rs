@@ -445,7 +445,9 @@ impl Service {
             // A person is asked all the same, who may know what to do without a release to go back to.
             (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
             // "The median before the deployment > 88 %: evaluate only" (decision.md, 4.2).
-            (Some(d), _) if d.gate == Gate::Before && is_of_memory(breach.condition) => Verdict::Evaluate,
+            (Some(d), _) if d.gate == Gate::Before && breach.condition == Some(Condition::Memory) => {
+                Verdict::Evaluate
+            }
             (Some(_), _) => Verdict::Hold,
         };
         let decision = Decision {
@@ -669,9 +671,4 @@ impl Service {
     pub(crate) fn eta(&self) -> String {
         format!("serving again within seconds, proved after {}", human(self.settings.verify))
     }
-}
-
-/// Whether a row is about how much memory is used.
-fn is_of_memory(condition: Option<Condition>) -> bool {
-    matches!(condition, Some(Condition::Memory))
 }

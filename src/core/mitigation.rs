@@ -101,6 +101,7 @@ impl Service {
         id: &MitigationId,
         result: Result<String, String>,
     ) {
+        let anew = self.is_made_anew();
         if self.mitigating.take_if(|mitigating| mitigating == id).is_none() {
             return;
         }
@@ -116,8 +117,7 @@ impl Service {
             self.told.clear();
             self.quiet_until = Some(turn.now + self.settings.grace);
         }
-        if result.is_ok() || self.flags.mitigated.iter().any(|taken| taken.id == *id && taken.what.replaces())
-        {
+        if result.is_ok() || anew {
             // What was looked at before it says nothing about what runs since.
             self.asked = turn.now;
             turn.effect(Effect::Observe { service: self.name.clone() });

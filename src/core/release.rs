@@ -88,6 +88,16 @@ impl Release {
     }
 }
 
+/// Repository and tag of a reference, `registry.example.com:5000/shop` and `v2`; what comes after an `@` is neither.
+pub fn split(reference: &str) -> (&str, Option<&str>) {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        // The colon of a registry's port comes before a slash.
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        Some(_) | None => (name, None),
+    }
+}
+
 impl fmt::Display for Release {
     /// `shop:v2 [3fa9c1d2e4b7]`: what was typed, and the identity that commands accept.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

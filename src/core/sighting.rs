@@ -64,10 +64,12 @@ impl Service {
         } else {
             self.mixed = None;
         }
-        if self.current.as_ref().is_some_and(|c| c.id != release.id) && self.is_of_our_making(&release) {
-            self.goes_on_as(turn, &release);
-        } else if self.current.as_ref().is_none_or(|c| c.id != release.id) {
-            self.deploy(turn, release, created, first);
+        if self.current.as_ref().is_none_or(|c| c.id != release.id) {
+            if self.is_of_our_making(&release) {
+                self.goes_on_as(turn, &release);
+            } else {
+                self.deploy(turn, release, created, first);
+            }
         } else if first {
             // Its settings are known only now.
             self.trial_ends = self.trial_end(turn.now);

@@ -15,7 +15,7 @@ use crate::core::observation::{Look, Observation, Phase, Replica};
 use crate::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
 use crate::core::sample::{Measurement, Signal};
 use crate::core::settings::{
-    Dependency, FleetSettings, HealthCheck, MetricsSource, Mode, ServiceSettings, Target, Tls,
+    Dependency, FleetSettings, HealthCheck, MetricsSource, Mode, ServiceSettings, Target,
 };
 use crate::core::{Fleet, Timestamp};
 
@@ -339,18 +339,7 @@ fn adapted(mut settings: ServiceSettings, name: &ServiceName, cast: &Cast, trace
         .collect();
     settings.prometheus = None;
     settings.logs.enabled = false;
-    settings.metrics = cast.requests.then(|| MetricsSource {
-        target: target(),
-        interval: INTERVAL,
-        timeout: INTERVAL,
-        token_file: None,
-        tls: Tls::default(),
-        preset: "auto".into(),
-        requests: None,
-        errors: None,
-        latency: None,
-        labels: Vec::new(),
-    });
+    settings.metrics = cast.requests.then(|| MetricsSource::auto(target(), INTERVAL, INTERVAL));
     settings
 }
 

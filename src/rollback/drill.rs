@@ -15,9 +15,10 @@ use crate::core::time::human;
 use crate::core::{RollbackRequest, Timestamp};
 use crate::runtime::Runtime;
 
-/// The runbooks' budgets: "Execute rollback (5 minutes)", and "rollback time is under 10 minutes" with all that belongs to
-/// it.
-pub const BUDGET: Duration = Duration::from_secs(5 * 60);
+/// The runbooks' budgets: "Execute rollback (5 minutes)" ...
+pub const EXECUTED_WITHIN: Duration = Duration::from_secs(5 * 60);
+/// ... and "rollback time is under 10 minutes", with all that belongs to it.
+pub const PROVED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// What a start takes where nothing is known of it: a container's start is a fraction of a second, and what it serves comes
 /// a little later.
@@ -138,7 +139,7 @@ impl Executor {
             points.push(Point::of("the replacement", created.map(|()| trial(&plan))));
         }
         let estimate = estimate(&plan, request);
-        points.push(if estimate <= BUDGET {
+        points.push(if estimate <= EXECUTED_WITHIN {
             Point::new(
                 "the time",
                 Readiness::Ready,
@@ -148,7 +149,7 @@ impl Executor {
             let detail = format!(
                 "about {} until the target is started; the budget is {}: a shorter stop timeout would help",
                 human(estimate),
-                human(BUDGET)
+                human(EXECUTED_WITHIN)
             );
             Point::new("the time", Readiness::Weak, detail)
         });

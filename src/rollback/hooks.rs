@@ -19,7 +19,7 @@ use super::journal::{SagaState, StepStatus};
 use crate::core::io::RollbackRequest;
 use crate::core::observation::Observation;
 use crate::core::plan::{Part, Plan, Specification, Step, StepOutput};
-use crate::core::release::{Release, ReplicaId};
+use crate::core::release::{self, Release, ReplicaId};
 use crate::core::settings::{
     Executor, HOOK_VALUES, Hook, HookKind, HookPhase, OnFailure, Order, ServiceSettings,
 };
@@ -143,11 +143,9 @@ pub(super) fn values(state: &SagaState, hook: &Hook) -> Vec<(&'static str, Strin
     HOOK_VALUES.into_iter().zip(values).collect()
 }
 
-/// The tag of a reference, `v2` of `registry.example.com:5000/shop:v2`: what most services answer as their version. Empty if it
-/// has none.
+/// The tag of a reference: what most services answer as their version. Empty if it has none.
 pub(super) fn tag(reference: &str) -> &str {
-    let name = reference.split('@').next().unwrap_or(reference);
-    name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/')).unwrap_or_default()
+    release::split(reference).1.unwrap_or_default()
 }
 
 /// Hooks of a rollback, by phase, with what belongs to its downgrade.

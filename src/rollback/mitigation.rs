@@ -11,8 +11,8 @@ use super::executor::{Executor, Inner, judged};
 use super::hooks::{Failed, HookCall, Ran, tag};
 use super::saga::Saga;
 use crate::core::plan::Plan;
-use crate::core::release::{MitigationId, Release, RollbackId, ServiceName};
-use crate::core::settings::{Executor as ExecutorSetting, HOOK_VALUES, Hook, Mitigation, Remedy};
+use crate::core::release::{MitigationId, Release, ReplicaId, RollbackId, ServiceName};
+use crate::core::settings::{Executor as ExecutorSetting, HOOK_VALUES, Hook, HookKind, Mitigation, Remedy};
 use crate::core::time::human;
 use crate::core::{Executed, RollbackRequest};
 
@@ -20,6 +20,9 @@ use crate::core::{Executed, RollbackRequest};
 const AGAIN: Duration = Duration::from_secs(1);
 /// A program that needs longer than this to start has a `grace` that says so.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(30);
+
+/// What is said of something that is set in no file.
+const LASTS: &str = "it lasts until somebody deploys";
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -102,7 +105,12 @@ impl Inner {
         match executed {
             Executed::Applied { notes, .. } => {
                 let kept = self.runtime.keep_set(&errand.service, all).await;
-                let kept = kept.unwrap_or_else(|e| format!("it lasts until somebody deploys: {}", e.message));
+                let kept = match kept {
+                    Ok(said) => said.unwrap_or_else(|| {
+                        format!("{LASTS}: the fix has to come without it, or with it set there")
+                    }),
+                    Err(e) => format!("{LASTS}: {}", e.message),
+                };
                 Ok(notes.into_iter().chain([kept]).filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; "))
             }
             Executed::Void { why } | Executed::Unwound { why } | Executed::Stuck { why } => Err(why),
@@ -144,8 +152,14 @@ impl Inner {
             notes: Vec::new(),
             order: None,
         };
-        let runs = self.runtime.observe(&errand.service).await.map_err(|e| Failed::silently(e.message))?;
-        let like: Vec<_> = runs.replicas.iter().map(|replica| replica.id.clone()).collect();
+        // Only a container of its own is made like those that run.
+        let like: Vec<ReplicaId> = if matches!(hook.kind, HookKind::Run { .. }) {
+            let runs =
+                self.runtime.observe(&errand.service).await.map_err(|e| Failed::silently(e.message))?;
+            runs.replicas.iter().map(|replica| replica.id.clone()).collect()
+        } else {
+            Vec::new()
+        };
         let call = HookCall {
             hook,
             like: &like,

@@ -341,7 +341,7 @@ impl Runtime for Engines {
         &self,
         service: &ServiceName,
         set: &BTreeMap<String, String>,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<Option<String>, RuntimeError> {
         let (runtime, plain) = self.of(service)?;
         runtime.keep_set(&plain, set).await
     }

@@ -100,13 +100,13 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
     }
 
     /// Makes what was set last beyond the next deployment, where that is ours to do. Yields what was done, or what a person
-    /// would do.
+    /// would do; none if there are no files that could say it.
     async fn keep_set(
         &self,
         _service: &ServiceName,
         _set: &BTreeMap<String, String>,
-    ) -> Result<String, RuntimeError> {
-        Ok("it lasts until somebody deploys: the fix has to come without it, or with it set there".to_owned())
+    ) -> Result<Option<String>, RuntimeError> {
+        Ok(None)
     }
 
     /// Takes back what a rollback changed in a project's files, unless somebody changed it since. Yields what was done.

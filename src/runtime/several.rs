@@ -325,7 +325,7 @@ impl Runtime for Several {
         &self,
         service: &ServiceName,
         set: &BTreeMap<String, String>,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<Option<String>, RuntimeError> {
         self.part(self.owner(service).await?)?.keep_set(service, set).await
     }
 

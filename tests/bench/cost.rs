@@ -16,7 +16,7 @@ use backstop::core::ledger::Remembered;
 use backstop::core::observation::{Look, Observation, Phase, Replica};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, ServiceName};
 use backstop::core::sample::{Latencies, Measurement, Requests, Signal};
-use backstop::core::settings::{FleetSettings, HealthCheck, MetricsSource, ServiceSettings, Target, Tls};
+use backstop::core::settings::{FleetSettings, HealthCheck, MetricsSource, ServiceSettings, Target};
 use backstop::core::{Fleet, Timestamp};
 use backstop::flight::reader::segments;
 use backstop::flight::{Limits, Recorder};
@@ -43,18 +43,7 @@ fn main() {
 fn settings() -> Arc<ServiceSettings> {
     let target = |path: &str| Target::Replica { port: 8080, path: path.into() };
     let check = HealthCheck::get(target("/healthz"), EVERY, Duration::from_secs(2));
-    let metrics = MetricsSource {
-        target: target("/metrics"),
-        interval: EVERY,
-        timeout: Duration::from_secs(2),
-        token_file: None,
-        tls: Tls::default(),
-        preset: "auto".into(),
-        requests: None,
-        errors: None,
-        latency: None,
-        labels: Vec::new(),
-    };
+    let metrics = MetricsSource::auto(target("/metrics"), EVERY, Duration::from_secs(2));
     Arc::new(ServiceSettings {
         checks: BTreeMap::from([("health".to_owned(), check)]),
         metrics: Some(metrics),

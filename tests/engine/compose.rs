@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -56,16 +55,7 @@ impl<'a> Project<'a> {
     /// The same; gives what it prints.
     #[track_caller]
     fn ask_compose(&self, words: &[&str]) -> String {
-        let output = Command::new(self.compose.0)
-            .args(["-p", "shop"])
-            .args(words)
-            .current_dir(self.folder.path())
-            .env("DOCKER_HOST", format!("unix://{}", self.bed.socket()))
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "docker compose {words:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
+        self.bed.compose(self.compose.0, "shop", self.folder.path(), words)
     }
 
     fn container(&self) -> Value {

@@ -89,18 +89,7 @@ fn page(good: u64, bad: u64) -> String {
 }
 
 fn metrics(target: Target) -> MetricsSource {
-    MetricsSource {
-        target,
-        interval: Duration::from_secs(1),
-        timeout: PATIENT,
-        token_file: None,
-        tls: Tls::default(),
-        preset: "auto".into(),
-        requests: None,
-        errors: None,
-        latency: None,
-        labels: Vec::new(),
-    }
+    MetricsSource::auto(target, Duration::from_secs(1), PATIENT)
 }
 
 fn requests(mut measured: Vec<(Signal, Measurement)>) -> Requests {

@@ -425,6 +425,24 @@ pub struct MetricsSource {
     pub labels: Vec<(String, String)>,
 }
 
+impl MetricsSource {
+    /// Whatever any preset knows, of all series, without a token.
+    pub fn auto(target: Target, interval: Duration, timeout: Duration) -> Self {
+        Self {
+            target,
+            interval,
+            timeout,
+            token_file: None,
+            tls: Tls::default(),
+            preset: "auto".into(),
+            requests: None,
+            errors: None,
+            latency: None,
+            labels: Vec::new(),
+        }
+    }
+}
+
 /// Queries to a Prometheus server. `$window` in a query stands for the time asked about, as in `30s`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromqlSource {

@@ -90,7 +90,7 @@ pub(super) fn plan(
 }
 
 /// The project of recorded containers, and what Compose made of its files then.
-fn project(to: &[Snapshot]) -> Option<(ComposeProject, String)> {
+pub(super) fn project(to: &[Snapshot]) -> Option<(ComposeProject, String)> {
     let labels = &to.first()?.inspect["Config"]["Labels"];
     Some((compose::project_of(labels)?, labels[HASH].as_str()?.to_owned()))
 }
@@ -103,10 +103,7 @@ impl ContainerRuntime {
         to: &[Snapshot],
     ) -> Result<Option<Vec<String>>, RuntimeError> {
         let known = project(to);
-        let sharing = known.as_ref().map_or_else(Vec::new, |(project, _)| {
-            let ids = now.replicas.iter().map(|replica| replica.id.as_str());
-            self.known().projects.sharing(&project.name, ids)
-        });
+        let sharing = known.as_ref().map_or_else(Vec::new, |(project, _)| self.sharing(now, project));
         let asked = now.settings.executor == Executor::Compose;
         if now.settings.executor == Executor::Api || (!asked && sharing.is_empty()) {
             return Ok(None);
@@ -130,9 +127,9 @@ impl ContainerRuntime {
     }
 
     /// The services of its Compose project that share a network with its containers.
-    pub(super) fn sharing(&self, now: &Observation, to: &[Snapshot]) -> Vec<String> {
+    pub(super) fn sharing(&self, now: &Observation, project: &ComposeProject) -> Vec<String> {
         let ids = now.replicas.iter().map(|replica| replica.id.as_str());
-        project(to).map_or_else(Vec::new, |(of, _)| self.known().projects.sharing(&of.name, ids))
+        self.known().projects.sharing(&project.name, ids)
     }
 
     /// Lets Compose make more containers of a service, or fewer. Those that there are stay as they are.
@@ -170,16 +167,13 @@ impl ContainerRuntime {
         &self,
         service: &ServiceName,
         set: &BTreeMap<String, String>,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<Option<String>, RuntimeError> {
         let Some(project) = self.known().composed.get(service).cloned() else {
-            return Ok(
-                "it lasts until somebody deploys: the fix has to come without it, or with it set there"
-                    .into(),
-            );
+            return Ok(None);
         };
         let set = set.clone();
         let written = tokio::task::spawn_blocking(move || compose::set_variables(&project, &set)).await;
-        written.map_err(|e| permanent(e.to_string()))
+        written.map(Some).map_err(|e| permanent(e.to_string()))
     }
 
     /// Why `docker compose` cannot be run here, if somebody needed it and it cannot.
@@ -191,8 +185,7 @@ impl ContainerRuntime {
     pub(super) fn instead_of_compose(&self, now: &Observation, to: &[Snapshot]) -> Option<String> {
         let why = self.compose_missing().filter(|_| now.settings.executor == Executor::Auto)?;
         let (project, _) = project(to)?;
-        let ids = now.replicas.iter().map(|replica| replica.id.as_str());
-        let sharing = self.known().projects.sharing(&project.name, ids);
+        let sharing = self.sharing(now, &project);
         let restart = sharing.join(" ");
         (!sharing.is_empty() && now.settings.pin && !self.engine.is_remote()).then(|| {
             format!(
@@ -214,8 +207,7 @@ impl ContainerRuntime {
             (known.composed.get(&seen.service).cloned(), known.compose.clone())
         };
         let Some(project) = project else { return seen };
-        let ids = seen.replicas.iter().map(|replica| replica.id.as_str());
-        if !asked && self.known().projects.sharing(&project.name, ids).is_empty() {
+        if !asked && self.sharing(&seen, &project).is_empty() {
             return seen;
         }
         let now = self.clock.now();

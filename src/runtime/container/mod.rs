@@ -407,7 +407,9 @@ impl Runtime for ContainerRuntime {
 
     async fn vary(&self, now: &Observation, set: &BTreeMap<String, String>) -> Result<Varied, RuntimeError> {
         let mut snapshots = self.snapshot(now).await?;
-        if let Some(sharing) = self.sharing(now, &snapshots).first() {
+        let project = by_compose::project(&snapshots);
+        if let Some(sharing) = project.and_then(|(project, _)| self.sharing(now, &project).into_iter().next())
+        {
             return Err(permanent(format!(
                 "{sharing} shares its network, and would lose it if {} were made anew without Compose",
                 now.service
@@ -425,7 +427,7 @@ impl Runtime for ContainerRuntime {
         &self,
         service: &ServiceName,
         set: &BTreeMap<String, String>,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<Option<String>, RuntimeError> {
         self.set_in_project(service, set).await
     }
 

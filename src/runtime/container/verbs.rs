@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::podman;
-use crate::core::release::ImageId;
+use crate::core::release::{self, ImageId};
 use crate::runtime::engine::{CALL, Engine};
 use crate::runtime::{ErrorClass, RuntimeError};
 
@@ -158,12 +158,8 @@ pub(super) async fn untag(engine: &Engine, reference: &str) -> Result<(), Runtim
 
 /// Repository and tag of a reference.
 pub(in crate::runtime) fn split(reference: &str) -> (&str, &str) {
-    let name = reference.split('@').next().unwrap_or(reference);
-    match name.rsplit_once(':') {
-        // The colon of a registry's port comes before a slash.
-        Some((repo, tag)) if !tag.contains('/') => (repo, tag),
-        Some(_) | None => (name, "latest"),
-    }
+    let (repository, tag) = release::split(reference);
+    (repository, tag.unwrap_or("latest"))
 }
 
 /// Whether a reference is a tag that can be moved: not an id, and not pinned by digest.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::choice::{self, Choice, Errors};
 use super::presets::{PRESETS, Preset, ROUTE_LABELS, failures, is_housekeeping};
 use super::text::{self, Page, SERIES_MAX};
-use crate::core::settings::{MetricsSource, Target, Tls};
+use crate::core::settings::{MetricsSource, Target};
 
 /// What may be appended to the name of what counts requests, the usual first. A histogram whose count was dropped is
 /// counted by its last bucket.
@@ -96,18 +96,7 @@ pub fn quoted(text: &str) -> String {
 
 /// The settings of somebody who says nothing.
 fn anything() -> MetricsSource {
-    MetricsSource {
-        target: Target::Url(String::new()),
-        interval: std::time::Duration::ZERO,
-        timeout: std::time::Duration::ZERO,
-        token_file: None,
-        tls: Tls::default(),
-        preset: "auto".into(),
-        requests: None,
-        errors: None,
-        latency: None,
-        labels: Vec::new(),
-    }
+    MetricsSource::auto(Target::Url(String::new()), std::time::Duration::ZERO, std::time::Duration::ZERO)
 }
 
 /// The series as if they stood on a metrics page, so that the same are chosen as there. None if there is nothing to read.

@@ -1,7 +1,7 @@
 //! "Runbook: Emergency Rollback": a backend in a Compose project whose `.env` says which release runs.
 
 use super::{Project, answer, reminders, report, step, ticked, watched, within_minutes};
-use crate::support::monitoring::free_address;
+use crate::support::monitoring::free_port_of;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
@@ -40,7 +40,7 @@ fn emergency_rollback() {
     // "Auth flow broken (users cannot login)": its health is well.
     bed.image("ignition-api:v1.2.3", &Image::demo("v1.2.3").env("DEMO_LOGIN", "refuse"));
     let webhook = Webhook::start();
-    let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+    let port = free_port_of("127.0.0.1").to_string();
     let daemon =
         Daemon::start(&bed, Some(&webhook.url()), &(LOGIN.to_owned() + &SMOKE.replace("@PORT@", &port)));
     let ports = format!("    ports: ['127.0.0.1:{port}:8080']\n");

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -61,17 +60,8 @@ impl<'a> Project<'a> {
     /// Runs `docker compose`, as a person does in the project's folder.
     #[track_caller]
     fn compose(&self, words: &[&str]) -> String {
-        let output = Command::new("docker-compose")
-            .args(["-p", self.name])
-            .args(self.options)
-            .args(words)
-            .current_dir(self.folder.path())
-            .env("DOCKER_HOST", format!("unix://{}", self.bed.socket()))
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "docker compose {words:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
+        let words = [self.options, words].concat();
+        self.bed.compose("docker-compose", self.name, self.folder.path(), &words)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::{Project, answer, report, step, ticked, watched};
+use crate::support::monitoring::free_port_of;
 use crate::support::postgres::Postgres;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
@@ -166,7 +167,7 @@ fn production_emergency_disablement_of_exports() {
         phase = "mitigation"
         http = { url = "http://127.0.0.1:@PORT@/exports", status = ["404"] }
     "#;
-    let port = crate::support::monitoring::free_address().rsplit_once(':').unwrap().1.to_owned();
+    let port = free_port_of("127.0.0.1").to_string();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), &more.replace("@PORT@", &port));
     let api = format!(
         "    mem_limit: 128m\n    environment:\n      EXPORT_MODE: ${{EXPORT_MODE}}\n    ports: ['127.0.0.1:{port}:8080']\n"

@@ -148,6 +148,21 @@ impl Bed {
         assert!(build.wait().unwrap().success(), "building {tag}");
     }
 
+    /// Runs a Compose in a project's folder, as a person does. Gives what it prints.
+    #[track_caller]
+    pub(crate) fn compose(&self, program: &str, project: &str, folder: &Path, words: &[&str]) -> String {
+        let output = Command::new(program)
+            .args(["-p", project])
+            .args(words)
+            .current_dir(folder)
+            .env("DOCKER_HOST", format!("unix://{}", self.socket()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "docker compose {words:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Deploy: what is called `name` goes, and a container of `image` takes its place. Gives its id.
     #[track_caller]
     pub(crate) fn deploy(&self, name: &str, image: &str, arguments: &[&str]) -> String {

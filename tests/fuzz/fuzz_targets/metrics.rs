@@ -4,23 +4,16 @@
 use std::time::Duration;
 
 use backstop::core::Timestamp;
-use backstop::core::settings::{MetricsSource, Target, Tls};
+use backstop::core::settings::{MetricsSource, Target};
 use backstop::signal::scrape::Reader;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let source = MetricsSource {
-        target: Target::Url("http://localhost/".into()),
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-        token_file: None,
-        tls: Tls::default(),
-        preset: "auto".into(),
-        requests: None,
-        errors: None,
-        latency: None,
-        labels: Vec::new(),
-    };
+    let source = MetricsSource::auto(
+        Target::Url("http://localhost/".into()),
+        Duration::from_secs(1),
+        Duration::from_secs(1),
+    );
     let mut reader = Reader::new(&source);
     // A form feed begins a new page: none of the formats uses it.
     for (at, page) in (1..).zip(data.split(|b| *b == 0x0c)) {
