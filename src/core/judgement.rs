@@ -436,20 +436,7 @@ impl Service {
             self.void_evidence(turn.now);
             return;
         }
-        let verdict = match (&denial, breach.action) {
-            (None, Action::Rollback) => Verdict::Rollback,
-            (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
-            (Some(d), _) if matches!(d.gate, Gate::NewEnough | Gate::Migrations | Gate::Approval) => {
-                Verdict::Evaluate
-            }
-            // A person is asked all the same, who may know what to do without a release to go back to.
-            (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
-            // "The median before the deployment > 88 %: evaluate only" (decision.md, 4.2).
-            (Some(d), _) if d.gate == Gate::Before && breach.condition == Some(Condition::Memory) => {
-                Verdict::Evaluate
-            }
-            (Some(_), _) => Verdict::Hold,
-        };
+        let verdict = verdict(denial.as_ref(), &breach);
         let decision = Decision {
             at: turn.now,
             service: self.name.clone(),
@@ -670,5 +657,23 @@ impl Service {
     /// How long a rollback is expected to take, for the announcement.
     pub(crate) fn eta(&self) -> String {
         format!("serving again within seconds, proved after {}", human(self.settings.verify))
+    }
+}
+
+/// What a breach comes to, if the gates deny it by this, or do not.
+fn verdict(denial: Option<&GateAnswer>, breach: &Breach) -> Verdict {
+    match (denial, breach.action) {
+        (None, Action::Rollback) => Verdict::Rollback,
+        (None, Action::Evaluate | Action::Monitor | Action::Off) => Verdict::Evaluate,
+        (Some(d), _) if matches!(d.gate, Gate::NewEnough | Gate::Migrations | Gate::Approval) => {
+            Verdict::Evaluate
+        }
+        // A person is asked all the same, who may know what to do without a release to go back to.
+        (Some(d), action) if d.gate == Gate::Target && action != Action::Rollback => Verdict::Evaluate,
+        // "The median before the deployment > 88 %: evaluate only" (decision.md, 4.2).
+        (Some(d), _) if d.gate == Gate::Before && breach.condition == Some(Condition::Memory) => {
+            Verdict::Evaluate
+        }
+        (Some(_), _) => Verdict::Hold,
     }
 }
