@@ -103,9 +103,12 @@ pub trait History: Send + Sync + std::fmt::Debug {
 
     /// A service's decisions, newest first, at most `limit`.
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String>;
+
+    /// The last drill of each service that had one.
+    async fn drills(&self) -> Result<Vec<Drill>, String>;
 }
 
-/// What people do on the checklist of a rollback. Errors are sentences for people.
+/// What people do before and after a rollback, and is kept. Errors are sentences for people.
 #[async_trait]
 pub trait Paperwork: Send + Sync + std::fmt::Debug {
     /// Keeps what somebody ticked off, besides what was ticked off before.
@@ -113,6 +116,9 @@ pub trait Paperwork: Send + Sync + std::fmt::Debug {
 
     /// Takes back whatever was ticked off of a point.
     async fn untick(&self, id: &RollbackId, point: Point, by: &str, now: Timestamp) -> Result<(), String>;
+
+    /// Keeps what a drill found, in place of the service's last one.
+    async fn drilled(&self, drill: &Drill) -> Result<(), String>;
 }
 
 /// One line of a rollback's journal.
@@ -135,6 +141,7 @@ pub trait Operate: Send + Sync + std::fmt::Debug {
 
     /// Tries what of a rollback touches nothing that serves.
     async fn drill(&self, service: &ServiceName) -> Result<Drill, String>;
+
     /// A person takes on what is the matter with a service. The answer is a sentence.
     async fn acknowledge(&self, service: &ServiceName, by: String, why: String) -> Result<String, String>;
 
@@ -187,7 +194,7 @@ pub struct ApiState {
     pub snapshot: watch::Receiver<Arc<FleetSnapshot>>,
     /// What has happened.
     pub history: Arc<dyn History>,
-    /// What people do on checklists.
+    /// Where what people do on checklists and in drills is kept.
     pub paperwork: Arc<dyn Paperwork>,
     /// Where operator commands go.
     pub operate: Arc<dyn Operate>,

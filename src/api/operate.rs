@@ -93,6 +93,9 @@ pub(super) async fn drill(
     let drilled = drilled.unwrap_or_else(|_| Err("the drill met a fault in Backstop".into()));
     let drill = drilled.map_err(|why| refused(&why, Some(&service)))?;
     state.metrics.drilled(&drill);
+    if let Err(why) = state.paperwork.drilled(&drill).await {
+        tracing::warn!(%service, %why, "what the drill found is not kept: `backstop status` does not tell of it");
+    }
     Ok(Json((&drill).into()))
 }
 

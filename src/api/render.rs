@@ -15,8 +15,9 @@ use crate::core::snapshot::{RowSnapshot, SampleCounts, ServiceSnapshot};
 use crate::rollback::drill::{Drill, Point};
 
 use super::views::{
-    ApprovalView, DecisionView, DrillPointView, DrillView, FlagsView, GateView, LedgerView, PauseView,
-    RefusedView, ReleaseView, ReplicaView, RollbackView, RowView, SaidView, SampleView, Time, WindowView,
+    ApprovalView, DecisionView, DrillPointView, DrillView, DrilledView, FlagsView, GateView, LedgerView,
+    PauseView, RefusedView, ReleaseView, ReplicaView, RollbackView, RowView, SaidView, SampleView, Time,
+    WindowView,
 };
 use super::windows;
 
@@ -230,6 +231,13 @@ impl From<&Drill> for DrillView {
             estimate_seconds: drill.estimate.map(seconds),
             points: drill.points.iter().map(point).collect(),
         }
+    }
+}
+
+impl From<&Drill> for DrilledView {
+    fn from(drill: &Drill) -> Self {
+        let missing = drill.missing().map(|point| format!("{}: {}", point.what, point.detail));
+        Self { at: time(drill.at), score: drill.score(), missing: missing.collect() }
     }
 }
 

@@ -1,9 +1,12 @@
 //! A service's settings for the outside: what is asked where, without what lets one in there.
 
 use super::render::{mode, seconds};
-use super::views::{CheckView, DependencyView, SettingsView, SourceView};
+use super::views::{
+    CheckView, DependencyView, HookView, LadderView, MigrationsView, SettingsView, SourceView,
+};
 use crate::core::settings::{
-    AccessLog, CheckKind, Dependency, HealthCheck, HttpStep, Profile, Redeploy, ServiceSettings, Target,
+    AccessLog, CheckKind, Dependency, Executor, HealthCheck, Hook, HttpStep, Mitigation, Order, Profile,
+    Redeploy, Rule, ServiceSettings, Target,
 };
 
 impl From<&ServiceSettings> for SettingsView {
@@ -45,8 +48,58 @@ impl From<&ServiceSettings> for SettingsView {
             .to_owned(),
             stop_grace_seconds: seconds(settings.stop_grace),
             prepare: settings.prepare,
+            deadline_seconds: seconds(settings.deadline),
+            approvals: settings.approvals,
+            order: match settings.order {
+                Order::Auto => "auto",
+                Order::StopFirst => "stop-first",
+                Order::StartFirst => "start-first",
+            }
+            .to_owned(),
+            pin: settings.pin,
+            executor: match settings.executor {
+                Executor::Auto => "auto",
+                Executor::Api => "api",
+                Executor::Compose => "compose",
+            }
+            .to_owned(),
+            hooks: hooks(settings),
+            migrations: MigrationsView::from(settings),
+            mitigations: settings.rules.iter().filter_map(ladder).collect(),
         }
     }
+}
+
+fn hooks(settings: &ServiceSettings) -> Vec<HookView> {
+    let mut hooks: Vec<&Hook> = settings.hooks.iter().collect();
+    hooks.sort_by_key(|hook| hook.phase);
+    let view = |hook: &Hook| HookView {
+        name: hook.name.clone(),
+        phase: hook.phase.name().to_owned(),
+        does: hook.kind.to_string(),
+        timeout_seconds: seconds(hook.timeout),
+    };
+    hooks.into_iter().map(view).collect()
+}
+
+impl From<&ServiceSettings> for MigrationsView {
+    fn from(settings: &ServiceSettings) -> Self {
+        let migrations = &settings.migrations;
+        let told = |hook: &Option<Hook>| hook.as_ref().map(|hook| hook.kind.to_string());
+        Self {
+            schema: settings.schema.map(|schema| schema.name().to_owned()),
+            asked: migrations.query.is_some(),
+            backup: told(&migrations.backup),
+            downgrade: told(&migrations.downgrade),
+            manual: migrations.manual.clone(),
+        }
+    }
+}
+
+/// What a row tries before a rollback, if anything.
+fn ladder(rule: &Rule) -> Option<LadderView> {
+    let tries: Vec<String> = rule.mitigations.iter().map(Mitigation::intent).collect();
+    (!tries.is_empty()).then(|| LadderView { rule: rule.name.clone(), tries })
 }
 
 impl CheckView {
@@ -147,7 +200,9 @@ mod tests {
 
     use super::*;
     use crate::core::release::ServiceName;
-    use crate::core::settings::{LogSource, MetricsSource, PromqlSource, Text, Tls};
+    use crate::core::settings::{
+        HookKind, HookPhase, LogSource, MetricsSource, OnFailure, PromqlSource, Remedy, Text, Tls,
+    };
 
     const FIVE: Duration = Duration::from_secs(5);
 
@@ -192,6 +247,7 @@ mod tests {
             errors: secret(),
             latency: None,
         };
+        let first = ServiceSettings::default().rules.swap_remove(0);
         let settings = ServiceSettings {
             checks: [("auth".to_owned(), check(http))].into(),
             dependencies: [
@@ -202,6 +258,15 @@ mod tests {
             metrics: Some(metrics),
             prometheus: Some(prometheus),
             logs: LogSource { access: AccessLog::Json, ..LogSource::default() },
+            hooks: vec![Hook {
+                name: "flush".to_owned(),
+                phase: HookPhase::AfterRollback,
+                kind: HookKind::Command(vec!["curl".to_owned(), secret()]),
+                timeout: FIVE,
+                on_failure: OnFailure::Continue,
+                repeatable: true,
+            }],
+            rules: vec![Rule { mitigations: vec![Mitigation::of(Remedy::Restart)], ..first }],
             ..ServiceSettings::default()
         };
         let view = SettingsView::from(&settings);
@@ -218,6 +283,8 @@ mod tests {
                 ("access_log", "json")
             ]
         );
+        assert_eq!(view.hooks[0].does, "the command curl ...");
+        assert_eq!(view.mitigations[0].tries, ["restart it, one replica after the other"]);
         assert!(!serde_json::to_string(&view).unwrap().contains("s3cret"));
     }
 }

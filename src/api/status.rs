@@ -10,7 +10,7 @@ use axum::extract::State;
 
 use super::health::{engine_is_down, not_ready};
 use super::render::time;
-use super::services::summary;
+use super::services::{drills, summary};
 use super::views::{AttentionView, ConfigView, EngineView, StatusView, StoreView};
 use super::{ApiState, ConfigState, is_about_a_label};
 use crate::config::DEFAULT_FILE;
@@ -19,18 +19,21 @@ use crate::core::ledger::Standing;
 use crate::core::observation::{Phase, Refusal};
 use crate::core::settings::{Action, Mode, Severity};
 use crate::core::snapshot::{FleetSnapshot, RowAnswer, RowSnapshot, ServiceSnapshot, State as ServiceState};
+use crate::core::time::human;
 use crate::core::{EngineState, Timestamp};
+use crate::rollback::drill::Drill;
 
 /// A trial that is over and proved nothing for so long is spoken of, as in the announcement.
 const UNPROVED_SAID: Duration = Duration::from_secs(5 * 60);
 
 pub(super) async fn status(State(state): State<ApiState>) -> Json<StatusView> {
     let fleet = state.fleet();
+    let drills = drills(&state).await;
     let config = state.config.borrow().clone();
-    Json(render(&fleet, &config, state.clock.now()))
+    Json(render(&fleet, &config, &drills, state.clock.now()))
 }
 
-fn render(fleet: &FleetSnapshot, config: &ConfigState, now: Timestamp) -> StatusView {
+fn render(fleet: &FleetSnapshot, config: &ConfigState, drills: &[Drill], now: Timestamp) -> StatusView {
     let not_ready = not_ready(fleet, now);
     StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -47,9 +50,9 @@ fn render(fleet: &FleetSnapshot, config: &ConfigState, now: Timestamp) -> Status
             loaded_at: time(config.loaded_at),
         },
         fleet: (&fleet.flags).into(),
-        services: fleet.services.iter().map(|service| summary(service, fleet)).collect(),
+        services: fleet.services.iter().map(|service| summary(service, fleet, drills)).collect(),
         refused: fleet.refused.iter().map(Into::into).collect(),
-        attention: attention(fleet, config),
+        attention: attention(fleet, config, drills),
     }
 }
 
@@ -66,7 +69,7 @@ fn engine(state: Option<&EngineState>) -> EngineView {
 /// What needs a person, the most urgent first: what is down, what keeps Backstop from acting at all, what is wrong and
 /// is not acted on, what a person is asked about, and then what is wanting before it is needed. A service is told of
 /// once, by what is worst about it.
-fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> {
+fn attention(fleet: &FleetSnapshot, config: &ConfigState, drills: &[Drill]) -> Vec<AttentionView> {
     let stuck = fleet.services.iter().filter(|s| s.state == ServiceState::Stuck).map(|s| {
         let what = s.flags.stuck.clone().unwrap_or_else(|| s.sentence.clone());
         about(s, what)
@@ -88,6 +91,7 @@ fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> 
         .chain(fleet.refused.iter().map(refused))
         .chain(services().filter_map(quarantined_runs))
         .chain(services().filter_map(paused_for_good))
+        .chain(services().filter_map(|service| wanting(service, drills, fleet.at)))
         .filter(|item| item.service.as_ref().is_none_or(|service| told.insert(service.clone())))
         .collect()
 }
@@ -96,6 +100,20 @@ fn attention(fleet: &FleetSnapshot, config: &ConfigState) -> Vec<AttentionView> 
 fn about(service: &ServiceSnapshot, what: String) -> AttentionView {
     let next = Some(format!("backstop explain {}", service.name));
     AttentionView { service: Some(service.name.to_string()), what, next }
+}
+
+/// What the last drill of what runs found missing.
+fn wanting(service: &ServiceSnapshot, drills: &[Drill], now: Timestamp) -> Option<AttentionView> {
+    let of =
+        |drill: &&Drill| drill.service == service.name && service.deployed.is_none_or(|at| drill.at >= at);
+    let drill = drills.iter().find(of).filter(|drill| !drill.is_ready())?;
+    let missing = drill.missing().map(|point| format!("{}: {}", point.what, point.detail));
+    let missing: Vec<_> = missing.collect();
+    Some(AttentionView {
+        service: Some(service.name.to_string()),
+        what: format!("its drill {} ago found missing: {}", human(now.since(drill.at)), missing.join("; ")),
+        next: Some(format!("backstop drill {}", service.name)),
+    })
 }
 
 /// People are asked about it.

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 
 mod people;
+mod settings;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::people::*;
+pub use self::settings::*;
 
 /// A moment, in JSON as RFC 3339 in UTC: `2026-11-20T21:00:00Z`.
 pub type Time = jiff::Timestamp;
@@ -148,6 +150,8 @@ pub struct ServiceSummary {
     pub target: Option<ReleaseView>,
     /// The rollback in flight.
     pub rollback: Option<String>,
+    /// What its last drill found; `null` before the first.
+    pub drill: Option<DrilledView>,
     /// One sentence: what is going on.
     pub sentence: String,
     /// The next command to type, where one helps.
@@ -468,106 +472,6 @@ pub struct PlanView {
     /// Which of the two is stopped or started first, and why; `null` where nothing runs, or an orchestrator decides it.
     #[serde(default)]
     pub order: Option<String>,
-}
-
-/// A service's settings in force.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SettingsView {
-    /// `act` or `dry-run`.
-    pub mode: String,
-    /// Where the health check called `health` asks; `null` if there is none of that name. All are in `checks`.
-    pub health: Option<String>,
-    /// How often it asks.
-    pub health_interval_seconds: Option<f64>,
-    /// The health checks, by name.
-    #[serde(default)]
-    pub checks: Vec<CheckView>,
-    /// What the service cannot do without, by name.
-    #[serde(default)]
-    pub dependencies: Vec<DependencyView>,
-    /// Where requests, errors and latency come from; empty if nothing tells of them.
-    #[serde(default)]
-    pub sources: Vec<SourceView>,
-    /// Whether the containers' logs are read for error lines.
-    #[serde(default)]
-    pub logs: bool,
-    /// The labels, as name and value, that an alert of somebody else's monitoring must have to be about this service;
-    /// empty if the one that names it is enough.
-    #[serde(default)]
-    pub alert_labels: Vec<(String, String)>,
-    /// How quick the rows of errors and latency are: `fast` or `cautious`.
-    #[serde(default)]
-    pub profile: String,
-    /// How much of the time before a deployment the new release is compared with.
-    #[serde(default)]
-    pub baseline_seconds: f64,
-    /// How often memory and CPU are measured.
-    pub memory_interval_seconds: f64,
-    /// How long a new release is on trial.
-    pub trial_seconds: f64,
-    /// How long after a deployment it can be rolled back without asking.
-    pub watch_seconds: f64,
-    /// The same for memory, kills and exits.
-    pub watch_slow_seconds: f64,
-    /// How long failures before the first success after a deployment do not count.
-    pub grace_seconds: f64,
-    /// How long after a rollback until the next automatic one.
-    pub cooldown_seconds: f64,
-    /// At most this many automatic rollbacks ...
-    pub attempts: u32,
-    /// ... within this time.
-    pub attempts_window_seconds: f64,
-    /// How long the target must pass every rule.
-    pub verify_seconds: f64,
-    /// When proof has not come by then, a person is called.
-    pub verify_timeout_seconds: f64,
-    /// How many known-good releases are kept.
-    pub keep: u32,
-    /// What happens when a rolled-back release is deployed again: `watch` or `refuse`.
-    pub redeploy: String,
-    /// The most that a bad container gets to stop, unless its deployer set a stop timeout.
-    pub stop_grace_seconds: f64,
-    /// Whether the replacement is created as soon as a row is pending.
-    pub prepare: bool,
-}
-
-/// A health check. Neither credentials nor headers, bodies or arguments are shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CheckView {
-    /// Its name.
-    pub name: String,
-    /// `http`, `tcp`, `grpc` or `command`.
-    pub kind: String,
-    /// Where it asks, or what it runs; of several steps all, in order.
-    pub place: String,
-    /// How often.
-    pub interval_seconds: f64,
-    /// How long it may take.
-    pub timeout_seconds: f64,
-    /// Whether its failing is the service's failing; others are advisory.
-    pub required: bool,
-}
-
-/// Something that a service cannot do without.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DependencyView {
-    /// Its name.
-    pub name: String,
-    /// The watched service that it is, if it is one.
-    pub service: Option<String>,
-    /// How it is checked, if it is something else.
-    pub check: Option<CheckView>,
-}
-
-/// A source of requests, errors and latency.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SourceView {
-    /// `metrics` (the service's own), `prometheus` (a server) or `access_log`.
-    pub kind: String,
-    /// Where it is, without credentials; for a log its format.
-    pub place: String,
-    /// How often it is read.
-    pub interval_seconds: f64,
 }
 
 /// Body of `POST /api/v1/services/NAME/reports`.

@@ -130,6 +130,10 @@ impl History for Records {
     async fn decisions(&self, service: &ServiceName, limit: u32) -> Result<Vec<Decision>, String> {
         self.store()?.decisions(Some(service), limit).await.map_err(|e| e.to_string())
     }
+
+    async fn drills(&self) -> Result<Vec<Drill>, String> {
+        self.store()?.drills().await.map_err(|e| e.to_string())
+    }
 }
 
 #[async_trait]
@@ -147,6 +151,10 @@ impl Paperwork for Records {
     async fn untick(&self, id: &RollbackId, point: Point, by: &str, now: Timestamp) -> Result<(), String> {
         let undone = self.store()?.untick(id, point.name(), by, now).await;
         undone.map(drop).map_err(|e| e.to_string())
+    }
+
+    async fn drilled(&self, drill: &Drill) -> Result<(), String> {
+        self.store()?.keep_drill(drill).await.map_err(|e| e.to_string())
     }
 }
 

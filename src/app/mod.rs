@@ -27,7 +27,7 @@ use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, outlo
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::follow_up::FollowUp;
 use self::hands::{Hands, Job};
-use crate::api::{ApiState, ConfigState, Hosts, Links};
+use crate::api::{ApiState, ConfigState, History as _, Hosts, Links};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
 use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, RollbackOutcome, Standing};
@@ -201,6 +201,7 @@ impl Program {
         let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
         let proved = proved(&remembered);
         let records = Records(store.clone());
+        records.drills().await.unwrap_or_default().iter().for_each(|drill| self.metrics.drilled(drill));
         let executor = self.executor(&runtime, &records);
 
         let fleet = Fleet::restore(self.clock.now(), settings.fleet.clone(), remembered);

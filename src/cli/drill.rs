@@ -119,6 +119,10 @@ fn render(view: &DrillView, screen: &Screen) -> String {
     let rows = view.points.iter().map(row).collect();
     let table = screen.table(["", "WHAT", "FOUND"], &[2], rows);
     let time = view.estimate_seconds.map_or_else(String::new, |seconds| format!(", about {}", span(seconds)));
-    let percent = (view.score * 100.0).round();
-    format!("{table}\nReady to {percent:.0} %{time}. Nothing that serves was touched.\n")
+    format!("{table}\nReady to {}{time}. Nothing that serves was touched.\n", ready_to(view.score))
+}
+
+/// A score in words.
+pub(super) fn ready_to(score: f64) -> String {
+    format!("{:.0} %", (score * 100.0).round())
 }

@@ -2,6 +2,7 @@
 
 use super::Output;
 use super::client::Client;
+use super::drill::ready_to;
 use super::table::{Screen, bold, release, span};
 use crate::api::views::{AttentionView, EngineView, ReleaseView, StatusView};
 
@@ -105,10 +106,11 @@ fn services(status: &StatusView, screen: &Screen) -> String {
                 span(service.for_seconds.trunc()),
                 short(current, "nothing"),
                 short(target, "none"),
+                service.drill.as_ref().map_or_else(|| "never".to_owned(), |drill| ready_to(drill.score)),
             ]
         })
         .collect();
-    screen.table(["SERVICE", "STATE", "FOR", "RUNS", "WOULD GO BACK TO"], &[3, 4], rows)
+    screen.table(["SERVICE", "STATE", "FOR", "RUNS", "WOULD GO BACK TO", "DRILL"], &[3, 4], rows)
 }
 
 /// What goes on, for the services where something does.

@@ -155,10 +155,18 @@ impl Fleet {
         self.agenda.next().map_or(heartbeat, |due| due.min(heartbeat))
     }
 
+    /// The services that are shown to people.
+    fn shown(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck)
+    }
+
+    /// Every service and the state that it is in: a picture costs an assessment of each.
+    pub fn states(&self) -> impl Iterator<Item = (&ServiceName, State)> {
+        self.shown().map(|s| (&s.name, s.state))
+    }
+
     /// The picture of the whole fleet.
     pub fn snapshot(&self, now: Timestamp) -> FleetSnapshot {
-        let shown =
-            self.services.values().filter(|s| s.seen || s.state.in_flight() || s.state == State::Stuck);
         FleetSnapshot {
             at: now,
             settings: self.settings.clone(),
@@ -167,7 +175,7 @@ impl Fleet {
             engines: self.engines.seen(&self.settings.engines),
             store_error: self.store_error.clone(),
             flags: self.flags.clone(),
-            services: shown.map(|s| s.snapshot(now, self.surroundings(&s.name))).collect(),
+            services: self.shown().map(|s| s.snapshot(now, self.surroundings(&s.name))).collect(),
             refused: self.refused.clone(),
         }
     }

@@ -544,7 +544,7 @@ impl fmt::Display for Step {
                 f.write_str(&up(&project.service, sharing, *replicas))
             }
             Self::RestartDependants { names, .. } => {
-                write!(f, "restart {}, which says so in its `depends_on`", names.join(", "))
+                write!(f, "restart {}, if it runs: its `depends_on` says so", names.join(", "))
             }
             Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
             Self::CheckService { name, .. } => {

@@ -101,7 +101,12 @@ impl Drill {
 
     /// Whether nothing is missing.
     pub fn is_ready(&self) -> bool {
-        self.points.iter().all(|point| point.verdict != Readiness::Missing)
+        self.missing().next().is_none()
+    }
+
+    /// What is missing.
+    pub fn missing(&self) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(|point| point.verdict == Readiness::Missing)
     }
 }
 

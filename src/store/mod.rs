@@ -5,6 +5,7 @@
 //! the `sqlite3` shell while the daemon runs; `rollback_log`, `decision_log`, `release_ledger` and `announcements` are
 //! the views to begin with.
 
+mod drills;
 mod evidence;
 mod file;
 mod journal;

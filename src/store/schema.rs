@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -150,6 +150,9 @@ CREATE VIEW checklist_log AS SELECT
     datetime(at_ms / 1000, 'unixepoch') AS date, rollback, item, ticked_by, note,
     datetime(undone_ms / 1000, 'unixepoch') AS undone, undone_by
 FROM ticks ORDER BY id DESC;
+", "
+-- What the last drill of each service found.
+CREATE TABLE drills (service TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::monitoring::free_address;
+use crate::support::port::free_address;
 use crate::support::story::{WATCHED, good_service, images, newest_rollback, rollback_over, service_is_back};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 

@@ -83,16 +83,18 @@ fn version(line: &str) -> Option<&str> {
     ["v1", "v2"].into_iter().find(|version| answer.contains(&format!("\"{version}\"")))
 }
 
-/// `/healthz` is bad after a while; users are served all the time.
-fn bad() -> Image {
-    Image::demo("v2").env("DEMO_BAD_AFTER", "4s")
+/// `/healthz` is bad from now on; users are served all the time.
+fn turns_bad(bed: &Bed, containers: &[&str]) {
+    for container in containers {
+        bed.turn(container, "health", "error");
+    }
 }
 
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn no_request_goes_unanswered_where_both_can_run() {
     let bed = Bed::lease();
-    images(&bed, &bad());
+    images(&bed, &Image::demo("v2"));
     bed.docker(&["network", "create", "shop-net"]);
     bed.docker(&["run", "-d", "--name", "client", "--network", "shop-net", "web:v1"]);
     let webhook = Webhook::start();
@@ -104,6 +106,7 @@ fn no_request_goes_unanswered_where_both_can_run() {
     bed.serves(seconds(10), "web", "v2");
     let client = Client::start(&bed, "client");
     let before = client.more().len();
+    turns_bad(&bed, &["web"]);
     let record = is_back(&bed, &daemon, &good);
     client.was_always_served(before, client.answers().len());
     assert!(record["order"].as_str().unwrap_or_default().starts_with("start-first: "), "{record:#}");
@@ -160,7 +163,7 @@ impl Drop for Over<'_> {
 #[track_caller]
 fn fewest(order: &str) -> usize {
     let bed = Bed::lease();
-    images(&bed, &bad());
+    images(&bed, &Image::demo("v2"));
     let replicas = Replicas { bed: &bed, folder: tempfile::tempdir().unwrap() };
     let daemon = Daemon::start(&bed, None, "");
     replicas.deploy("v1", order);
@@ -177,6 +180,7 @@ fn fewest(order: &str) -> usize {
             }
         });
         let _at_the_end = Over(&over);
+        turns_bad(&bed, &["shop-web-1", "shop-web-2", "shop-web-3"]);
         assert_eq!(rollback_over(&daemon, "shop-web")["outcome"], "verified");
     });
     client.was_always_served(before, client.answers().len());
@@ -199,7 +203,7 @@ fn of_replicas_that_cannot_one_is_away_at_a_time() {
 #[ignore = "needs private engines: tests/run engine"]
 fn what_forbids_start_first_is_said() {
     let bed = Bed::lease();
-    images(&bed, &bad());
+    images(&bed, &Image::demo("v2"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
     let port = ["-p", "127.0.0.1:0:8080", "--label", "backstop.order=start-first"];
@@ -216,6 +220,7 @@ fn what_forbids_start_first_is_said() {
     let said = flat(daemon.command(&["explain", "web"]).1);
     assert!(said.contains(&format!("A rollback would go {why}.")), "{said}");
 
+    turns_bad(&bed, &["web"]);
     let record = rollback_over(&daemon, "web");
     assert_eq!((&record["outcome"], &record["order"]), (&"verified".into(), &why.into()), "{record:#}");
     webhook.announced(seconds(10), &["ROLLBACK COMPLETE", why]);

@@ -109,7 +109,7 @@ fn two_people_each_with_a_token_of_their_own() {
 fn a_drill_touches_nothing_and_says_what_is_missing() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2"));
-    let daemon = Daemon::start(&bed, None, "");
+    let mut daemon = Daemon::start(&bed, None, "");
     good_release(&bed, &daemon, &WATCHED);
     let (code, said) = daemon.command(&["drill", "web"]);
     assert_eq!(code, Some(1), "nothing to go back to yet, and nobody would hear of it: {said}");
@@ -117,14 +117,28 @@ fn a_drill_touches_nothing_and_says_what_is_missing() {
         said.contains("no other known-good release") && said.contains("no channel is configured"),
         "{said}"
     );
+    let score = |daemon: &Daemon| daemon.service("web").unwrap()["drill"]["score"].as_f64();
+    let first = score(&daemon);
+    let (_, said) = daemon.command(&["status"]);
+    assert!(said.contains("found missing: ") && said.contains("next: backstop drill web"), "{said}");
 
     bed.deploy("web", "web:v2", &WATCHED);
     bed.serves(seconds(10), "web", "v2");
     daemon.proved_as("web", "web:v2");
+    daemon.kill();
+    daemon.again();
+    daemon.ready(seconds(10));
+    assert_eq!(score(&daemon), first, "a restart forgets nothing of it");
+    let told = |daemon: &Daemon| daemon.get("/metrics").unwrap().body;
+    assert!(
+        told(&daemon).contains("backstop_drill_readiness_ratio{service=\"web\"} 0."),
+        "nor does the metric"
+    );
     let before = bed.inspect("web");
     let answered = bed.answered("web").unwrap();
     let (_, said) = daemon.command(&["drill", "web"]);
     assert!(said.contains("it was created as it would be, and removed again"), "{said}");
+    assert!(score(&daemon) > first, "there is a target now");
     let after = bed.inspect("web");
     assert_eq!((&before["Id"], &before["State"]["StartedAt"]), (&after["Id"], &after["State"]["StartedAt"]));
     assert!(bed.answered("web").unwrap() >= answered, "it went on serving");
@@ -172,7 +186,9 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     let more = "[defaults.rules.memory]\nmitigations = [\"restart\"]\n[defaults.rules.oom]\naction = \"off\"\n\
                 [defaults.rules.crash_loop]\naction = \"off\"\n";
     let daemon = Daemon::start(&bed, Some(&webhook.url()), more);
-    let arguments = [&WATCHED[..], &["-m", "128m"]].concat();
+    // Whoever has hardly any memory left answers late; that is not what this is about.
+    let patient = ["--label", "backstop.health.interval=3s", "--label", "backstop.health.timeout=3s"];
+    let arguments = [&WATCHED[..], &["-m", "128m"], &patient].concat();
     let good = good_release(&bed, &daemon, &arguments);
     bed.deploy("web", "web:v2", &arguments);
     bed.serves(seconds(10), "web", "v2");

@@ -3,7 +3,8 @@
 use backstop::clock::Clock;
 use serde_json::Value;
 
-use crate::support::monitoring::{Alertmanager, Job, Prometheus, free_address};
+use crate::support::monitoring::{Alertmanager, Job, Prometheus};
+use crate::support::port::free_address;
 use crate::support::story::{
     WATCHED, decision, good_service, images, newest_rollback, service_is_back, was_due_to,
 };

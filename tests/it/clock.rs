@@ -3,7 +3,6 @@
 //! Backstop reads the wall clock once and counts monotonic time from there. Engines do not: after a jump, what they say
 //! of when a container was made and started is hours ahead, or hours ago, while all else goes on.
 
-use std::path::Path;
 use std::time::Duration;
 
 use backstop::core::io::{Effect, Input};
@@ -14,9 +13,7 @@ use backstop::core::{Fleet, Timestamp};
 use backstop::flight::{Limits, Recorder};
 use backstop::replay::record::replay_with;
 
-use crate::timelines::{START, World};
-
-type Tape = Vec<(Timestamp, Input, Vec<Effect>)>;
+use crate::timelines::{Case, START, Tape, World, cases, on_all_cores};
 
 /// How far the wall clock is set, and which way.
 #[derive(Debug, Clone, Copy)]
@@ -72,41 +69,30 @@ fn deeds(effects: &[Effect]) -> Vec<String> {
         .collect()
 }
 
-fn timelines() -> Vec<(String, Tape)> {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/timelines/cases");
-    let mut tapes = Vec::new();
-    for case in std::fs::read_dir(cases).unwrap() {
-        let path = case.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mut world = World::terse();
-        world.run(text.split_once("----").map_or(text.as_str(), |(timeline, _)| timeline));
-        tapes.push((path.file_stem().unwrap().to_string_lossy().into_owned(), world.tape));
+/// How many turns and rollbacks of a case a jump has left as they were.
+fn unchanged(case: &Case, jump: Jump) -> (usize, usize) {
+    let mut fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
+    let mut rollbacks = 0;
+    for ((at, input), (_, _, then)) in from_a_jumping_engine(&case.tape, jump).into_iter().zip(&case.tape) {
+        let now = fleet.handle(at, input.clone());
+        assert_eq!(deeds(&now), deeds(then), "{}, {jump:?}, {at:?}: {input:?}", case.name());
+        rollbacks += now.iter().filter(|effect| matches!(effect, Effect::RollBack(_))).count();
     }
-    tapes
+    (case.tape.len(), rollbacks)
 }
 
 #[test]
 fn a_jump_changes_no_decision_of_any_timeline() {
-    let (mut turns, mut rollbacks) = (0, 0);
-    for (name, tape) in timelines() {
-        // The long ones, for every timeline: it takes its time.
-        for jump in JUMPS.into_iter().take(2) {
-            let mut fleet = Fleet::restore(START, FleetSettings::default(), Remembered::default());
-            let jumped = from_a_jumping_engine(&tape, jump);
-            for ((at, input), (_, _, then)) in jumped.into_iter().zip(&tape) {
-                let now = fleet.handle(at, input.clone());
-                assert_eq!(deeds(&now), deeds(then), "{name}, {jump:?}, {at:?}: {input:?}");
-                turns += 1;
-                rollbacks += now.iter().filter(|effect| matches!(effect, Effect::RollBack(_))).count();
-            }
-        }
-    }
+    // The long ones, for every timeline: it takes its time.
+    let each = on_all_cores(cases(), |case| [unchanged(case, JUMPS[0]), unchanged(case, JUMPS[1])]);
+    let (turns, rollbacks) =
+        each.iter().flatten().fold((0, 0), |(a, b), (turns, rollbacks)| (a + turns, b + rollbacks));
     assert!(turns > 10_000 && rollbacks > 50, "{turns} turns and {rollbacks} rollbacks show nothing");
 }
 
 #[test]
 fn a_record_of_a_jump_replays_to_what_was_done() {
-    let mut world = World::terse();
+    let mut world = World::new();
     world.at(0, "deploy shop shop:v1 age=1h");
     world.at(5, "health shop ok x20");
     world.at(110, "deploy shop shop:v2");
@@ -139,7 +125,7 @@ fn a_record_of_a_jump_replays_to_what_was_done() {
 #[test]
 fn the_picture_keeps_its_own_time() {
     for jump in JUMPS {
-        let mut world = World::terse();
+        let mut world = World::new();
         world.at(0, "deploy shop shop:v1 age=1h");
         world.at(5, "health shop ok x20");
         world.at(110, "deploy shop shop:v2");

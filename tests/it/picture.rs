@@ -340,6 +340,8 @@ pub(crate) struct Past {
     pub(crate) asked: Mutex<Vec<String>>,
     /// What was ticked off, of whichever rollback.
     pub(crate) ticks: Mutex<Vec<(checklist::Point, Tick)>>,
+    /// The last drill.
+    pub(crate) drills: Mutex<Vec<Drill>>,
 }
 
 impl Past {
@@ -391,6 +393,11 @@ impl History for Past {
         self.asked.lock().unwrap().push(format!("decisions of {service}, {limit}"));
         Ok(vec![decision(NEW_YEAR)])
     }
+
+    async fn drills(&self) -> Result<Vec<Drill>, String> {
+        self.well()?;
+        Ok(self.drills.lock().unwrap().clone())
+    }
 }
 
 #[async_trait]
@@ -411,6 +418,12 @@ impl Paperwork for Past {
         self.well()?;
         self.asked.lock().unwrap().push(format!("untick {point} by {by}"));
         self.ticks.lock().unwrap().retain(|(of, _)| *of != point);
+        Ok(())
+    }
+
+    async fn drilled(&self, drill: &Drill) -> Result<(), String> {
+        self.well()?;
+        *self.drills.lock().unwrap() = vec![drill.clone()];
         Ok(())
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn timeline() -> impl Strategy<Value = Vec<(u64, String)>> {
 
 /// A release that is well and known-good, and another one after it of which only `events` are known.
 fn judged_by(events: &[(u64, String)]) -> World {
-    let mut world = World::terse();
+    let mut world = World::new();
     world.event("set depends=db access_log=auto");
     world.at(0, "deploy api api:v1 age=1h");
     world.at(
@@ -163,7 +163,7 @@ proptest! {
 
     #[test]
     fn no_promise_is_broken(events in timeline()) {
-        let mut world = World::terse();
+        let mut world = World::new();
         world.event("set attempts=2 trial=20s depends=db");
         world.at(0, "deploy api api:v1 age=1h");
         world.at(0, "deploy web web:v1 age=1h");
@@ -177,7 +177,7 @@ proptest! {
 
     #[test]
     fn not_knowing_never_rolls_back(n in 1..200_u32, every in 1..30_u64) {
-        let mut world = World::terse();
+        let mut world = World::new();
         world.at(0, "deploy api api:v1 age=1h");
         world.at(1, "health api ok x10");
         world.at(60, "deploy api api:v2");
@@ -205,7 +205,7 @@ proptest! {
     #[test]
     fn the_same_inputs_give_the_same_effects(events in timeline()) {
         let effects = || {
-            let mut world = World::terse();
+            let mut world = World::new();
             world.at(0, "deploy api api:v1 age=1h");
             world.at(0, "deploy web web:v1 age=1h");
             run(&mut world, &events);
@@ -219,7 +219,7 @@ proptest! {
         // What happens to one service alone is the same, whatever other, well service is watched beside it.
         let alone: Vec<_> = events.iter().filter(|(_, what)| is_about_one(what, "web")).cloned().collect();
         let outcome = |first: &str, second: &str| {
-            let mut world = World::terse();
+            let mut world = World::new();
             world.at(0, &format!("deploy {first} {first}:v1 age=1h"));
             world.at(0, &format!("deploy {second} {second}:v1 age=1h"));
             run(&mut world, &alone);
@@ -237,7 +237,7 @@ proptest! {
 
 /// What is done and said about `web` while `events` happen to it and to the `other`, which they call `api`.
 fn beside(other: &str, events: &[(u64, String)]) -> Vec<String> {
-    let mut world = World::terse();
+    let mut world = World::new();
     world.event("set attempts=5 trial=20s depends=db");
     world.at(0, &format!("deploy {other} {other}:v1 age=1h"));
     world.at(0, "deploy web web:v1 age=1h");

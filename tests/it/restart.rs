@@ -45,7 +45,7 @@ async fn a_release_that_comes_after_a_restart_is_compared_with_the_one_before_it
     const SETTINGS: &str = "0s set health=none shipped access_log=auto\n";
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).await.unwrap();
-    let mut before = World::terse();
+    let mut before = World::new();
     before.run(&format!(
         "{SETTINGS}0s deploy api api:v1 age=1h
          10s requests api 200 errors=6 p99=100ms window=10s x240 every 10s"
@@ -71,7 +71,7 @@ async fn a_release_that_comes_after_a_restart_is_compared_with_the_one_before_it
 
 /// A good release, a bad one that was rolled back, and a good one: most of it hours after the time at which worlds begin.
 fn ahead() -> Remembered {
-    let mut world = World::terse();
+    let mut world = World::new();
     world.run(
         "0s deploy web web:v1 age=1h
          0s deploy shop shop:v1 age=1h

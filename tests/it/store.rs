@@ -384,7 +384,7 @@ async fn an_outbox_of_an_older_version_goes_on() {
     c.execute_batch(
         "DROP VIEW delivery_log; DROP TABLE matters; DROP TRIGGER outbox_forgotten; DROP TABLE deliveries;
          DROP TABLE evidence; DROP INDEX outbox_of_rollback;
-         DROP VIEW checklist_log; DROP TABLE ticks; DROP TABLE tickets; DROP INDEX rollbacks_by_end;
+         DROP VIEW checklist_log; DROP TABLE ticks; DROP TABLE tickets; DROP INDEX rollbacks_by_end; DROP TABLE drills;
          ALTER TABLE outbox DROP COLUMN routed_ms; PRAGMA user_version = 2",
     )
     .unwrap();

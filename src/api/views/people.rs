@@ -109,6 +109,17 @@ pub struct DrillView {
     pub points: Vec<DrillPointView>,
 }
 
+/// What the last drill of a service found, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrilledView {
+    /// When.
+    pub at: Time,
+    /// The share of what is ready, from 0 to 1; what is weak counts half.
+    pub score: f64,
+    /// What is missing, in sentences; empty if a rollback would work.
+    pub missing: Vec<String>,
+}
+
 /// One thing that a drill looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillPointView {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::apply::{identity, image_of, removed};
 use super::plan::{ensure_image, point_tag, restart};
 use super::projects::needs;
-use super::{ContainerRuntime, enrol, verbs};
+use super::{ContainerRuntime, enrol, observe, verbs};
 use crate::core::io::RollbackRequest;
 use crate::core::observation::Observation;
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
@@ -484,13 +484,12 @@ impl ContainerRuntime {
         project: &ComposeProject,
         names: &[String],
     ) -> Result<StepOutput, RuntimeError> {
-        let started = |inspect: &Value| inspect["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
+        let started = |inspect: &Value| observe::moment(&inspect["State"]["StartedAt"]);
         let containers = self.containers(&project.name, &project.service).await?;
-        let since = containers.iter().map(|c| started(&c.inspect)).max().unwrap_or_default();
+        let since = containers.iter().filter_map(|c| started(&c.inspect)).max();
         let mut notes = Vec::new();
         for name in names {
             let Some(inspect) = verbs::inspect(&self.engine, name).await? else { continue };
-            // Both are the engine's own times, written in one form.
             if inspect["State"]["Running"] != true || started(&inspect) > since {
                 continue;
             }
@@ -505,7 +504,6 @@ impl ContainerRuntime {
         Ok(StepOutput::Told { notes })
     }
 
-    /// The containers of a project's service, without those that `docker compose run` made.
     /// The references that the services of a project run, by what its files call them; none of one whose replicas differ.
     pub(super) async fn references(&self, project: &str) -> Result<BTreeMap<String, String>, RuntimeError> {
         let listed = self.engine.json("/containers/json").await?;
@@ -530,6 +528,7 @@ impl ContainerRuntime {
         Ok(all.into_iter().filter_map(|(service, runs)| Some((service, runs?))).collect())
     }
 
+    /// The containers of a project's service, without those that `docker compose run` made.
     async fn containers(&self, project: &str, service: &str) -> Result<Vec<Container>, RuntimeError> {
         let listed = self.engine.json("/containers/json?all=1").await?;
         let mut found = Vec::new();

@@ -40,14 +40,14 @@ impl Projects {
         if let Some(name) = watched {
             self.watched.insert((project.clone(), service.clone()), name.clone());
         }
-        if listed["State"] != "running" {
-            return;
-        }
         let mode = listed["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
         if let Some(id) = mode.strip_prefix("container:") {
-            self.sharing.entry(id.to_owned()).or_default().insert((project, service));
+            if listed["State"] == "running" {
+                self.sharing.entry(id.to_owned()).or_default().insert((project, service));
+            }
             return;
         }
+        // Whether it runs is asked when its turn comes: now, whoever deploys may be about to start it.
         for on in depends_on(labels).filter(|on| on.restart) {
             let on = (project.clone(), on.service.to_owned());
             self.restarted.entry(on).or_default().insert(enrol::listed_name(listed).to_owned());
@@ -64,7 +64,7 @@ impl Projects {
         depends_on(labels).filter_map(known).collect()
     }
 
-    /// Names of running containers that are to be restarted with a service.
+    /// Names of containers that are to be restarted with a service, if they run.
     pub(super) fn restarted_with(&self, project: &str, service: &str) -> Vec<String> {
         let all = self.restarted.get(&(project.to_owned(), service.to_owned()));
         all.into_iter().flatten().cloned().collect()
@@ -137,7 +137,11 @@ mod tests {
             "who is watched"
         );
         assert_eq!(needs(&api), ["db", "cache", "gone"]);
-        assert_eq!(projects.restarted_with("shop", "api"), ["shop-web-1"], "running ones that ask for it");
+        assert_eq!(
+            projects.restarted_with("shop", "api"),
+            ["shop-cron-1", "shop-web-1"],
+            "those that ask for it"
+        );
         assert!(projects.restarted_with("other", "api").is_empty());
         assert_eq!(projects.sharing("shop", ["abc", "def"].into_iter()), ["side"]);
         assert!(projects.sharing("other", ["abc"].into_iter()).is_empty());

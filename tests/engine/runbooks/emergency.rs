@@ -1,7 +1,7 @@
 //! "Runbook: Emergency Rollback": a backend in a Compose project whose `.env` says which release runs.
 
 use super::{Project, answer, reminders, report, step, ticked, watched, within_minutes};
-use crate::support::monitoring::free_port_of;
+use crate::support::port::free_port_of;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::{Project, answer, report, step, ticked, watched};
-use crate::support::monitoring::free_port_of;
+use crate::support::port::free_port_of;
 use crate::support::postgres::Postgres;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};

@@ -1,5 +1,6 @@
 //! An engine of a test's own, leased from those that tests/run started.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{self, Answer};
+use super::image::root_file_system;
 use super::{Image, eventually, handed_over};
+
+/// The file system of every image, which an engine keeps from test to test.
+const BASE: &str = "backstop-demo:base";
 
 /// Engines that no test has now; none before the first lease.
 static FREE: Mutex<Option<Vec<String>>> = Mutex::new(None);
@@ -127,11 +132,25 @@ impl Bed {
         command
     }
 
-    /// Make `image` known as `tag`; gives its id.
+    /// Make `image` known as `tag`; gives its id. The file system is brought to an engine once, and stays: to import it
+    /// for every image would be a quarter of all that the engines of a run have to do.
     #[track_caller]
     pub(crate) fn image(&self, tag: &str, image: &Image) -> String {
-        let arguments = image.import(tag);
-        self.docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        let changes = image.changes();
+        let changes = changes.iter().map(String::as_str);
+        if matches!(self.own, Some(Own::Version(version)) if version.starts_with("podman")) {
+            // Its `commit` takes fewer lines.
+            let arguments: Vec<_> = ["import"].into_iter().chain(changes).collect();
+            return self.docker(&[&arguments[..], &[root_file_system(), tag]].concat());
+        }
+        let mold = self.try_docker(&["create", BASE, "/none"]).unwrap_or_else(|_| {
+            self.docker(&["import", root_file_system(), BASE]);
+            self.docker(&["create", BASE, "/none"])
+        });
+        let arguments: Vec<_> = ["commit"].into_iter().chain(changes).chain([mold.as_str(), tag]).collect();
+        let id = self.docker(&arguments);
+        self.docker(&["rm", &mold]);
+        id
     }
 
     /// For lines of a Dockerfile that `docker import` does not take: another image on top of `from`.
@@ -265,10 +284,17 @@ impl Bed {
         if !ids.is_empty() {
             let _ = self.try_docker(&[&["rm", "-f", "-v"][..], &ids.lines().collect::<Vec<_>>()].concat());
         }
-        for prune in
-            [&["network", "prune", "-f"][..], &["volume", "prune", "-f"], &["image", "prune", "-a", "-f"]]
-        {
-            let _ = self.try_docker(prune);
+        for prune in [["network", "prune", "-f"], ["volume", "prune", "-f"]] {
+            let _ = self.try_docker(&prune);
+        }
+        let images = |of: &[&str]| {
+            let listed = self.try_docker(&[&["images", "-q", "--no-trunc"], of].concat()).unwrap_or_default();
+            listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let rest = &images(&[]) - &images(&[BASE]);
+        if !rest.is_empty() {
+            let ids = rest.iter().map(String::as_str);
+            let _ = self.try_docker(&["rmi", "-f"].into_iter().chain(ids).collect::<Vec<_>>());
         }
     }
 

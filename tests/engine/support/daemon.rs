@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Answer};
-use super::monitoring::free_address;
+use super::port::free_address;
 use super::{Bed, eventually, handed_over, seconds};
 
 /// Settings that let a test see in seconds what takes minutes in production; a test's own come after them.

@@ -1,6 +1,5 @@
 //! Images out of Backstop's own binary: `v1` is good, and `v2` is bad in the way that a test wants.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -44,27 +43,23 @@ impl Image {
         self
     }
 
-    /// The arguments of `docker` that make it under `tag`.
-    pub(super) fn import(&self, tag: &str) -> Vec<String> {
+    /// The lines of a Dockerfile that make it of [`root_file_system`], as `docker import` and `docker commit` take them.
+    pub(super) fn changes(&self) -> Vec<String> {
         let entrypoint = format!("ENTRYPOINT {}", self.entrypoint);
-        let mut arguments = vec!["import".to_owned()];
-        for line in [entrypoint, "EXPOSE 8080".to_owned()].iter().chain(&self.lines) {
-            arguments.extend(["--change".to_owned(), line.clone()]);
-        }
-        arguments.extend([root_file_system().display().to_string(), tag.to_owned()]);
-        arguments
+        let lines = [entrypoint, "EXPOSE 8080".to_owned()].into_iter().chain(self.lines.iter().cloned());
+        lines.flat_map(|line| ["--change".to_owned(), line]).collect()
     }
 }
 
 /// The tar file behind all images, made once for all tests of a run.
-fn root_file_system() -> &'static PathBuf {
-    static TAR: OnceLock<PathBuf> = OnceLock::new();
+pub(super) fn root_file_system() -> &'static str {
+    static TAR: OnceLock<String> = OnceLock::new();
     TAR.get_or_init(|| {
         let tar = std::env::temp_dir().join(format!("backstop-demo-{}.tar", std::process::id()));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo-image");
         let binary = handed_over("BACKSTOP_BIN");
         let made = Command::new(script).args(["--tar", &binary]).arg(&tar).status().unwrap();
         assert!(made.success(), "{script} --tar {binary} failed");
-        tar
+        tar.display().to_string()
     })
 }

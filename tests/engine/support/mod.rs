@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod monitoring;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod registry;
 pub(crate) mod story;

@@ -1,7 +1,6 @@
 //! A real Prometheus and a real Alertmanager, each with a directory and a port of its own, ended with the test.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,17 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::port::free_address;
 use super::{eventually, http, seconds};
-
-/// A port that was free a moment ago; who asked for it takes it before anybody else asks for one.
-pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// The same on another address of this host.
-pub(crate) fn free_port_of(address: &str) -> u16 {
-    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
-}
 
 /// A program with a directory of its own, killed when the test is over.
 #[derive(Debug)]

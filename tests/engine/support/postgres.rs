@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::monitoring::free_address;
+use super::port::free_address;
 use super::{eventually, seconds};
 
 /// PostgreSQL does not run as root: these are nobody's.

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::ca::Ca;
-use super::monitoring::free_port_of;
+use super::port::free_port_of;
 use super::{Bed, eventually, seconds};
 
 const USER: &str = "tester";

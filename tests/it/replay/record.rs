@@ -16,15 +16,13 @@ use backstop::replay::record::{Account, replay, replay_with};
 use proptest::prelude::*;
 
 use crate::properties::{run, timeline};
-use crate::timelines::World;
-
-type Tape = Vec<(Timestamp, Input, Vec<Effect>)>;
+use crate::timelines::{Tape, World, cases, on_all_cores};
 
 /// Small, so that the ring turns round.
 const SMALL: Limits = Limits { max_bytes: 192 << 10, max_age: Duration::from_secs(7 * 24 * 3600) };
 
 fn world() -> World {
-    let mut world = World::terse();
+    let mut world = World::new();
     world.at(0, "deploy api api:v1 age=1h");
     world.at(0, "deploy web web:v1 age=1h");
     world
@@ -60,24 +58,18 @@ fn replayed(directory: &Path) -> (Account, Vec<(Timestamp, Vec<Effect>)>) {
 
 #[test]
 fn every_written_timeline_replays_to_the_same_effects() {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/timelines/cases");
-    let (mut turns, mut decisions) = (0, 0);
-    for case in std::fs::read_dir(cases).unwrap() {
-        let path = case.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mut world = World::terse();
-        world.run(text.split_once("----").unwrap().0);
+    let each = on_all_cores(cases(), |case| {
         let directory = tempfile::tempdir().unwrap();
-        record(directory.path(), Limits::default(), &world.tape);
+        record(directory.path(), Limits::default(), &case.tape);
         let (account, seen) = replayed(directory.path());
-        let then: Vec<_> = world.tape.iter().map(|(at, _, effects)| (*at, effects.clone())).collect();
-        assert_eq!(seen, then, "{}", path.display());
-        assert_eq!(account.difference, None, "{}", path.display());
+        let then: Vec<_> = case.tape.iter().map(|(at, _, effects)| (*at, effects.clone())).collect();
+        assert_eq!(seen, then, "{}", case.name());
+        assert_eq!(account.difference, None, "{}", case.name());
         assert!(account.remarks.is_empty(), "{:?}", account.remarks);
         assert_eq!(account.lines.len() as u64, account.recorded);
-        turns += account.turns;
-        decisions += account.recorded;
-    }
+        (account.turns, account.recorded)
+    });
+    let (turns, decisions) = each.iter().fold((0, 0), |(a, b), (turns, recorded)| (a + turns, b + recorded));
     assert!(turns > 2_000 && decisions > 20, "{turns} turns and {decisions} decisions show nothing");
 }
 
@@ -170,7 +162,7 @@ fn small(directory: &Path) -> (PathBuf, Vec<u8>, u64) {
     let mut rules = Rule::matrix();
     rules.retain(|rule| rule.name == "down");
     let settings = Arc::new(ServiceSettings { rules, ..ServiceSettings::default() });
-    let mut world = World::terse();
+    let mut world = World::new();
     world.at(0, "deploy api api:v1 age=1h");
     let Some(Input::Observed(seen)) = world.tape.pop().map(|(_, input, _)| input) else { panic!() };
     let name = seen.service.clone();

@@ -8,49 +8,103 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub(crate) use world::{START, World};
+use backstop::core::io::RollbackRequest;
+pub(crate) use world::{START, Tape, World};
 
 const RULER: &str = "----";
 
-/// Runs one case; says how it went otherwise, if it did.
-fn check(path: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).unwrap();
-    let (timeline, expected) = text.split_once(RULER).unwrap_or((&text, ""));
-    let mut world = World::new();
-    world.run(timeline);
-    invariants(&world);
-    let got = world.log.join("\n");
-    if got.trim() == expected.trim() {
+/// A timeline, and what came of it.
+pub(crate) struct Case {
+    path: PathBuf,
+    timeline: String,
+    expected: String,
+    log: Vec<String>,
+    begun: Vec<RollbackRequest>,
+    pub(crate) tape: Tape,
+}
+
+/// Every timeline that is written down; played once, whoever asks for them.
+pub(crate) fn cases() -> &'static [Case] {
+    static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/timelines/cases");
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(cases).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.sort();
+        assert!(paths.len() > 200, "timelines are missing: only {} found", paths.len());
+        on_all_cores(&paths, |path| Case::play(path))
+    });
+    &CASES
+}
+
+/// The results in the order of `all`.
+pub(crate) fn on_all_cores<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, cores) = (AtomicUsize::new(0), std::thread::available_parallelism().map_or(1, usize::from));
+    let share = || {
+        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        taken.map_while(|n| Some((n, work(all.get(n)?)))).collect::<Vec<_>>()
+    };
+    let mut done: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(share)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+impl Case {
+    fn play(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap();
+        let (timeline, expected) = text.split_once(RULER).unwrap_or((&text, ""));
+        let mut world = World::new();
+        world.run(timeline);
+        Self {
+            path: path.to_owned(),
+            timeline: timeline.to_owned(),
+            expected: expected.to_owned(),
+            log: world.log,
+            begun: world.begun,
+            tape: world.tape,
+        }
+    }
+
+    /// What shows it.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_stem().unwrap().to_string_lossy().into_owned()
+    }
+}
+
+/// Whether a case went as it is written; says how it went otherwise, if it did.
+fn check(case: &Case) -> Result<(), String> {
+    invariants(&case.begun);
+    let got = case.log.join("\n");
+    if got.trim() == case.expected.trim() {
         return Ok(());
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(path, format!("{}\n{RULER}\n{got}\n", timeline.trim_end())).unwrap();
+        std::fs::write(&case.path, format!("{}\n{RULER}\n{got}\n", case.timeline.trim_end())).unwrap();
         return Ok(());
     }
-    Err(format!("{} went otherwise:\n{got}\n", path.display()))
+    Err(format!("{} went otherwise:\n{got}\n", case.path.display()))
 }
 
 /// What must hold in every timeline, whatever it shows.
-fn invariants(world: &World) {
+fn invariants(begun: &[RollbackRequest]) {
     let mut ids = BTreeSet::new();
-    for request in &world.begun {
+    for request in begun {
         assert!(
             request.from.as_ref() != Some(&request.to.id),
             "rolled back to what was running: {request:?}"
         );
         assert!(ids.insert(request.id.clone()), "two rollbacks have one id: {request:?}");
     }
-    assert!(world.begun.len() <= 4, "a rollback loop: {:?}", world.begun);
+    assert!(begun.len() <= 4, "a rollback loop: {begun:?}");
 }
 
 #[test]
 fn every_timeline_goes_as_written() {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/timelines/cases");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(cases).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() > 20, "timelines are missing: only {} found", paths.len());
-    let failed: Vec<String> = paths.iter().filter_map(|p| check(p).err()).collect();
+    let failed: Vec<String> = cases().iter().filter_map(|case| check(case).err()).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 

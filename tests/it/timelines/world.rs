@@ -39,6 +39,9 @@ const TOLD: [&str; 9] = [
     "Prepared way",
 ];
 
+/// Every input with its time and what followed from it.
+pub(crate) type Tape = Vec<(Timestamp, Input, Vec<Effect>)>;
+
 /// The world outside of the core.
 pub(crate) struct World {
     fleet: Fleet,
@@ -58,15 +61,13 @@ pub(crate) struct World {
     pub(crate) begun: Vec<RollbackRequest>,
     /// Promises that were broken.
     pub(crate) broken: Vec<String>,
-    /// Every input with its time and what followed from it, for the flight record.
-    pub(crate) tape: Vec<(Timestamp, Input, Vec<Effect>)>,
+    /// All of it, for the flight record.
+    pub(crate) tape: Tape,
     /// A look that the engine has not answered yet.
     slow_look: Option<Look>,
     settings: ServiceSettings,
     /// Settings of single services, where they differ.
     own: BTreeMap<String, ServiceSettings>,
-    /// Whether the log tells of states.
-    tells_states: bool,
 }
 
 impl World {
@@ -93,15 +94,9 @@ impl World {
             slow_look: None,
             settings: settings::short(),
             own: BTreeMap::new(),
-            tells_states: true,
         };
         world.input(Input::Engine(EngineState::Reachable { restarted: false }));
         world
-    }
-
-    /// A world whose log does not tell of states: the picture that this takes at every input is most of the work.
-    pub(crate) fn terse() -> Self {
-        Self { tells_states: false, ..Self::new() }
     }
 
     /// Runs a whole timeline; lines are separated by newlines, blank ones and `#` comments are skipped.
@@ -502,20 +497,19 @@ impl World {
     fn input(&mut self, input: Input) {
         let effects = self.fleet.handle(self.now, input.clone());
         self.tape.push((self.now, input, effects.clone()));
-        if self.tells_states {
-            self.states_changed();
-        }
+        self.states_changed();
         for effect in effects {
             self.carry_out(effect);
         }
     }
 
     fn states_changed(&mut self) {
-        for s in self.fleet.snapshot(self.now).services {
-            let before = self.states.insert(s.name.clone(), s.state);
-            if before != Some(s.state) {
+        let states: Vec<_> = self.fleet.states().map(|(name, state)| (name.clone(), state)).collect();
+        for (name, state) in states {
+            let before = self.states.insert(name.clone(), state);
+            if before != Some(state) {
                 let before = before.map_or("new", State::name);
-                self.say(format!("{}: {before} -> {}", s.name, s.state.name()));
+                self.say(format!("{name}: {before} -> {}", state.name()));
             }
         }
     }
