@@ -31,7 +31,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::client::Client;
 pub use self::failure::{Code, Failure};
@@ -134,8 +134,16 @@ pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         // If standard error is gone there is nobody to tell.
         let _ = error.print();
-        u8::try_from(error.exit_code()).map_or(Code::Usage.into(), ExitCode::from)
+        let usage = if is_for(wait::NAME) { wait::WRONG } else { Code::Usage };
+        if error.use_stderr() { usage.into() } else { ExitCode::SUCCESS }
     })
+}
+
+/// Whether the command line, which is wrong, is for this command.
+fn is_for(name: &str) -> bool {
+    let all = Cli::command();
+    let asked = std::env::args().skip(1).find(|word| all.find_subcommand(word).is_some());
+    asked.is_some_and(|asked| asked == name)
 }
 
 /// Carries the command out and reports a failure.
@@ -186,7 +194,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Notify(args) => notify::run(args, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
         Command::Incident(args) => incident::run(args, &asking()?, &out).await,
-        Command::Wait(args) => wait::run(args, &asking()?, &out).await,
+        Command::Wait(args) => wait::run(args, asking(), &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),
         Command::Backtest(args) => backtest::run(args, &out).await,

@@ -21,8 +21,15 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  the release is known-good: it passed its trial, and runs
   1  it was rolled back; why is printed
-  2  nothing was decided in time, or a person has to decide (and, as everywhere, if the command line is wrong)
-  3  it cannot be told: the daemon does not answer, the release never appeared, or another one took its place";
+  2  nothing was decided in time, or a person has to decide
+  3  it cannot be told: the daemon does not answer, the release never appeared, another one took its place, or the
+     command line is wrong";
+
+/// What it is called on the command line.
+pub(super) const NAME: &str = "wait";
+
+/// A pipeline that reads exit codes must not take a mistake in the command line for a verdict.
+pub(super) const WRONG: Code = Code::CannotTell;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -52,7 +59,11 @@ enum Standing {
     NotSeen(String),
 }
 
-pub(super) async fn run(args: WaitArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
+pub(super) async fn run(args: WaitArgs, client: anyhow::Result<Client>, out: &Output) -> anyhow::Result<()> {
+    let client = &client.map_err(|error| match error.downcast::<Failure>() {
+        Ok(failure) => Failure { code: WRONG, ..failure }.into(),
+        Err(error) => error,
+    })?;
     let (mut waited, mut told, mut wanted) = (Duration::ZERO, String::new(), args.release.clone());
     let mut missed = false;
     loop {

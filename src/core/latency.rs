@@ -5,6 +5,8 @@
 //! are logarithms). With the usual buckets a linear reading mistakes every fourth 1.8-fold p99 for a twofold one;
 //! this one does so in two of a thousand cases (decision.md, section 3).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::sample::Latencies;
@@ -20,8 +22,9 @@ pub(crate) struct Sketch {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Layout {
-    /// Upper bounds in seconds, ascending.
-    bounds: Vec<f64>,
+    /// Upper bounds in seconds, ascending. Of the many sketches of one service they are shared: to compare them with
+    /// themselves, number by number, would be most of the work of adding sketches up.
+    bounds: Arc<[f64]>,
     /// How many requests each bucket holds; the last one is what is above all bounds.
     counts: Vec<u64>,
 }
@@ -48,14 +51,15 @@ impl Sketch {
     /// Adds a measurement; one that contradicts itself adds nothing.
     pub(crate) fn add(&mut self, latencies: &Latencies) {
         let Some(counts) = buckets(latencies) else { return };
-        let same = self.layouts.iter().position(|l| l.bounds == latencies.bounds);
+        let same = self.layouts.iter().position(|l| *l.bounds == *latencies.bounds);
         let layout = match same {
             Some(i) => &mut self.layouts[i],
             None => {
                 if self.layouts.len() == LAYOUTS_MAX {
                     self.layouts.remove(0);
                 }
-                self.layouts.push(Layout { bounds: latencies.bounds.clone(), counts: vec![0; counts.len()] });
+                let bounds = latencies.bounds.as_slice().into();
+                self.layouts.push(Layout { bounds, counts: vec![0; counts.len()] });
                 let last = self.layouts.len() - 1;
                 &mut self.layouts[last]
             }
@@ -68,7 +72,7 @@ impl Sketch {
     /// Adds another sketch.
     pub(crate) fn merge(&mut self, other: &Self) {
         for theirs in &other.layouts {
-            if let Some(ours) = self.layouts.iter_mut().find(|l| l.bounds == theirs.bounds) {
+            if let Some(ours) = self.layouts.iter_mut().find(|ours| ours.is_like(theirs)) {
                 for (sum, count) in ours.counts.iter_mut().zip(&theirs.counts) {
                     *sum = sum.saturating_add(*count);
                 }
@@ -80,7 +84,16 @@ impl Sketch {
 
     /// Whether everything in `other` was sorted into buckets that are known here.
     pub(crate) fn has_the_buckets_of(&self, other: &Self) -> bool {
-        other.layouts.iter().all(|theirs| self.layouts.iter().any(|ours| ours.bounds == theirs.bounds))
+        other.layouts.iter().all(|theirs| self.layouts.iter().any(|ours| ours.is_like(theirs)))
+    }
+
+    /// Takes the very bounds of another sketch where they are the same.
+    pub(crate) fn share_bounds(&mut self, other: &Self) {
+        for ours in &mut self.layouts {
+            if let Some(theirs) = other.layouts.iter().find(|theirs| theirs.is_like(ours)) {
+                ours.bounds = Arc::clone(&theirs.bounds);
+            }
+        }
     }
 
     /// The lowest latency from `limit` on about which every layout is certain: a bound of each, or what is above all.
@@ -119,6 +132,10 @@ impl Sketch {
 }
 
 impl Layout {
+    fn is_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.bounds, &other.bounds) || self.bounds == other.bounds
+    }
+
     fn total(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
@@ -249,6 +266,18 @@ mod tests {
             sketch.add(&Latencies { bounds, counts });
         }
         assert_eq!(sketch, Sketch::default());
+    }
+
+    #[test]
+    fn bounds_that_are_shared_add_up_as_others_do() {
+        let (first, mut second) = (pareto(1_000, 0.02, &DEFAULT), pareto(500, 0.02, &DEFAULT));
+        let mut apart = first.clone();
+        apart.merge(&second);
+        second.share_bounds(&first);
+        assert!(Arc::ptr_eq(&second.layouts[0].bounds, &first.layouts[0].bounds));
+        let mut shared = first;
+        shared.merge(&second);
+        assert_eq!(shared, apart);
     }
 
     #[test]

@@ -197,6 +197,9 @@ impl Traffic {
             None => {
                 let mut bin = Bin { end, from, tally: Tally::default() };
                 bin.tally.add(requests);
+                if let Some(before) = self.bins.back() {
+                    bin.tally.latency.share_bounds(&before.tally.latency);
+                }
                 self.bins.push_back(bin);
             }
         }
@@ -263,6 +266,18 @@ impl Traffic {
         }
     }
 
+    /// How many requests in `(from, to]` have latencies; counted only until there are `enough`.
+    pub(crate) fn timed(&self, from: Timestamp, to: Timestamp, enough: u64) -> u64 {
+        let mut timed = 0_u64;
+        for bin in self.within(from, to) {
+            timed = timed.saturating_add(bin.tally.latency.total());
+            if timed >= enough {
+                break;
+            }
+        }
+        timed
+    }
+
     /// The latencies that were measured last, as they were sorted into buckets.
     pub(crate) fn latest_latencies(&self) -> Option<&Sketch> {
         self.bins.iter().rev().map(|bin| &bin.tally.latency).find(|latency| latency.total() > 0)
@@ -305,6 +320,7 @@ impl Traffic {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::Latencies;
     use super::*;
 
     fn requests(total: u64, errors: u64) -> Requests {
@@ -341,6 +357,18 @@ mod tests {
         assert_eq!(traffic.between(at(6400), at(7200)).total, 160);
         // Minutes do not begin where the window does.
         assert!((719..=740).contains(&traffic.between(at(3600), at(7200)).total));
+    }
+
+    #[test]
+    fn requests_with_latencies_are_counted_until_there_are_enough() {
+        let mut traffic = Traffic::default();
+        let latency = Latencies { bounds: vec![1.0], counts: vec![4, 4] };
+        for s in 1..=10 {
+            traffic.add(at(s * 5), &Requests { latency: latency.clone(), ..requests(10, 0) });
+        }
+        assert_eq!(traffic.timed(at(0), at(50), 1_000), 40);
+        assert_eq!(traffic.timed(at(40), at(50), 1_000), 8);
+        assert_eq!(traffic.timed(at(0), at(50), 6), 8, "enough");
     }
 
     #[test]

@@ -164,7 +164,15 @@ async fn wait_says_by_its_exit_code_what_became_of_a_release() {
         .await
         .unwrap();
     assert_eq!(silent.status.code(), Some(3), "{}", err(&silent));
-    assert_eq!(wait(&["well", "--timeout", "soon"]).await.0, Some(2), "the command line is wrong");
+    // A verdict is none of them, so that no pipeline takes a slip of the pen for one.
+    for wrong in
+        [&["wait", "well", "--timeout", "soon"][..], &["wait"], &["wait", "well", "--endpoint", "nowhere"]]
+    {
+        let output = backstop(wrong).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(3), "{wrong:?}: {}", err(&output));
+    }
+    assert_eq!(backstop(&["explain"]).output().await.unwrap().status.code(), Some(2), "elsewhere it is 2");
+    assert_eq!(backstop(&["wait", "--help"]).output().await.unwrap().status.code(), Some(0));
 }
 
 /// What the examples for pipelines type is what the command takes: with nobody at home it says that it cannot tell.

@@ -208,7 +208,7 @@ fn errors_allowed<'a>(rule: &Rule, scene: Scene<'a>) -> Line<'a> {
 pub(super) fn latency<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     let traffic = &scene.evidence.traffic;
     let from = traffic.end().unwrap_or(scene.now).before(rule.sustained);
-    let told = traffic.share(Bad::Slower(f64::MAX), from, scene.now + SHORTEST).n;
+    let told = traffic.timed(from, scene.now + SHORTEST, FEW);
     let said = if told == 0 { pace::requests(rule, scene) } else { None };
     let said = said.unwrap_or_else(|| by_histogram(rule, scene));
     let known = told.max(scene.evidence.pace.between(from, scene.now + SHORTEST).requests);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Short, so that a test is as quick as what it waits for; long enough not to load the machine.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) const fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
