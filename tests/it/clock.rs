@@ -13,7 +13,8 @@ use backstop::core::{Fleet, Timestamp};
 use backstop::flight::{Limits, Recorder};
 use backstop::replay::record::replay_with;
 
-use crate::timelines::{Case, START, Tape, World, cases, on_all_cores};
+use crate::side_by_side::side_by_side;
+use crate::timelines::{Case, START, Tape, World, cases};
 
 /// How far the wall clock is set, and which way.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +85,7 @@ fn unchanged(case: &Case, jump: Jump) -> (usize, usize) {
 #[test]
 fn a_jump_changes_no_decision_of_any_timeline() {
     // The long ones, for every timeline: it takes its time.
-    let each = on_all_cores(cases(), |case| [unchanged(case, JUMPS[0]), unchanged(case, JUMPS[1])]);
+    let each = side_by_side(cases(), |case| [unchanged(case, JUMPS[0]), unchanged(case, JUMPS[1])]);
     let (turns, rollbacks) =
         each.iter().flatten().fold((0, 0), |(a, b), (turns, rollbacks)| (a + turns, b + rollbacks));
     assert!(turns > 10_000 && rollbacks > 50, "{turns} turns and {rollbacks} rollbacks show nothing");

@@ -24,5 +24,6 @@ mod incident;
 mod follow_up;
 mod cli;
 mod picture;
+mod side_by_side;
 mod logs;
 mod corpus;

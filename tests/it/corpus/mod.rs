@@ -22,11 +22,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backstop::core::settings::{FleetSettings, ServiceSettings};
 use backstop::replay;
+
+use crate::side_by_side::side_by_side;
 
 use families::{FAMILIES, Family, Trace};
 use score::{Decision, Score};
@@ -47,24 +47,6 @@ fn judge(name: &str, text: &str) -> Vec<Decision> {
             reason: line.reason,
         })
         .collect()
-}
-
-/// Does the work for many, side by side.
-fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    let worker = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = work(item);
-            done.lock().unwrap().push(result);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(worker);
-        }
-    });
-    done.into_inner().unwrap()
 }
 
 /// Every trace of these seeds, as what it takes to make it.

@@ -16,7 +16,8 @@ use backstop::replay::record::{Account, replay, replay_with};
 use proptest::prelude::*;
 
 use crate::properties::{run, timeline};
-use crate::timelines::{Tape, World, cases, on_all_cores};
+use crate::side_by_side::side_by_side;
+use crate::timelines::{Tape, World, cases};
 
 /// Small, so that the ring turns round.
 const SMALL: Limits = Limits { max_bytes: 192 << 10, max_age: Duration::from_secs(7 * 24 * 3600) };
@@ -58,7 +59,7 @@ fn replayed(directory: &Path) -> (Account, Vec<(Timestamp, Vec<Effect>)>) {
 
 #[test]
 fn every_written_timeline_replays_to_the_same_effects() {
-    let each = on_all_cores(cases(), |case| {
+    let each = side_by_side(cases(), |case| {
         let directory = tempfile::tempdir().unwrap();
         record(directory.path(), Limits::default(), &case.tape);
         let (account, seen) = replayed(directory.path());

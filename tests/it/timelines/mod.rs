@@ -9,9 +9,10 @@ mod world;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backstop::core::io::RollbackRequest;
+
+use crate::side_by_side::side_by_side;
 pub(crate) use world::{START, Tape, World};
 
 const RULER: &str = "----";
@@ -33,24 +34,9 @@ pub(crate) fn cases() -> &'static [Case] {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(cases).unwrap().map(|e| e.unwrap().path()).collect();
         paths.sort();
         assert!(paths.len() > 200, "timelines are missing: only {} found", paths.len());
-        on_all_cores(&paths, |path| Case::play(path))
+        side_by_side(&paths, |path| Case::play(path))
     });
     &CASES
-}
-
-/// The results in the order of `all`.
-pub(crate) fn on_all_cores<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let (next, cores) = (AtomicUsize::new(0), std::thread::available_parallelism().map_or(1, usize::from));
-    let share = || {
-        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        taken.map_while(|n| Some((n, work(all.get(n)?)))).collect::<Vec<_>>()
-    };
-    let mut done: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(share)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    done.sort_by_key(|(n, _)| *n);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 impl Case {
