@@ -156,6 +156,11 @@ fn misspelt(key: &str) -> Option<&'static str> {
     let Shape::Table { keys, .. } = Service::SHAPE else {
         return None;
     };
+    // Whatever begins as a setting is meant as one: every label of every container is read at every look.
+    let first = key.split('.').next().unwrap_or_default();
+    if keys.iter().any(|key| key.name == first) {
+        return None;
+    }
     let names = OTHERS.map(|other| &other[PREFIX.len()..]);
     let all = keys.iter().map(|key| key.name).chain(names);
     let near = nearest(key, all)?;

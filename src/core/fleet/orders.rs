@@ -218,6 +218,13 @@ impl Fleet {
         if service.state.in_flight() {
             return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
         }
+        if service.is_made_anew() {
+            // What runs in a moment is not what this would be decided about.
+            return Err(format!(
+                "the replicas of {name} are just being made anew with something set, which takes seconds; \
+                 next: backstop rollback {name}, again in a moment"
+            ));
+        }
         if let Some(why) = around.store_error {
             return Err(format!("nothing is done that could not be recorded first: {why}"));
         }

@@ -18,7 +18,9 @@ use backstop::core::io::{Command, Effect, EngineState, Executed, Input, Rollback
 use backstop::core::ledger::{DeployNote, LedgerChange, Remembered, Standing};
 use backstop::core::observation::{ContainerHealth, Look, Observation, Phase, Replica};
 use backstop::core::plan::Pin;
-use backstop::core::release::{ApprovalId, ImageId, Release, ReleaseId, ReplicaId, ServiceName};
+use backstop::core::release::{
+    ApprovalId, ImageId, MitigationId, Release, ReleaseId, ReplicaId, ServiceName,
+};
 use backstop::core::settings::{FleetSettings, Group, Mitigation, OpenWindow, ServiceSettings, WindowKind};
 use backstop::core::snapshot::State;
 use backstop::core::{Fleet, Timestamp};
@@ -63,6 +65,8 @@ pub(crate) struct World {
     pub(crate) broken: Vec<String>,
     /// All of it, for the flight record.
     pub(crate) tape: Tape,
+    /// A mitigation that is not over yet.
+    mitigating: Option<(MitigationId, ServiceName, Mitigation)>,
     /// A look that the engine has not answered yet.
     slow_look: Option<Look>,
     settings: ServiceSettings,
@@ -91,6 +95,7 @@ impl World {
             begun: Vec::new(),
             broken: Vec::new(),
             tape: Vec::new(),
+            mitigating: None,
             slow_look: None,
             settings: settings::short(),
             own: BTreeMap::new(),
@@ -190,6 +195,7 @@ impl World {
             ["image", service, reference, is, why @ ..] => self.image(service, reference, is, &why.join(" ")),
             // `schema shop 0015`: what its database answers from now on; `schema shop away`: nothing.
             ["schema", service, answer] => self.schema(service, answer),
+            ["mitigated"] => self.mitigation_is_over(),
             ["store", "ok"] => self.input(Input::Store(Ok(()))),
             ["next", what, rest @ ..] => self.script.push(((*what).to_owned(), rest.join(" "))),
             ["operator", rest @ ..] => self.operator(rest, "alice", Via::Token),
@@ -275,15 +281,18 @@ impl World {
         self.observed(service);
     }
 
-    fn mitigate(&mut self, service: &str, what: &Mitigation) -> Result<String, String> {
+    fn mitigated(&mut self, id: MitigationId, service: ServiceName, what: &Mitigation, how: Option<&str>) {
         self.say(format!("{service}: {what}"));
-        if let Some(how) = self.scripted("mitigation") {
-            return Err(how.replace("fails: ", ""));
+        if how.is_none() && what.replaces() {
+            self.made_anew(service.as_str());
         }
-        if what.replaces() {
-            self.made_anew(service);
-        }
-        Ok(String::new())
+        let result = how.map_or(Ok(String::new()), |how| Err(how.replace("fails: ", "")));
+        self.input(Input::Mitigated { id, service, result });
+    }
+
+    fn mitigation_is_over(&mut self) {
+        let (id, service, what) = self.mitigating.take().expect("no mitigation lasts");
+        self.mitigated(id, service, &what, None);
     }
 
     /// The same image under another configuration, seen while it is made.
@@ -545,10 +554,11 @@ impl World {
                 });
             }
             Effect::Discard { .. } => self.say("discard".into()),
-            Effect::Mitigate { id, service, what, .. } => {
-                let result = self.mitigate(service.as_str(), &what);
-                self.input(Input::Mitigated { id, service, result });
-            }
+            Effect::Mitigate { id, service, what, .. } => match self.scripted("mitigation").as_deref() {
+                // `mitigated` ends it.
+                Some("lasts") => self.mitigating = Some((id, service, what)),
+                how => self.mitigated(id, service, &what, how),
+            },
             Effect::RollBack(request) => self.roll_back(request),
             Effect::RollBackTogether(requests) => {
                 let names: Vec<&str> = requests.iter().map(|request| request.service.as_str()).collect();
