@@ -12,7 +12,7 @@ use crate::support::story::{decision, images, newest_rollback, nothing_is_left_o
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 /// A project called `shop` in a folder of its own, with one service called `web`.
-struct Project<'a> {
+pub(crate) struct Project<'a> {
     bed: &'a Bed,
     folder: TempDir,
     /// The program, and what it calls the container.
@@ -26,7 +26,7 @@ const COMPOSE: (&str, &str) = ("docker-compose", "shop-web-1");
 const COMPOSE_V1: (&str, &str) = ("docker-compose-v1", "shop_web_1");
 
 impl<'a> Project<'a> {
-    fn new(bed: &'a Bed, image: &str, environment: &str) -> Self {
+    pub(crate) fn new(bed: &'a Bed, image: &str, environment: &str) -> Self {
         let project = Self { bed, folder: tempfile::tempdir().unwrap(), compose: COMPOSE };
         let compose = format!(
             "services:\n  web:\n    image: {image}\n    restart: unless-stopped\n    labels:\n      \
@@ -38,17 +38,17 @@ impl<'a> Project<'a> {
         project
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn environment(&self, text: &str) {
+    pub(crate) fn environment(&self, text: &str) {
         fs::write(self.path(".env"), text).unwrap();
     }
 
     /// Runs `docker compose`, as a person does in the project's folder.
     #[track_caller]
-    fn compose(&self, words: &[&str]) {
+    pub(crate) fn compose(&self, words: &[&str]) {
         self.ask_compose(words);
     }
 
@@ -58,15 +58,15 @@ impl<'a> Project<'a> {
         self.bed.compose(self.compose.0, "shop", self.folder.path(), words)
     }
 
-    fn container(&self) -> Value {
+    /// More services, and labels, of the project: `web` is the last one in the file.
+    pub(crate) fn with(&self, more: &str) {
+        let file = self.path("compose.yaml");
+        fs::write(&file, read(&file) + more).unwrap();
+    }
+
+    pub(crate) fn container(&self) -> Value {
         self.bed.inspect(self.compose.1)
     }
-}
-
-/// More services, and labels, of the project: `web` is the last one in the file.
-fn with(project: &Project<'_>, more: &str) {
-    let file = project.path("compose.yaml");
-    fs::write(&file, read(&file) + more).unwrap();
 }
 
 /// The bad release is deployed and rolled back. Gives the container that runs then.
@@ -89,7 +89,7 @@ fn up_changes_nothing(project: &Project<'_>, runs: &Value) {
     assert_eq!(project.ask_compose(&["ps", "-a", "-q"]).trim(), runs["Id"].as_str().unwrap());
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
@@ -316,7 +316,7 @@ fn what_shares_its_network_is_made_anew_with_it_by_compose_itself() {
     let side = "  side:\n    image: web:v1\n    network_mode: service:web\n    environment: {DEMO_LISTEN: '0.0.0.0:9000'}\n";
     let reader =
         "  reader:\n    image: web:v1\n    depends_on: {web: {condition: service_started, restart: true}}\n";
-    with(&project, &format!("{side}{reader}"));
+    project.with(&format!("{side}{reader}"));
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
 
@@ -351,7 +351,7 @@ fn compose_is_not_let_bring_back_something_else() {
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let daemon = Daemon::start(&bed, None, "[defaults]\nexecutor = \"compose\"\n");
     let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
-    with(&project, "    environment: {GREETING: hello}\n");
+    project.with("    environment: {GREETING: hello}\n");
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
 
@@ -387,7 +387,7 @@ fn what_depends_on_says_counts_as_a_dependency() {
     let file = project.path("compose.yaml");
     let labels =
         read(&file).split_once("    labels:").map(|(_, labels)| format!("    labels:{labels}")).unwrap();
-    with(&project, &format!("    depends_on: [db]\n  db:\n    image: web:v1\n{labels}"));
+    project.with(&format!("    depends_on: [db]\n  db:\n    image: web:v1\n{labels}"));
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
     daemon.proved("shop-db");
@@ -414,7 +414,7 @@ fn compose_waits_for_nobody_and_leaves_others_as_they_are() {
     let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
     let conditions = "{db: {condition: service_healthy}, mq: {condition: service_started}}";
     let others = "  db:\n    image: web:db\n  mq:\n    image: web:db\n";
-    with(&project, &format!("    depends_on: {conditions}\n{others}"));
+    project.with(&format!("    depends_on: {conditions}\n{others}"));
     project.compose(&["up", "-d", "--scale", "mq=3"]);
     daemon.proved("shop-web");
     let mq = || bed.docker(&["ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.service=mq"]);

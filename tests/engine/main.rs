@@ -24,6 +24,7 @@ mod engines;
 mod fidelity;
 mod groups;
 mod migrations;
+mod mitigations;
 mod order;
 mod people;
 mod podman;

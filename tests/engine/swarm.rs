@@ -52,19 +52,19 @@ impl Cluster {
 
     /// `web:v1` runs as `web`, and has proved itself. Gives its specification.
     #[track_caller]
-    fn good(&self, daemon: &Daemon, arguments: &[&str]) -> Value {
+    pub(crate) fn good(&self, daemon: &Daemon, arguments: &[&str]) -> Value {
         self.create("web", "web:v1", arguments);
         daemon.proved("web");
         self.spec("web")
     }
 
     #[track_caller]
-    fn service(&self, name: &str) -> Value {
+    pub(crate) fn service(&self, name: &str) -> Value {
         self.bed.api("GET", &format!("/services/{name}"), "").unwrap().json()
     }
 
     #[track_caller]
-    fn spec(&self, name: &str) -> Value {
+    pub(crate) fn spec(&self, name: &str) -> Value {
         self.service(name)["Spec"].clone()
     }
 
@@ -79,7 +79,7 @@ impl Cluster {
 
     /// The good specification is back, but for the mark that says which rollback did it.
     #[track_caller]
-    fn is_back(&self, daemon: &Daemon, name: &str, good: &Value, replicas: usize) -> Value {
+    pub(crate) fn is_back(&self, daemon: &Daemon, name: &str, good: &Value, replicas: usize) -> Value {
         let record = rollback_over(daemon, name);
         assert_eq!(record["outcome"], "verified", "{record:#}");
         let mut now = self.spec(name);

@@ -27,6 +27,8 @@ use crate::runtime::{Runtime, RuntimeError, Snapshot};
 const HASH: &str = "com.docker.compose.config-hash";
 /// What Compose itself needs at most, beside the time that containers take to stop.
 const UP: Duration = Duration::from_secs(120);
+/// What a replica that is one too many gets to stop, unless its deployer says: what Docker gives it.
+const STOPS: Duration = Duration::from_secs(10);
 /// How long the new containers have to stay up to count as running, and how often they are looked at.
 const MOMENT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(200);
@@ -132,7 +134,8 @@ impl ContainerRuntime {
         self.known().projects.sharing(&project.name, ids)
     }
 
-    /// Lets Compose make more containers of a service, or fewer. Those that there are stay as they are.
+    /// Lets Compose make more containers of a service, or fewer. Those that there are, and what they depend on, stay as they
+    /// are. `--no-deps` would make replicas that say that they need nobody, which is another configuration.
     pub(super) async fn scale_by_compose(
         &self,
         service: &ServiceName,
@@ -141,25 +144,49 @@ impl ContainerRuntime {
         let project = self.known().composed.get(service).cloned().ok_or_else(|| {
             permanent(format!("{service} is of no Compose project here, so there is nothing to scale it by"))
         })?;
-        let host = self.engine.host();
-        let command = command::find(&host).await.map_err(permanent)?;
+        let command = command::find(&self.engine.host()).await.map_err(permanent)?;
+        let containers = self.containers(&project.name, &project.service).await?;
+        self.would_make_the_same(&command, &project, &containers).await?;
+        let around = self.around(&project, &containers, &[], &[]).await?;
+        let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
+        let mut how = scales(&project, wanted, &around);
+        how.push("--no-recreate".to_owned());
+        self.run_up(&command, &project, &how, &[], STOPS, &containers).await?;
         let scale = format!("{}={replicas}", project.service);
-        let words = [
-            "up",
-            "-d",
-            "--no-build",
-            "--pull",
-            "never",
-            "--no-recreate",
-            "--no-deps",
-            "--scale",
-            &scale,
-            &project.service,
-        ];
-        command::run(&command, &host, &project, &words, UP).await.map_err(permanent)?;
         Ok(format!(
             "the next `docker compose up` without `--scale {scale}` makes it what the files say again"
         ))
+    }
+
+    /// Another replica would be of the release that runs: Compose makes it by the files, whatever they say by now.
+    async fn would_make_the_same(
+        &self,
+        command: &[String],
+        project: &ComposeProject,
+        containers: &[Container],
+    ) -> Result<(), RuntimeError> {
+        let service = &project.service;
+        let host = self.engine.host();
+        let made = command::hashes(command, &host, project, std::slice::from_ref(service)).await;
+        let made = made.map_err(permanent)?;
+        let hash = |c: &Container| c.inspect["Config"]["Labels"][HASH].as_str().map(str::to_owned);
+        let same = |c: &Container| made.iter().any(|(s, h)| s == service && Some(h) == hash(c).as_ref());
+        if containers.is_empty() || !containers.iter().all(same) {
+            return Err(permanent(format!(
+                "the project's files say something else than what runs as {service} (or it was started with `--no-deps`, \
+                 or with variables of a shell), so another replica would be of another release"
+            )));
+        }
+        for container in containers {
+            let reference = container.inspect["Config"]["Image"].as_str().unwrap_or_default();
+            let shows = verbs::image_id(&self.engine, reference).await?;
+            if shows.as_ref().map(ImageId::as_str) != Some(container.image.as_str()) {
+                return Err(permanent(format!(
+                    "{reference} shows another image by now, so another replica of {service} would be of another release"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the project's environment file say what was set, so that the next `docker compose up` keeps it.
@@ -341,7 +368,7 @@ impl ContainerRuntime {
         &self,
         command: &[String],
         project: &ComposeProject,
-        scales: &[String],
+        how: &[String],
         sharing: &[String],
         grace: Duration,
         old: &[Container],
@@ -351,7 +378,7 @@ impl ContainerRuntime {
         }
         let seconds = grace.as_secs().to_string();
         let mut words = vec!["up", "--no-start", "--no-build", "--pull", "never"];
-        words.extend(scales.iter().flat_map(|scale| ["--scale", scale.as_str()]));
+        words.extend(how.iter().map(String::as_str));
         // Whoever set a stop timeout knows why; Compose takes it from the container.
         let set = |c: &Container| c.inspect["Config"]["StopTimeout"].as_u64().map(Duration::from_secs);
         if old.iter().all(|c| set(c).is_none()) {
@@ -553,7 +580,7 @@ fn are(containers: &[Container], image: &ImageId, replicas: usize) -> bool {
     containers.len() == replicas && containers.iter().all(|c| c.running && c.image == image.as_str())
 }
 
-/// As many containers of each as there are: Compose would make as many as the files say.
+/// Options for as many containers of each as there are: Compose would make as many as the files say.
 fn scales(
     project: &ComposeProject,
     replicas: usize,
@@ -561,7 +588,8 @@ fn scales(
 ) -> Vec<String> {
     let others =
         around.iter().filter(|(_, its)| !its.is_empty()).map(|(name, its)| format!("{name}={}", its.len()));
-    [format!("{}={replicas}", project.service)].into_iter().chain(others).collect()
+    let all = [format!("{}={replicas}", project.service)].into_iter().chain(others);
+    all.flat_map(|scale| ["--scale".to_owned(), scale]).collect()
 }
 
 fn needed(container: &Container) -> Vec<String> {
