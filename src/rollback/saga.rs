@@ -77,6 +77,8 @@ pub(super) struct Saga {
     unwritten: Option<String>,
     /// Something was done, or may have been, that a user of the service could notice.
     touched: bool,
+    /// The image of the target is not here, and cannot be fetched.
+    imageless: bool,
 }
 
 impl Saga {
@@ -90,7 +92,8 @@ impl Saga {
 
     /// Goes on where a journal ends.
     pub(super) fn resume(tools: Tools, state: SagaState) -> Self {
-        Self { touched: state.has_touched(), tools, state, backlog: VecDeque::new(), unwritten: None }
+        let touched = state.has_touched();
+        Self { touched, imageless: false, tools, state, backlog: VecDeque::new(), unwritten: None }
     }
 
     pub(super) const fn state(&self) -> &SagaState {
@@ -166,7 +169,8 @@ impl Saga {
         let why = why + &self.state.told_of_hooks();
         let withdrawn = foreign.is_none() && self.is_withdrawn().await;
         let result = match self.unwind(foreign.is_some() || withdrawn).await {
-            Unwound::Clean if self.touched => Executed::Unwound { why },
+            // Without its image this target fails each time: it counts as tried, so that an older one has its turn.
+            Unwound::Clean if self.touched || self.imageless => Executed::Unwound { why },
             Unwound::Clean => Executed::Void { why },
             Unwound::Superseded(left) => Executed::Void { why: superseded(&why, foreign, &left) },
             Unwound::Incomplete(left) => Executed::Stuck { why: format!("{why}; {left}") },
@@ -375,6 +379,8 @@ impl Saga {
                 }
             }
             Err(RuntimeError { class, message }) => {
+                let image = matches!(self.state.plan.steps[step], Step::EnsureImage { .. });
+                self.imageless |= image && class == ErrorClass::Permanent;
                 let why = format!("could not {name}: {message}");
                 let output = String::new();
                 self.record_anyway(JournalEvent::Failed { step, class, message, output }).await;

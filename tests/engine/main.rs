@@ -30,6 +30,7 @@ mod people;
 mod podman;
 mod prometheus;
 mod registry;
+mod registry_answers;
 mod releases;
 mod removed;
 mod runbooks;

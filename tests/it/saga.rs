@@ -646,6 +646,21 @@ async fn without_a_recorded_specification_nothing_begins() {
     assert_eq!(bench.world(), World::OldIntact);
 }
 
+/// Else each attempt would go to the same target, and none to an older one whose image is here.
+#[tokio::test(start_paused = true)]
+async fn a_target_without_its_image_has_failed_and_one_that_could_not_be_looked_for_has_not() {
+    for (class, counts) in [(PERMANENT, true), (TRANSIENT, false)] {
+        let bench = Bench::new(1);
+        let image =
+            planned(1).await.steps.iter().position(|s| matches!(s, Step::EnsureImage { .. })).unwrap();
+        bench.runtime.fault(Op::Apply(image), Fault::Fail { class, effect: false, times: u32::MAX });
+        let executed = bench.executor().execute(&bench.decided()).await;
+        assert_eq!(matches!(executed, Executed::Unwound { .. }), counts, "{executed:?}");
+        assert_eq!(matches!(executed, Executed::Void { .. }), !counts, "{executed:?}");
+        assert_eq!(bench.world(), World::OldIntact);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_does_not_answer_is_waited_for_but_not_for_ever() {
     let bench = Bench::new(1);

@@ -24,6 +24,10 @@ pub(crate) use credentials::Login;
 const ASK: Duration = Duration::from_secs(30);
 /// A large image over a slow line; nobody waits longer, because the service may be down meanwhile.
 pub(in crate::runtime) const PULL: Duration = Duration::from_secs(600);
+/// An engine reports on a fetch as soon as the registry has shown it what there is to fetch, and goes on reporting; when it
+/// checks a large layer, it is silent for a while. A registry that listens and says nothing would otherwise be waited for as
+/// long as for a large image.
+const SILENCE: Duration = Duration::from_secs(120);
 /// One line of an engine's report on a fetch is a few hundred bytes.
 const LINE_MAX: usize = 64 << 10;
 /// What is quoted of what a registry said.
@@ -196,8 +200,8 @@ pub(in crate::runtime) async fn pull(engine: &Engine, reference: &str) -> Result
     let what = format!("fetching {reference}");
     let pulled =
         tokio::time::timeout(PULL, pull_as(engine, reference, login.as_ref())).await.map_err(|_| {
-            let message = format!("{what}: not finished within {} s", PULL.as_secs());
-            RuntimeError { class: ErrorClass::Transient, message }
+            // Not to be repeated: another ten minutes would be no better.
+            permanent(format!("{what}: not finished within {} s", PULL.as_secs()))
         })?;
     pulled.map_err(|error| {
         let why = explain(server, &error, login.as_ref(), trouble.as_deref());
@@ -207,10 +211,13 @@ pub(in crate::runtime) async fn pull(engine: &Engine, reference: &str) -> Result
 
 async fn pull_as(engine: &Engine, reference: &str, login: Option<&Login>) -> Result<(), RuntimeError> {
     let path = format!("/images/create?fromImage={reference}");
-    let mut response = engine.open_as(Method::POST, &path, None, login, PULL).await?;
+    let opening = engine.open_as(Method::POST, &path, None, login, PULL);
+    let mut response = tokio::time::timeout(ASK, opening).await.map_err(|_| silent(ASK))??;
     let mut line = Vec::new();
     let broke = |e: &dyn std::fmt::Display| engine.broke_off("POST /images/create", &e.to_string());
-    while let Some(chunk) = response.chunk().await.map_err(|e| broke(&e))? {
+    loop {
+        let next = tokio::time::timeout(SILENCE, response.chunk()).await.map_err(|_| silent(SILENCE))?;
+        let Some(chunk) = next.map_err(|e| broke(&e))? else { break };
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
             if line.len() > LINE_MAX {
@@ -223,6 +230,11 @@ async fn pull_as(engine: &Engine, reference: &str, login: Option<&Login>) -> Res
         }
     }
     reported(&line)
+}
+
+/// Whoever said nothing for so long is not asked again: there may be an older image that is here.
+fn silent(within: Duration) -> RuntimeError {
+    permanent(format!("nothing was heard from it within {} s", within.as_secs()))
 }
 
 /// One line of the engine's report on a fetch.

@@ -11,6 +11,7 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod registry;
 pub(crate) mod story;
+pub(crate) mod stand_in;
 pub(crate) mod wait;
 pub(crate) mod webhook;
 
@@ -18,6 +19,7 @@ pub(crate) use bed::Bed;
 pub(crate) use daemon::Daemon;
 pub(crate) use image::Image;
 pub(crate) use registry::Registry;
+pub(crate) use stand_in::{Manner, StandIn};
 pub(crate) use wait::{eventually, seconds};
 pub(crate) use webhook::Webhook;
 

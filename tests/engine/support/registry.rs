@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::ca::Ca;
-use super::port::free_port_of;
+use super::port::{free_address, free_port_of};
 use super::{Bed, eventually, seconds};
 
 const USER: &str = "tester";
@@ -50,6 +50,21 @@ impl Registry {
         fs::write(path("registry.yml"), settings.to_string()).unwrap();
         registry.start_again();
         registry.log_in();
+        registry
+    }
+
+    /// One without TLS and passwords, on the loopback address, in whose place somebody else can answer.
+    #[track_caller]
+    pub(crate) fn plain() -> Self {
+        let home = tempfile::Builder::new().prefix("backstop-registry-").tempdir().unwrap();
+        let mut registry = Self { home, address: free_address(), process: None };
+        let settings = json!({
+            "version": "0.1",
+            "storage": {"filesystem": {"rootdirectory": registry.home.path().join("images")}},
+            "http": {"addr": registry.address},
+        });
+        fs::write(registry.home.path().join("registry.yml"), settings.to_string()).unwrap();
+        registry.start_again();
         registry
     }
 
