@@ -38,6 +38,7 @@ mod signals;
 mod steps;
 mod surface;
 mod swarm;
+mod swarm_conflict;
 mod swarm_nodes;
 mod symptoms;
 mod watching;

@@ -17,6 +17,8 @@ use crate::runtime::{EVIDENCE_LINES, ErrorClass, RuntimeError, read};
 
 /// How often is asked while Swarm replaces tasks.
 pub(super) const POLL: Duration = Duration::from_millis(500);
+/// So often a service is read again because somebody, or Swarm itself, changed it before our change of it came.
+pub(super) const ATTEMPTS: usize = 5;
 /// A rollback does not wait longer for a credential helper: the nodes usually have the image.
 const HELPED: Duration = Duration::from_secs(5);
 /// A target of which so many tasks ended since it was asked for does not run.
@@ -59,19 +61,20 @@ impl SwarmRuntime {
         // Without the record of what ran before, nothing was ever changed.
         let Ok(before) = before_of(done, *checked) else { return Ok(()) };
         let good = good_of(plan, *checked)?;
-        for again in [true, false] {
+        for _ in 0..ATTEMPTS {
             let Some(service) = self.service(id).await? else { return Ok(()) };
             if !is_ours(&service, &good, plan) {
                 // Somebody deployed, or Swarm went back by itself: theirs is the last word.
                 return Ok(());
             }
-            let spec = release::restored(&before, &service["Spec"], None);
+            let mut spec = release::restored(&before, &service["Spec"], None);
+            release::keep_changes(&mut spec, &good, &service["Spec"]);
             match self.put(id, &service, &spec).await {
-                Err(error) if again && is_out_of_sequence(&error) => {}
+                Err(error) if is_out_of_sequence(&error) => {}
                 other => return other.map_err(|e| said(&format!("giving {name} back what it ran"), e)),
             }
         }
-        Ok(())
+        Err(restless("giving back what it ran to", name))
     }
 
     /// The service as the manager says it; none if it is gone.
@@ -122,7 +125,7 @@ impl SwarmRuntime {
         good: &Value,
         before: &Value,
     ) -> Result<StepOutput, RuntimeError> {
-        for again in [true, false] {
+        for _ in 0..ATTEMPTS {
             let service = self.there(id, name).await?;
             if is_ours(&service, good, plan) {
                 return Ok(StepOutput::Done);
@@ -130,10 +133,10 @@ impl SwarmRuntime {
             if !release::runs(&service, before) || observe::is_rolling_back(&service) {
                 return Err(deployed(name, &service));
             }
-            let spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
+            let mut spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
+            release::keep_changes(&mut spec, before, &service["Spec"]);
             match self.put(id, &service, &spec).await {
-                Err(error) if again && is_out_of_sequence(&error) => {}
-                Err(error) if is_out_of_sequence(&error) => return Err(deployed(name, &service)),
+                Err(error) if is_out_of_sequence(&error) => {}
                 other => {
                     return other
                         .map(|()| StepOutput::Done)
@@ -141,7 +144,7 @@ impl SwarmRuntime {
                 }
             }
         }
-        Err(permanent(format!("updating {name} came to no end")))
+        Err(restless("updating", name))
     }
 
     /// Changes a service, unless somebody changed it since it was looked at.
@@ -305,13 +308,20 @@ fn still_ours(plan: &Plan, name: &str, good: &Value, service: &Value) -> Result<
     Err(deployed(name, service))
 }
 
-fn deployed(name: &str, service: &Value) -> RuntimeError {
+pub(super) fn deployed(name: &str, service: &Value) -> RuntimeError {
     let now = release::release(&service["Spec"]);
     conflict(format!("somebody deployed {now} as {name} meanwhile, and that decision is newer"))
 }
 
-fn is_out_of_sequence(error: &RuntimeError) -> bool {
+pub(super) fn is_out_of_sequence(error: &RuntimeError) -> bool {
     error.class == ErrorClass::Permanent && error.message.contains("out of sequence")
+}
+
+/// Nobody deployed, and still it was another one each time that it was to be changed.
+pub(super) fn restless(what: &str, name: &str) -> RuntimeError {
+    let message =
+        format!("{what} {name}: somebody else changed it each of {ATTEMPTS} times (`docker events`)");
+    RuntimeError { class: ErrorClass::Transient, message }
 }
 
 fn good_of(plan: &Plan, checked: usize) -> Result<Value, RuntimeError> {

@@ -78,6 +78,32 @@ pub(super) fn restored(good: &Value, now: &Value, mark: Option<&str>) -> Value {
     spec
 }
 
+/// What of a specification is no part of a release beside its labels: it says how it is brought to the nodes.
+const HOW: [&str; 2] = ["UpdateConfig", "RollbackConfig"];
+
+/// Takes over into `spec` what somebody changed of a service since it was `before` and that is no part of a release: its
+/// labels, and how it is updated. We are to put a release in the place of another, and nothing else.
+pub(super) fn keep_changes(spec: &mut Value, before: &Value, now: &Value) {
+    for member in HOW {
+        set(spec, member, &before[member], &now[member]);
+    }
+    let label = |of: &Value, key: &str| of["Labels"][key].clone();
+    let keys = [before, now].into_iter().filter_map(|spec| spec["Labels"].as_object()).flat_map(Map::keys);
+    for key in keys.filter(|key| *key != MARK) {
+        set(&mut spec["Labels"], key, &label(before, key), &label(now, key));
+    }
+}
+
+/// Sets a member to what it is now, if that is not what it was before.
+fn set(of: &mut Value, key: &str, before: &Value, now: &Value) {
+    let Some(members) = of.as_object_mut().filter(|_| before != now) else { return };
+    if now.is_null() {
+        members.remove(key);
+    } else {
+        members.insert(key.to_owned(), now.clone());
+    }
+}
+
 /// Whether a service is told to run exactly this template.
 pub(super) fn runs(service: &Value, spec: &Value) -> bool {
     template(&service["Spec"]["TaskTemplate"]) == template(&spec["TaskTemplate"])
@@ -168,6 +194,33 @@ mod tests {
         assert_eq!(back["Labels"], json!({"backstop.enable": "true", "backstop.rollback": "rb1"}));
         assert_eq!(release(&back), release(&good));
         assert_eq!(restored(&back, &good, None)["Labels"], good["Labels"]);
+    }
+
+    #[test]
+    fn what_others_changed_meanwhile_stays_changed() {
+        let good = recorded::service()["Spec"].clone();
+        let mut before = good.clone();
+        before["TaskTemplate"]["ContainerSpec"]["Image"] = json!("web:v2");
+        before["Labels"]["of-v2"] = json!("yes");
+        before["Labels"]["page"] = json!("ann");
+        let mut now = before.clone();
+        now["Labels"]["page"] = json!("ben");
+        now["Labels"]["ticket"] = json!("17");
+        now["Labels"][MARK] = json!("rb0");
+        now["UpdateConfig"] = json!({"Parallelism": 2});
+        let mut back = restored(&good, &now, Some("rb1"));
+        keep_changes(&mut back, &before, &now);
+        let labels =
+            json!({"backstop.enable": "true", "backstop.rollback": "rb1", "page": "ben", "ticket": "17"});
+        assert_eq!(back["Labels"], labels, "what came with the bad release goes with it");
+        assert_eq!(back["UpdateConfig"], now["UpdateConfig"]);
+        // And taken back: another label came since, and one went.
+        let mut since = back.clone();
+        since["Labels"]["ticket"] = json!("18");
+        since["Labels"].as_object_mut().unwrap().remove("page");
+        let mut again = restored(&before, &since, None);
+        keep_changes(&mut again, &back, &since);
+        assert_eq!(again["Labels"], json!({"backstop.enable": "true", "of-v2": "yes", "ticket": "18"}));
     }
 
     #[test]

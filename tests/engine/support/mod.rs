@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: engines, images, the daemon, a webhook's other end, a registry, and waiting.
 
 pub(crate) mod bed;
+pub(crate) mod between;
 pub(crate) mod ca;
 pub(crate) mod daemon;
 pub(crate) mod http;
