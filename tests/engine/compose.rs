@@ -71,7 +71,7 @@ impl<'a> Project<'a> {
 
 /// The bad release is deployed and rolled back. Gives the container that runs then.
 #[track_caller]
-fn rolled_back(project: &Project<'_>, daemon: &Daemon) -> Value {
+pub(crate) fn rolled_back(project: &Project<'_>, daemon: &Daemon) -> Value {
     project.compose(&["up", "-d"]);
     let record = rollback_over(daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
@@ -82,7 +82,7 @@ fn rolled_back(project: &Project<'_>, daemon: &Daemon) -> Value {
 
 /// `docker compose up` finds nothing to do, and `ps` shows what runs, and only that.
 #[track_caller]
-fn up_changes_nothing(project: &Project<'_>, runs: &Value) {
+pub(crate) fn up_changes_nothing(project: &Project<'_>, runs: &Value) {
     project.compose(&["up", "-d"]);
     assert_eq!(project.container()["Id"], runs["Id"], "`up` replaced what runs");
     project.bed.serves(seconds(5), project.compose.1, "v1");

@@ -18,6 +18,7 @@ mod baseline;
 mod bed_itself;
 mod checks;
 mod compose;
+mod compose_env;
 mod crashes;
 mod demo;
 mod engines;

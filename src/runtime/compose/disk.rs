@@ -53,11 +53,20 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), String> {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(said(e)),
     };
+    let copy = backup_of(&path);
+    let earlier = fs::read(&copy).ok();
     if old.is_some() {
         let before = fs::read(&path).map_err(said)?;
-        write(&backup_of(&path), &before, old.as_ref()).map_err(said)?;
+        write(&copy, &before, old.as_ref()).map_err(said)?;
     }
-    write(&path, text.as_bytes(), old.as_ref()).map_err(said)
+    write(&path, text.as_bytes(), old.as_ref()).map_err(|e| {
+        // A copy from before a change that was not made would be taken for a sign that it was.
+        let _ = match earlier {
+            Some(earlier) => write(&copy, &earlier, old.as_ref()),
+            None => fs::remove_file(&copy),
+        };
+        said(e)
+    })
 }
 
 /// Makes a file that is not there yet, at once, with the owner and the mode of `like`.
@@ -87,6 +96,12 @@ fn unwritable(path: &Path, e: &std::io::Error) -> String {
     match e.kind() {
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => format!(
             "{} cannot be written by Backstop ({e}); in its systemd unit, ReadWritePaths={} allows it",
+            path.display(),
+            path.parent().unwrap_or(path).display()
+        ),
+        // The name is in use by the mount, and nothing can take its place.
+        ErrorKind::ResourceBusy => format!(
+            "{} is mounted by itself, so it cannot be replaced ({e}); mount {} instead, and Backstop can",
             path.display(),
             path.parent().unwrap_or(path).display()
         ),
