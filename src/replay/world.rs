@@ -141,12 +141,17 @@ impl<'a> World<'a> {
             let until = deploys.partition_point(|d| *d <= e.t);
             until.checked_sub(1).and_then(|i| deploys.get(i)).copied().unwrap_or(f64::NEG_INFINITY)
         };
-        // A deployment in the same moment stays where it was written: what comes before it is the old release's.
-        let first = |e: &Event| deployed(e) < e.t && matches!(e.what, What::Dependency { .. });
+        // A deployment in the same moment stays where it was written: what comes before it is the old release's. But nobody is
+        // rolled back any more by what was measured in the very moment in which the next release is there.
+        let turn = |e: &Event| match e.what {
+            What::Dependency { .. } if deployed(e) < e.t => 0,
+            What::Requests(_) | What::Health { .. } if deployed(e) == e.t => 2,
+            _ => 1,
+        };
         deployed(a)
             .total_cmp(&deployed(b))
             .then_with(|| a.service.cmp(&b.service))
-            .then_with(|| first(b).cmp(&first(a)))
+            .then_with(|| turn(a).cmp(&turn(b)))
     }
 
     /// Lets time pass.

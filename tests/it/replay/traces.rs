@@ -93,6 +93,23 @@ fn the_order_within_a_moment_does_not_matter() {
 }
 
 #[test]
+fn nobody_is_rolled_back_in_the_moment_in_which_the_next_release_comes() {
+    let told = |next: Option<f64>| {
+        let fixed = move |t: f64| next.is_some_and(|at| t >= at);
+        let after = |t: f64| match next {
+            Some(at) if (at - t).abs() < 1.0 => {
+                [health(false), vec![json!({"kind": "deploy", "version": "v3"})]].concat()
+            }
+            _ => health(t < 300.0 || fixed(t)),
+        };
+        lines(&Trace::parse(&story(0.0, after)).unwrap())
+    };
+    let decided = told(None)[0].t - 1800.0;
+    assert_eq!(told(Some(decided)), [], "v3 is well, and what was measured before it was v2's");
+    assert_eq!(told(Some(decided + 5.0))[0].t - 1800.0, decided, "v2 was rolled back before there was a v3");
+}
+
+#[test]
 fn what_the_old_container_leaves_behind_is_not_the_new_release_s() {
     let exit = |t: f64, at: &[f64], code: i64| {
         let exits = at.contains(&t).then(|| json!({"kind": "exit", "code": code, "oom": false}));
