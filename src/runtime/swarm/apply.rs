@@ -187,12 +187,13 @@ impl SwarmRuntime {
             let service = self.there(id, name).await?;
             still_ours(plan, name, good, &service)?;
             let tasks = self.tasks(std::iter::once(&service), false).await?;
+            let (tasks, lost) = self.without_lost(&service, tasks).await?;
             let progress = Progress::of(&service, &tasks);
             let now = self.clock.now();
             match (&progress.converged, &stable) {
                 (Some(runs), Some((before, since))) if runs == before => {
                     if now.since(*since) >= monitor {
-                        return Ok(StepOutput::Done);
+                        return Ok(converged(name, &lost));
                     }
                 }
                 (Some(runs), _) => stable = Some((runs.clone(), now)),
@@ -212,6 +213,19 @@ impl SwarmRuntime {
         }
     }
 
+    /// The tasks without those of another release that are lost with their node, and the names of such nodes.
+    async fn without_lost(
+        &self,
+        service: &Value,
+        tasks: Vec<Value>,
+    ) -> Result<(Vec<Value>, BTreeSet<String>), RuntimeError> {
+        if !tasks.iter().any(|task| is_left_over(service, task)) {
+            return Ok((tasks, BTreeSet::new()));
+        }
+        let nodes = self.engine.json("/nodes").await?;
+        Ok(apart_from_lost(service, tasks, &nodes))
+    }
+
     /// The end of a task's log, from whichever node it ran on. None of it is no reason to fail.
     async fn last_words(&self, task: &str) -> Vec<String> {
         let tty = match verbs::look_up(&self.engine, &format!("/tasks/{task}")).await {
@@ -219,6 +233,45 @@ impl SwarmRuntime {
             Ok(None) | Err(_) => return Vec::new(),
         };
         logs::tail(&self.engine, &format!("/tasks/{task}"), tty, EVIDENCE_LINES).await
+    }
+}
+
+/// Whether a task of another release runs that Swarm wants to be gone.
+fn is_left_over(service: &Value, task: &Value) -> bool {
+    let good = release::template(&task["Spec"]) == release::template(&service["Spec"]["TaskTemplate"]);
+    !good && observe::is_running(task) && !observe::is_wanted(task)
+}
+
+/// A node that is down goes on being said to run what it ran when it was heard of last, until it is back and told to stop
+/// it. Swarm waits for none of that, and neither do we: going back to the bad release would be the alternative.
+fn apart_from_lost(service: &Value, tasks: Vec<Value>, nodes: &Value) -> (Vec<Value>, BTreeSet<String>) {
+    let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+    let down = |task: &Value| {
+        let node = nodes.iter().find(|node| node["ID"] == task["NodeID"]);
+        node.filter(|node| node["Status"]["State"] == "down")
+    };
+    let name = |node: &Value| node["Description"]["Hostname"].as_str().unwrap_or_default().to_owned();
+    let mut names = BTreeSet::new();
+    let rest = tasks.into_iter().filter(|task| {
+        let lost = down(task).filter(|_| is_left_over(service, task)).map(name);
+        let stays = lost.is_none();
+        names.extend(lost);
+        stays
+    });
+    (rest.collect(), names)
+}
+
+fn converged(name: &str, lost: &BTreeSet<String>) -> StepOutput {
+    let note = |node: &String| {
+        format!(
+            "the node {node} is down: what ran of {name} there may still serve whoever reaches it; Swarm stops it when the \
+             node is back (`docker node ls`)"
+        )
+    };
+    if lost.is_empty() {
+        StepOutput::Done
+    } else {
+        StepOutput::Told { notes: lost.iter().map(note).collect() }
     }
 }
 
@@ -367,6 +420,35 @@ mod tests {
         assert!(!converged(&[one.clone(), task("2", template, "running", "starting")]));
         assert!(!converged(&[one.clone(), task("2", &bad, "running", "running")]));
         assert!(!converged(&[one, two, task("3", &bad, "shutdown", "running")]), "it still serves");
+    }
+
+    #[test]
+    fn what_is_lost_with_its_node_is_not_waited_for() {
+        let service = recorded::service();
+        let template = &service["Spec"]["TaskTemplate"];
+        let mut bad = template.clone();
+        bad["ContainerSpec"]["Image"] = json!("web:v2");
+        let at = |node: &str, mut task: Value| {
+            task["NodeID"] = json!(node);
+            task
+        };
+        let tasks = [
+            at("n1", task("1", template, "running", "running")),
+            at("n2", task("2", template, "running", "running")),
+            at("n3", task("3", &bad, "shutdown", "running")),
+        ];
+        let nodes = |third: &str| {
+            let node = |id: &str, state: &str| json!({"ID": id, "Description": {"Hostname": id}, "Status": {"State": state}});
+            json!([node("n1", "ready"), node("n2", "ready"), node("n3", third)])
+        };
+        let (rest, lost) = apart_from_lost(&service, tasks.to_vec(), &nodes("down"));
+        assert!(Progress::of(&service, &rest).converged.is_some());
+        assert!(
+            matches!(converged("web", &lost), StepOutput::Told { notes } if notes[0].contains("n3 is down"))
+        );
+        let (rest, lost) = apart_from_lost(&service, tasks.to_vec(), &nodes("ready"));
+        assert!(Progress::of(&service, &rest).converged.is_none(), "it still serves");
+        assert_eq!((rest.len(), lost.len()), (3, 0));
     }
 
     #[test]
