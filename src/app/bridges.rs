@@ -17,10 +17,11 @@ use crate::core::decision::{Decision, Gate};
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use crate::core::settings::{Mode, ServiceSettings};
+use crate::core::settings::{Hook, Mode, ServiceSettings};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::state::State;
 use crate::core::{Command, Input, Timestamp};
+use crate::hooks::looks_runnable;
 use crate::notify::{NotifierHandle, Outlook};
 use crate::report::checklist::{Point, Tick, Ticket};
 use crate::report::{self, Incident, Told};
@@ -259,6 +260,7 @@ impl Operate for Operators {
             points.extend(found);
             estimate = takes;
         }
+        points.extend(hooks(&seen.settings).await);
         Ok(Drill { service: service.clone(), at: fleet.at, points, estimate })
     }
 
@@ -269,6 +271,24 @@ impl Operate for Operators {
     fn sampled(&self, samples: Vec<Input>) -> Result<(), NotTaken> {
         hand_over(&self.inputs, samples)
     }
+}
+
+/// Whether the service's hooks could be begun, if it has any; they are not run.
+async fn hooks(settings: &ServiceSettings) -> Option<drill::Point> {
+    let migrations = &settings.migrations;
+    let all: Vec<&Hook> =
+        settings.hooks.iter().chain(&migrations.backup).chain(&migrations.downgrade).collect();
+    let mut missing = Vec::new();
+    for hook in &all {
+        missing.extend(looks_runnable(hook).await.err());
+    }
+    let names = || all.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>().join(", ");
+    let found = if missing.is_empty() {
+        Ok(format!("what they need is there; they were not run: {}", names()))
+    } else {
+        Err(missing.join("; "))
+    };
+    (!all.is_empty()).then(|| drill::Point::of("the hooks", found))
 }
 
 /// What of the daemon's own state a rollback depends on.

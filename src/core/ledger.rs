@@ -223,6 +223,9 @@ pub struct Flags {
     pub paused: Option<Pause>,
     /// A person is needed: why. For the fleet: the breaker tripped.
     pub stuck: Option<String>,
+    /// The target of a rollback that could be neither finished nor undone, until the next look: seeing it is no deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought: Option<ReleaseId>,
     /// What people are asked, or what they said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Box<Approval>>,

@@ -12,6 +12,7 @@ use super::io::Effect;
 use super::release::{MitigationId, Release, ReleaseId};
 use super::service::{Service, Turn};
 use super::settings::Mitigation;
+use super::state::State;
 use super::time::{Timestamp, human};
 
 /// A rung of a ladder that was taken.
@@ -131,9 +132,13 @@ impl Service {
 
     /// Its replicas are being made anew with something set: what comes and goes meanwhile is our own doing.
     pub(crate) fn is_made_anew(&self) -> bool {
-        self.mitigating.as_ref().is_some_and(|id| {
-            self.flags.mitigated.iter().any(|taken| taken.id == *id && taken.what.replaces())
-        })
+        self.under_way().is_some_and(Mitigation::replaces)
+    }
+
+    /// What is being done now instead of a rollback.
+    pub(crate) fn under_way(&self) -> Option<&Mitigation> {
+        let id = self.mitigating.as_ref()?;
+        self.flags.mitigated.iter().find(|taken| taken.id == *id).map(|taken| &taken.what)
     }
 
     /// Whether a release that appears is the one that ran, made anew by us with something set. Whoever deploys the same
@@ -187,10 +192,14 @@ impl Service {
     /// Nothing is crossed any more, and has not been for as long as a rollback would have to prove itself.
     pub(crate) fn mitigation_helped(&mut self, turn: &mut Turn<'_>) {
         let verify = self.settings.grace + self.settings.verify;
-        let helped = |taken: &Mitigated| {
-            !taken.helped && matches!(taken.result, Some(Ok(_))) && turn.now.since(taken.at) >= verify
+        // In these states nothing is crossed, nor was it since the service is in them.
+        let well = |taken: &Mitigated| {
+            matches!(self.state, State::Trial | State::Steady)
+                && turn.now.since(taken.at.max(self.since)) >= verify
         };
-        let Some(taken) = self.mitigated().filter(|taken| helped(taken)).last().cloned() else { return };
+        let helped = |taken: &Mitigated| !taken.helped && matches!(taken.result, Some(Ok(_))) && well(taken);
+        // The one before the last did not: it was breached anew.
+        let Some(taken) = self.mitigated().last().filter(|taken| helped(taken)).cloned() else { return };
         if self.proof(turn.now).is_err() {
             return;
         }

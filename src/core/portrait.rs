@@ -94,7 +94,13 @@ impl Service {
                 Err(missing) => format!("{current} stays on trial: {missing}"),
             },
             State::Steady => format!("{current} is known-good"),
-            State::Suspect => format!("{current}: {}{}", symptom(), held()),
+            State::Suspect => match self.under_way() {
+                Some(what) => format!("{current}: instead of a rollback, for now: {}", what.intent()),
+                None if self.is_settling(now) => {
+                    format!("{current} was treated just now; what is seen from here on counts")
+                }
+                None => format!("{current}: {}{}", symptom(), held()),
+            },
             State::AwaitingApproval => match gates.iter().find(|gate| !gate.allow) {
                 Some(denial) => format!(
                     "{current}: {}; {}; next: backstop approve {} or backstop cancel {}",

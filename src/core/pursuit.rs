@@ -141,7 +141,9 @@ impl Service {
                 self.go(turn, Event::Undone);
             }
             Executed::Stuck { why } => {
+                let brought = self.rollback.as_ref().map(|record| record.to.id.clone());
                 self.end_rollback(turn, RollbackOutcome::Stuck(why.clone()));
+                self.flag(turn, |flags| flags.brought = brought);
                 let why = format!("the rollback could be neither finished nor undone: {why}");
                 // Either release, or parts of both: only a look tells.
                 self.call_somebody(turn, format!("as the reason says; backstop explain {}", self.name), why);

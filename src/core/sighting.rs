@@ -7,7 +7,7 @@ use super::announcement::AnnouncementKind;
 use super::io::Effect;
 use super::ledger::{DeployNote, LedgerEntry, RollbackOutcome, Standing};
 use super::observation::{ContainerHealth, Observation, Phase, Replica};
-use super::release::{Release, ReplicaId};
+use super::release::{Release, ReleaseId, ReplicaId};
 use super::service::{Arrival, Exits, Service, Turn};
 use super::settings::Redeploy;
 use super::state::{Event, State};
@@ -64,9 +64,15 @@ impl Service {
         } else {
             self.mixed = None;
         }
+        let brought = self.take_brought(turn);
         if self.current.as_ref().is_none_or(|c| c.id != release.id) {
             if self.is_of_our_making(&release) {
                 self.goes_on_as(turn, &release);
+                if first {
+                    self.trial_ends = self.trial_end(turn.now);
+                }
+            } else if brought == Some(release.id.clone()) {
+                self.is_half_way_back(turn, &release);
             } else {
                 self.deploy(turn, release, created, first);
             }
@@ -133,6 +139,23 @@ impl Service {
             self.evidence.unhealthy.clear();
         }
         self.mixed = None;
+    }
+
+    /// What a rollback that ended stuck was bringing back, once: what the look after it shows is its doing.
+    fn take_brought(&mut self, turn: &mut Turn<'_>) -> Option<ReleaseId> {
+        self.flags.brought.as_ref()?;
+        let mut brought = None;
+        self.flag(turn, |flags| brought = flags.brought.take());
+        brought
+    }
+
+    /// A rollback of ours started its target and went no further: nobody deployed anything, and a person is needed still.
+    fn is_half_way_back(&mut self, turn: &mut Turn<'_>, release: &Release) {
+        self.evidence = self.evidence.successor();
+        self.onsets.clear();
+        self.exits = Exits::default();
+        self.current = Some(release.clone());
+        self.enter(turn, release, |entry| entry.gone = None);
     }
 
     /// Another release appeared.

@@ -5,6 +5,7 @@
 
 mod command;
 mod postgres;
+mod rehearsal;
 mod script;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::rehearsal::looks_runnable;
 use crate::clock::Clock;
 use crate::core::settings::{HookKind, HookPhase, HttpStep, RunImage, SchemaQuery};
 use crate::core::time::human;

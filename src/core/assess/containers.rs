@@ -9,7 +9,7 @@ use super::super::sample::Signal;
 use super::super::settings::{Condition, Rule};
 use super::super::snapshot::RowAnswer;
 use super::super::streak::{ERRORS_IN_A_ROW, Levels};
-use super::super::time::human;
+use super::super::time::{Timestamp, human};
 use super::super::window::count;
 use super::{Finding, Scene, whole};
 
@@ -83,7 +83,7 @@ pub(super) fn memory<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
         let value = scene.say(|| format!("{:.1} % for {}", share(used, limit), human(over)));
         let reason = Reason::MemoryHigh { used, limit, threshold: rule.threshold, over, samples: n };
         // A minute is too long to wait for what is full before that.
-        let filling = over >= rule.sustained / 4 && soon_full(l, scene);
+        let filling = over >= rule.sustained / 4 && n >= SOON_FULL_SAMPLES && soon_full(l, since, scene);
         return rule
             .crossed((over >= rule.sustained && n >= rule.min_samples) || filling, value, since, reason)
             .samples(n);
@@ -96,8 +96,12 @@ pub(super) fn memory<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     }
 }
 
-/// Memory grows in a straight line that reaches the limit within three minutes (decision.md, 4.2).
-fn soon_full(levels: &Levels, scene: Scene<'_>) -> bool {
+/// Two points make a line of anything.
+const SOON_FULL_SAMPLES: u32 = 3;
+
+/// Memory grows in a straight line that reaches the limit within three minutes (decision.md, 4.2), and has gone on growing
+/// since it was over the row's line: one jump to where it stays is no growth.
+fn soon_full(levels: &Levels, since: Timestamp, scene: Scene<'_>) -> bool {
     const LATELY: Duration = Duration::from_secs(3 * 60);
     const GROWN: f64 = 0.05;
     const STRAIGHT: f64 = 0.8;
@@ -108,9 +112,13 @@ fn soon_full(levels: &Levels, scene: Scene<'_>) -> bool {
         .map(|(at, share)| (at.since(from).as_secs_f64(), share))
         .collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return false };
+    let crossed = since.since(from).as_secs_f64();
+    let Some(above) = points.iter().find(|(at, _)| *at >= crossed) else { return false };
     line(&points).is_some_and(|(slope, fit)| {
+        let goes_on = last.1 - above.1 >= slope * (last.0 - above.0) / 2.0;
         fit > STRAIGHT
             && slope > 0.0
+            && goes_on
             && last.1 - first.1 >= GROWN
             && (1.0 - last.1) / slope < LATELY.as_secs_f64()
     })

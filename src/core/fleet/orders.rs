@@ -218,11 +218,12 @@ impl Fleet {
         if service.state.in_flight() {
             return Err(format!("a rollback of {name} is in flight already; next: backstop status"));
         }
-        if service.is_made_anew() {
+        if let Some(what) = service.under_way().filter(|what| what.replaces()) {
             // What runs in a moment is not what this would be decided about.
             return Err(format!(
-                "the replicas of {name} are just being made anew with something set, which takes seconds; \
-                 next: backstop rollback {name}, again in a moment"
+                "something else is under way, and has to end first ({}); \
+                 next: backstop explain {name}, and the same again when that is over",
+                what.intent()
             ));
         }
         if let Some(why) = around.store_error {

@@ -208,18 +208,17 @@ impl fmt::Display for HookKind {
     }
 }
 
-/// A request for people: user information and query of a URL may be secrets.
+/// A request for people: whom it asks. What comes after that in a URL may be a secret, as with those of chats.
 fn told(step: &HttpStep) -> String {
-    let url = match &step.target {
-        Target::Url(url) => url,
-        Target::Replica { path, .. } => path,
+    let place = match &step.target {
+        Target::Url(url) => {
+            let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            if path.len() > 1 { format!("{host}/...") } else { host.to_owned() }
+        }
+        Target::Replica { path, .. } => path.split(['?', '#']).next().unwrap_or_default().to_owned(),
     };
-    let shown = url.split(['?', '#']).next().unwrap_or_default();
-    let place = shown.split_once("://").map_or(shown, |(_, rest)| {
-        let end = rest.find('/').unwrap_or(rest.len());
-        rest.get(..end)
-            .and_then(|authority| authority.rfind('@'))
-            .map_or(rest, |at| rest.get(at + 1..).unwrap_or(rest))
-    });
     format!("{} {place}", step.method)
 }

@@ -73,7 +73,16 @@ pub(in crate::runtime) async fn image_id(
 
 /// Starts a container. It may run already.
 pub(super) async fn start(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
-    engine.call(Method::POST, &format!("/containers/{container}/start"), None, START).await.map(drop)
+    let path = format!("/containers/{container}/start");
+    engine.call(Method::POST, &path, None, START).await.map(drop).map_err(left_over)
+}
+
+/// An engine that was killed while it started a container finds what is left of that start, clears it away, and says so:
+/// the next time it starts.
+fn left_over(error: RuntimeError) -> RuntimeError {
+    let of_before = error.message.contains(": task ") && error.message.contains(": already exists");
+    let class = if of_before { ErrorClass::Transient } else { error.class };
+    RuntimeError { class, ..error }
 }
 
 /// Stops a container as its deployer said it should be, and starts it again.
@@ -180,6 +189,21 @@ fn gone_is_fine<T>(result: Result<T, RuntimeError>) -> Result<(), RuntimeError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_engine_left_is_tried_again() {
+        let class = |message: &str| {
+            left_over(RuntimeError { class: ErrorClass::Permanent, message: message.to_owned() }).class
+        };
+        assert_eq!(
+            class("POST /containers/ab/start: task 09d3: already exists (500)"),
+            ErrorClass::Transient
+        );
+        assert_eq!(
+            class("POST /containers/ab/start: port is already allocated (500)"),
+            ErrorClass::Permanent
+        );
+    }
 
     #[test]
     fn references_are_split_and_told_apart() {

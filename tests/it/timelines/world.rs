@@ -624,6 +624,10 @@ impl World {
                     Executed::Void { why: format!("{newer} was deployed meanwhile") }
                 }
                 ("stuck", why) => Executed::Stuck { why: why.into() },
+                ("half-way", why) => {
+                    applied(Vec::new(), None);
+                    Executed::Stuck { why: why.into() }
+                }
                 ("hangs", _) => return,
                 other => panic!("next rollback {other:?}"),
             },
