@@ -312,6 +312,15 @@ impl Fleet {
         if let Some(at) = effects.iter().rposition(|e| matches!(e, Effect::RollBack(r) if r.service == *name))
         {
             self.take_along(now, name, at, effects);
+            self.ask_again(now, name);
+        }
+    }
+
+    /// A rollback has begun: whoever had its turn in this moment before it hears of that now, as those after it do.
+    fn ask_again(&mut self, now: Timestamp, name: &ServiceName) {
+        let earlier = self.services.values().filter(|s| s.name != *name && s.last_turn == now);
+        for service in earlier.filter(|s| s.state == State::Suspect) {
+            self.agenda.set(&service.name, now);
         }
     }
 

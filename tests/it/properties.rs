@@ -235,6 +235,20 @@ proptest! {
     }
 }
 
+#[test]
+fn a_rollback_is_heard_of_in_its_moment_whoever_comes_first() {
+    let events = [
+        (8, "health api ok x3 every 2s"),
+        (75, "deploy web web:v4"),
+        (30, "deploy api api:v2"),
+        (52, "health web fail x4 every 4s"),
+        (15, "health api fail x4 every 4s"),
+        (55, "health api ok x3 every 2s"),
+    ];
+    let events = events.map(|(after, what)| (after, what.to_owned()));
+    assert_eq!(beside("kiwi", &events), beside("zulu", &events));
+}
+
 /// What is done and said about `web` while `events` happen to it and to the `other`, which they call `api`.
 fn beside(other: &str, events: &[(u64, String)]) -> Vec<String> {
     let mut world = World::new();
