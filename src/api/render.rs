@@ -236,8 +236,8 @@ impl From<&Drill> for DrillView {
 
 impl From<&Drill> for DrilledView {
     fn from(drill: &Drill) -> Self {
-        let missing = drill.missing().map(|point| format!("{}: {}", point.what, point.detail));
-        Self { at: time(drill.at), score: drill.score(), missing: missing.collect() }
+        let missing = drill.missing().map(ToString::to_string).collect();
+        Self { at: time(drill.at), score: drill.score(), missing }
     }
 }
 

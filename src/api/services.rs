@@ -32,7 +32,6 @@ pub(super) async fn one(
     let fleet = state.fleet();
     let service = find(&fleet, &name)?;
     let drills = drills(&state).await;
-    // The same here.
     let (decisions, decisions_error) = match state.history.decisions(&service.name, DECISIONS_MAX).await {
         Ok(decisions) => (decisions.iter().map(Into::into).collect(), None),
         Err(why) => (Vec::new(), Some(why)),

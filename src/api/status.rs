@@ -107,8 +107,7 @@ fn wanting(service: &ServiceSnapshot, drills: &[Drill], now: Timestamp) -> Optio
     let of =
         |drill: &&Drill| drill.service == service.name && service.deployed.is_none_or(|at| drill.at >= at);
     let drill = drills.iter().find(of).filter(|drill| !drill.is_ready())?;
-    let missing = drill.missing().map(|point| format!("{}: {}", point.what, point.detail));
-    let missing: Vec<_> = missing.collect();
+    let missing: Vec<String> = drill.missing().map(ToString::to_string).collect();
     Some(AttentionView {
         service: Some(service.name.to_string()),
         what: format!("its drill {} ago found missing: {}", human(now.since(drill.at)), missing.join("; ")),

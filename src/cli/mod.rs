@@ -194,7 +194,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Notify(args) => notify::run(args, &out).await,
         Command::Report(args) => report::run(args, &asking()?, &out).await,
         Command::Incident(args) => incident::run(args, &asking()?, &out).await,
-        Command::Wait(args) => wait::run(args, asking(), &out).await,
+        Command::Wait(args) => wait::run(args, &asking().map_err(wait::wrong)?, &out).await,
         Command::History(args) => history::run(args, &asking()?, &out).await,
         Command::Replay(args) => replay::run(args, &out),
         Command::Backtest(args) => backtest::run(args, &out).await,

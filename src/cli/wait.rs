@@ -31,6 +31,14 @@ pub(super) const NAME: &str = "wait";
 /// A pipeline that reads exit codes must not take a mistake in the command line for a verdict.
 pub(super) const WRONG: Code = Code::CannotTell;
 
+/// The same of a mistake that is found before there is anybody to ask.
+pub(super) fn wrong(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Failure>() {
+        Ok(failure) => Failure { code: WRONG, ..failure }.into(),
+        Err(error) => error,
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct WaitArgs {
@@ -59,11 +67,7 @@ enum Standing {
     NotSeen(String),
 }
 
-pub(super) async fn run(args: WaitArgs, client: anyhow::Result<Client>, out: &Output) -> anyhow::Result<()> {
-    let client = &client.map_err(|error| match error.downcast::<Failure>() {
-        Ok(failure) => Failure { code: WRONG, ..failure }.into(),
-        Err(error) => error,
-    })?;
+pub(super) async fn run(args: WaitArgs, client: &Client, out: &Output) -> anyhow::Result<()> {
     let (mut waited, mut told, mut wanted) = (Duration::ZERO, String::new(), args.release.clone());
     let mut missed = false;
     loop {

@@ -3,6 +3,7 @@
 //! What is tried is what a rollback does first: find the target, have its image, make the plan, create the replacement and
 //! remove it again. What cannot be tried without an outage (stopping, starting) is what Docker does all day.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,13 @@ impl Point {
             Ok(detail) => Self::new(what, Readiness::Ready, detail),
             Err(why) => Self::new(what, Readiness::Missing, why),
         }
+    }
+}
+
+impl fmt::Display for Point {
+    /// `the target: no other known-good release ...`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.detail)
     }
 }
 

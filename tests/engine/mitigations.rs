@@ -9,13 +9,6 @@ use crate::support::story::{images, newest_rollback, nothing_is_left_of, rollbac
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 use crate::swarm::Cluster;
 
-/// The container of one of the tasks that run.
-#[track_caller]
-fn task(bed: &Bed) -> String {
-    let all = bed.docker(&["ps", "-q", "--filter", "label=com.docker.swarm.service.name=web"]);
-    all.lines().next().expect("no task runs").to_owned()
-}
-
 /// How often Swarm was told to replace its tasks, and how many there are to be.
 #[track_caller]
 fn told(cluster: &Cluster) -> (u64, u64) {
@@ -52,13 +45,13 @@ fn swarm_service_is_restarted_then_scaled_and_rolled_back_when_it_persists() {
     let good = cluster.good(&daemon, &["--limit-memory", "128M"]);
     cluster.update("web", &["--image", "web:v2"]);
     daemon.proved_as("web", "web:v2");
-    let first = task(bed);
+    let first = cluster.task("web");
 
     bed.turn(&first, "memory_percent", "93");
     webhook.announced(seconds(60), &["SOMETHING ELSE BEFORE A ROLLBACK", "restart it"]);
     helped_times(&webhook, 1);
     assert_eq!((told(&cluster), cluster.runs("web")), ((1, 1), vec!["web:v2".to_owned()]));
-    let second = task(bed);
+    let second = cluster.task("web");
     assert_ne!(second, first, "Swarm replaces a task, and restarts none");
 
     bed.turn(&second, "memory_percent", "93");

@@ -36,6 +36,14 @@ impl Cluster {
         &self.bed
     }
 
+    /// The container of one of the tasks of a service that run.
+    #[track_caller]
+    pub(crate) fn task(&self, service: &str) -> String {
+        let of = format!("label=com.docker.swarm.service.name={service}");
+        let all = self.bed.docker(&["ps", "-q", "--filter", &of]);
+        all.lines().next().expect("no task runs").to_owned()
+    }
+
     /// As a person creates a service.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, image: &str, arguments: &[&str]) {

@@ -42,9 +42,8 @@ fn by_hand(bed: &Bed, arguments: &'static [&'static str]) -> impl FnOnce() + Sen
 
 /// Turns what serves bad.
 #[track_caller]
-fn turns_bad(bed: &Bed) {
-    let tasks = bed.docker(&["ps", "-q", "--filter", "label=com.docker.swarm.service.name=web"]);
-    bed.turn(tasks.lines().next().unwrap(), "health", "error");
+fn turns_bad(cluster: &Cluster) {
+    cluster.bed().turn(&cluster.task("web"), "health", "error");
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn label_that_somebody_sets_in_between_stays_and_the_rollback_goes_on() {
     const LABELS: &[&str] = &["--label-add", "ticket=17", "--label-add", "page=ben"];
     between.before_the_next(UPDATE, by_hand(cluster.bed(), LABELS));
 
-    turns_bad(cluster.bed());
+    turns_bad(&cluster);
 
     let record = rollback_over(&daemon, "web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
@@ -78,7 +77,7 @@ fn deployment_in_between_wins_and_is_not_overwritten() {
     daemon.proved_as("web", "web:v2");
     between.before_the_next(UPDATE, by_hand(cluster.bed(), &["--image", "web:v3"]));
 
-    turns_bad(cluster.bed());
+    turns_bad(&cluster);
 
     let record = rollback_over(&daemon, "web");
     assert!(between.was_done(), "nobody came in between");
@@ -117,12 +116,12 @@ fn mitigation_keeps_what_somebody_sets_in_between() {
     };
 
     between.before_the_next(UPDATE, by_hand(cluster.bed(), &["--label-add", "ticket=1"]));
-    turns_bad(cluster.bed());
+    turns_bad(&cluster);
     is(1, 1, "1");
     webhook.announced(seconds(60), &["IT HELPED", "restarted"]);
 
     between.before_the_next(UPDATE, by_hand(cluster.bed(), &["--label-add", "ticket=2"]));
-    turns_bad(cluster.bed());
+    turns_bad(&cluster);
     is(1, 2, "2");
     assert!(!webhook.bodies().iter().any(|body| body.to_string().contains("MITIGATION FAILED")));
 }
