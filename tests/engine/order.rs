@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::http::escape;
 use crate::support::story::{WATCHED, good_release, images, is_back, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
@@ -145,7 +146,7 @@ impl Replicas<'_> {
 
     /// How few of them ran at any time since a moment, by what the engine says it started and saw end.
     fn fewest(&self, since: &str) -> usize {
-        let filters = "%7B%22event%22%3A%5B%22start%22%2C%22die%22%5D%2C%22label%22%3A%5B%22com.docker.compose.service%3Dweb%22%5D%7D";
+        let filters = escape(r#"{"event": ["start", "die"], "label": ["com.docker.compose.service=web"]}"#);
         let path = format!("/events?since={since}&until={}&filters={filters}", now());
         let told = self.bed.api("GET", &path, "").unwrap().body;
         let events = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

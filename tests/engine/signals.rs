@@ -197,9 +197,9 @@ json = { ".user" = "demo" }
     Case {
         name: "nearly-full",
         settings: "",
-        both: &["-m", "64m", "--cpus", "0.5"],
+        both: &["-m", "64m", "--cpus", "0.2"],
         // Busy for less than it may be.
-        new: &["-e", "DEMO_MEMORY_PERCENT=88.4", "-e", "DEMO_CPU=0.2"],
+        new: &["-e", "DEMO_MEMORY_PERCENT=88.4", "-e", "DEMO_CPU=0.05"],
         traffic: None,
         outcome: Outcome::Nothing(&[("memory", "ok", "88."), ("cpu_throttling", "ok", "held back")]),
     },

@@ -1,6 +1,5 @@
 //! An engine of a test's own, leased from those that tests/run started.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -128,7 +127,8 @@ impl Bed {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
-        command.env("DOCKER_HOST", format!("unix://{}", self.socket)).args(arguments);
+        // A command that is over in a moment has no garbage worth collecting.
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket)).env("GOGC", "off").args(arguments);
         command
     }
 
@@ -136,21 +136,33 @@ impl Bed {
     /// for every image would be a quarter of all that the engines of a run have to do.
     #[track_caller]
     pub(crate) fn image(&self, tag: &str, image: &Image) -> String {
-        let changes = image.changes();
-        let changes = changes.iter().map(String::as_str);
         if matches!(self.own, Some(Own::Version(version)) if version.starts_with("podman")) {
             // Its `commit` takes fewer lines.
-            let arguments: Vec<_> = ["import"].into_iter().chain(changes).collect();
-            return self.docker(&[&arguments[..], &[root_file_system(), tag]].concat());
+            let changes: Vec<String> = image.lines().map(|line| format!("--change={line}")).collect();
+            let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+            return self.docker(&[&["import"], &changes[..], &[root_file_system(), tag]].concat());
         }
-        let mold = self.try_docker(&["create", BASE, "/none"]).unwrap_or_else(|_| {
+        let mold = self.mold();
+        let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
+        let changes: String = image.lines().map(|line| format!("&changes={}", http::escape(&line))).collect();
+        let commit = format!("/commit?container={mold}&repo={repository}&tag={tag}{changes}");
+        let made = self.engine_does("POST", &commit);
+        self.engine_does("DELETE", &format!("/containers/{mold}"));
+        made.json()["Id"].as_str().unwrap().to_owned()
+    }
+
+    /// A container that never starts, of the file system of every image.
+    #[track_caller]
+    fn mold(&self) -> String {
+        let create =
+            || self.api("POST", "/containers/create", &format!(r#"{{"Image": "{BASE}", "Cmd": ["/none"]}}"#));
+        let mut mold = create().unwrap();
+        if mold.status == 404 {
             self.docker(&["import", root_file_system(), BASE]);
-            self.docker(&["create", BASE, "/none"])
-        });
-        let arguments: Vec<_> = ["commit"].into_iter().chain(changes).chain([mold.as_str(), tag]).collect();
-        let id = self.docker(&arguments);
-        self.docker(&["rm", &mold]);
-        id
+            mold = create().unwrap();
+        }
+        assert_eq!(mold.status, 201, "{}", mold.body);
+        mold.json()["Id"].as_str().unwrap().to_owned()
     }
 
     /// For lines of a Dockerfile that `docker import` does not take: another image on top of `from`.
@@ -190,7 +202,7 @@ impl Bed {
 
     /// The same for an image that may not start.
     pub(crate) fn try_deploy(&self, name: &str, image: &str, arguments: &[&str]) -> Result<String, String> {
-        let _ = self.try_docker(&["rm", "-f", name]);
+        let _ = self.api("DELETE", &format!("/containers/{name}?force=1"), "");
         let before = ["run", "-d", "--name", name];
         self.try_docker(&[&before[..], arguments, &[image]].concat())
     }
@@ -208,6 +220,21 @@ impl Bed {
 
     pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
         http::unix(&self.socket, method, path, body).map_err(|error| error.to_string())
+    }
+
+    /// Asks the engine itself for something that it has to do. The command takes more of the machine than what it asks
+    /// for: it is left for what a person would type in a test.
+    #[track_caller]
+    fn engine_does(&self, method: &str, path: &str) -> Answer {
+        let answer = self.api(method, path, "").unwrap();
+        assert!(answer.status < 300, "{method} {path}: {}", answer.body);
+        answer
+    }
+
+    /// What the engine lists; nothing if it does not answer.
+    fn listed(&self, path: &str) -> Vec<Value> {
+        let listed = self.api("GET", path, "").ok().filter(|answer| answer.status == 200);
+        listed.and_then(|answer| answer.json().as_array().cloned()).unwrap_or_default()
     }
 
     /// `address:8080` of a running container, on whichever network it has.
@@ -278,23 +305,20 @@ impl Bed {
     }
 
     fn clear(&self) {
+        let ask = |method: &str, path: &str| drop(self.api(method, path, ""));
+        let id = |one: &Value| one["Id"].as_str().unwrap_or_default().to_owned();
         // A test that was killed may have left it in a Swarm, which would start its containers again.
-        let _ = self.try_docker(&["swarm", "leave", "--force"]);
-        let ids = self.try_docker(&["ps", "-aq"]).unwrap_or_default();
-        if !ids.is_empty() {
-            let _ = self.try_docker(&[&["rm", "-f", "-v"][..], &ids.lines().collect::<Vec<_>>()].concat());
+        ask("POST", "/swarm/leave?force=1");
+        for container in self.listed("/containers/json?all=1") {
+            ask("DELETE", &format!("/containers/{}?force=1&v=1", id(&container)));
         }
-        for prune in [["network", "prune", "-f"], ["volume", "prune", "-f"]] {
-            let _ = self.try_docker(&prune);
-        }
-        let images = |of: &[&str]| {
-            let listed = self.try_docker(&[&["images", "-q", "--no-trunc"], of].concat()).unwrap_or_default();
-            listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
-        };
-        let rest = &images(&[]) - &images(&[BASE]);
-        if !rest.is_empty() {
-            let ids = rest.iter().map(String::as_str);
-            let _ = self.try_docker(&["rmi", "-f"].into_iter().chain(ids).collect::<Vec<_>>());
+        ask("POST", "/networks/prune");
+        ask("POST", "/volumes/prune");
+        for image in self.listed("/images/json") {
+            let tags = image["RepoTags"].as_array();
+            if !tags.is_some_and(|tags| tags.iter().any(|tag| tag == BASE)) {
+                ask("DELETE", &format!("/images/{}?force=1", id(&image)));
+            }
         }
     }
 

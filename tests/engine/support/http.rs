@@ -46,6 +46,14 @@ pub(crate) fn unix(socket: &str, method: &str, path: &str, body: &str) -> io::Re
     exchange(UnixStream::connect(socket)?, method, path, &[("Content-Type", "application/json")], body)
 }
 
+/// A text as part of a query.
+pub(crate) fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 /// HTTP/1.0: the answer ends with the connection, and is never in chunks.
 fn exchange(
     mut stream: impl Read + Write,

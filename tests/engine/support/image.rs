@@ -44,10 +44,9 @@ impl Image {
     }
 
     /// The lines of a Dockerfile that make it of [`root_file_system`], as `docker import` and `docker commit` take them.
-    pub(super) fn changes(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let entrypoint = format!("ENTRYPOINT {}", self.entrypoint);
-        let lines = [entrypoint, "EXPOSE 8080".to_owned()].into_iter().chain(self.lines.iter().cloned());
-        lines.flat_map(|line| ["--change".to_owned(), line]).collect()
+        [entrypoint, "EXPOSE 8080".to_owned()].into_iter().chain(self.lines.iter().cloned())
     }
 }
 
