@@ -170,19 +170,32 @@ impl Driver {
         self.publish(busy);
     }
 
-    /// Carries effects out: first everything that is to be remembered, in one durable step, then the rest in order.
+    /// Carries effects out: first everything that is to be remembered, and what is said of it, in one durable step; then
+    /// the rest in order.
     async fn perform(&mut self, effects: Vec<Effect>) {
         let mut changes = Vec::new();
+        let mut said = Vec::new();
         let mut rest = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Remember(change) => changes.push(change),
+                Effect::Announce(announcement) => {
+                    said.push(self.with_link(&announcement));
+                    rest.push(Effect::Announce(announcement));
+                }
                 other => rest.push(other),
             }
         }
-        let remembered = changes.is_empty() || self.remember(changes).await;
+        let remembered =
+            (changes.is_empty() && said.is_empty()) || self.remember(changes, said.clone()).await;
         for effect in rest {
             self.carry_out(effect, remembered).await;
+        }
+        match (said.is_empty(), remembered) {
+            (true, _) => {}
+            (false, true) => self.notifier.wake(),
+            // Better said and forgotten than not said.
+            (false, false) => said.into_iter().for_each(|announcement| self.notifier.send_now(announcement)),
         }
     }
 
@@ -195,7 +208,7 @@ impl Driver {
                 info!(%service, verdict, severity = %decision.severity, dry_run = decision.dry_run, "{reason}");
                 self.metrics.decided(&decision);
             }
-            Effect::Announce(announcement) => self.announce(announcement).await,
+            Effect::Announce(announcement) => log(&announcement),
             Effect::Reply { request, answer } => {
                 let answer = if remembered { answer } else { answer.and_then(unrecorded) };
                 if let Some(waiting) = self.books.waiting.remove(&request) {
@@ -261,8 +274,8 @@ impl Driver {
         self.send(Input::Executed { rollback, service, result: Executed::Void { why } });
     }
 
-    /// Whether the changes are durable now. If not, they are kept and tried again.
-    async fn remember(&mut self, changes: Vec<LedgerChange>) -> bool {
+    /// Whether the changes are durable now, and the announcements in the outbox. If not, the changes are kept and tried again.
+    async fn remember(&mut self, changes: Vec<LedgerChange>, said: Vec<Announcement>) -> bool {
         for change in &changes {
             if let LedgerChange::RollbackUpdated(record) = change
                 && record.outcome.is_over()
@@ -277,7 +290,7 @@ impl Driver {
         }
         self.books.unsaved.extend(changes);
         let Some(store) = &self.store else { return self.keep_unsaved() };
-        match store.remember(self.books.unsaved.clone()).await {
+        match store.commit(self.books.unsaved.clone(), said).await {
             Ok(()) => {
                 self.books.unsaved.clear();
                 true
@@ -328,55 +341,17 @@ impl Driver {
         None
     }
 
-    async fn announce(&mut self, mut announcement: Announcement) {
-        let text = announcement.to_string().replace('\n', "; ");
-        // After that: whoever reads the log need not be one who may answer.
-        self.add_link(&mut announcement);
-        match announcement.kind {
-            AnnouncementKind::RollbackComplete
-            | AnnouncementKind::RollbackInProgress
-            | AnnouncementKind::Approval
-            | AnnouncementKind::Mitigation
-            | AnnouncementKind::Acknowledged
-            | AnnouncementKind::Over
-            | AnnouncementKind::Reminder
-            | AnnouncementKind::Test => info!("{text}"),
-            AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
-            AnnouncementKind::RollbackFailed
-            | AnnouncementKind::WouldRollBack
-            | AnnouncementKind::Evaluate
-            | AnnouncementKind::ApprovalWanted
-            | AnnouncementKind::Hold
-            | AnnouncementKind::NoRollbackTarget
-            | AnnouncementKind::Target
-            | AnnouncementKind::Unpinned
-            | AnnouncementKind::QuarantinedAgain
-            | AnnouncementKind::Blind
-            | AnnouncementKind::Escalated
-            | AnnouncementKind::Daemon => warn!("{text}"),
-        }
-        let stored = match &self.store {
-            Some(store) => store.enqueue(&announcement).await.map_err(|e| e.to_string()),
-            None => Err("the store is not open".into()),
-        };
-        match stored {
-            Ok(()) => self.notifier.wake(),
-            Err(why) => {
-                // Better said and forgotten than not said.
-                debug!("announced from memory: {why}");
-                self.notifier.send_now(announcement);
-            }
-        }
-    }
-
-    /// Whoever is asked something gets a link to answer it, where we know under which address people reach us.
-    fn add_link(&self, announcement: &mut Announcement) {
+    /// Whoever is asked something gets a link to answer it, where we know under which address people reach us. The log does
+    /// not show it: whoever reads that need not be one who may answer.
+    fn with_link(&self, announcement: &Announcement) -> Announcement {
+        let mut announcement = announcement.clone();
         let asked = announcement.service.as_ref().zip(announcement.approval.as_ref());
         let settings = self.settings.borrow();
         let public = settings.api.public_url.as_deref();
         if let (Some((service, question)), Some(links), Some(public)) = (asked, &self.links, public) {
             announcement.fields.push(("Answer".into(), links.url(public, service, question)));
         }
+        announcement
     }
 
     /// Looks at the engine in the background, at all services or at one; the result comes back as an input.
@@ -586,4 +561,32 @@ async fn keep(
         }
     }
     Ok(())
+}
+
+/// As urgently as it is meant.
+fn log(announcement: &Announcement) {
+    let text = announcement.to_string().replace('\n', "; ");
+    match announcement.kind {
+        AnnouncementKind::RollbackComplete
+        | AnnouncementKind::RollbackInProgress
+        | AnnouncementKind::Approval
+        | AnnouncementKind::Mitigation
+        | AnnouncementKind::Acknowledged
+        | AnnouncementKind::Over
+        | AnnouncementKind::Reminder
+        | AnnouncementKind::Test => info!("{text}"),
+        AnnouncementKind::Stuck | AnnouncementKind::BreakerTripped => error!("{text}"),
+        AnnouncementKind::RollbackFailed
+        | AnnouncementKind::WouldRollBack
+        | AnnouncementKind::Evaluate
+        | AnnouncementKind::ApprovalWanted
+        | AnnouncementKind::Hold
+        | AnnouncementKind::NoRollbackTarget
+        | AnnouncementKind::Target
+        | AnnouncementKind::Unpinned
+        | AnnouncementKind::QuarantinedAgain
+        | AnnouncementKind::Blind
+        | AnnouncementKind::Escalated
+        | AnnouncementKind::Daemon => warn!("{text}"),
+    }
 }

@@ -34,15 +34,7 @@ impl Store {
     /// # Errors
     /// If they may not be durable.
     pub async fn remember(&self, changes: Vec<LedgerChange>) -> Result<(), StoreError> {
-        self.writer
-            .call(move |c| {
-                let transaction = c.transaction()?;
-                for change in &changes {
-                    apply(&transaction, change)?;
-                }
-                transaction.commit()
-            })
-            .await
+        self.commit(changes, Vec::new()).await
     }
 
     /// Rollbacks, newest first: of one service or of all, older than `before` if given.
@@ -209,7 +201,7 @@ fn load(c: &Connection, now: Timestamp) -> rusqlite::Result<Remembered> {
     Ok(remembered)
 }
 
-fn apply(t: &Transaction<'_>, change: &LedgerChange) -> rusqlite::Result<()> {
+pub(super) fn apply(t: &Transaction<'_>, change: &LedgerChange) -> rusqlite::Result<()> {
     match change {
         LedgerChange::Entry { service, entry } => put_entry(t, service, entry),
         LedgerChange::Forget { service, release } => t

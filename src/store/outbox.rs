@@ -8,9 +8,10 @@ use rusqlite::{Connection, Transaction, params};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
-use super::{Store, StoreError, at, from_json, ms, to_json};
+use super::{Store, StoreError, at, from_json, ledger, ms, to_json};
 use crate::core::Timestamp;
 use crate::core::announcement::Announcement;
+use crate::core::ledger::LedgerChange;
 use crate::core::release::RollbackId;
 use crate::core::settings::Severity;
 
@@ -93,28 +94,28 @@ impl Store {
     /// # Errors
     /// If it may not be durable.
     pub async fn enqueue(&self, announcement: &Announcement) -> Result<(), StoreError> {
-        let a = announcement.clone();
+        self.commit(Vec::new(), vec![announcement.clone()]).await
+    }
+
+    /// Makes changes durable together with what is said of them: all of it, or nothing. Whoever is killed in between would
+    /// remember that it has asked somebody, and would never ask.
+    ///
+    /// # Errors
+    /// If they may not be durable.
+    pub async fn commit(
+        &self,
+        changes: Vec<LedgerChange>,
+        announcements: Vec<Announcement>,
+    ) -> Result<(), StoreError> {
         let given_up = self.writer.call(move |c| {
             let t = c.transaction()?;
-            t.execute(
-                "INSERT OR IGNORE INTO outbox (key, at_ms, kind, service, rollback, title, next_ms, announcement)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7)",
-                params![
-                    a.key, ms(a.at), a.kind.name(), a.service.as_ref().map(|s| s.as_str()),
-                    a.rollback.as_ref().map(|r| r.as_str()), a.title, to_json(&a)?
-                ],
-            )?;
-            t.execute(
-                "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
-                 WHERE delivered_ms IS NOT NULL OR abandoned_ms IS NOT NULL ORDER BY id DESC LIMIT -1 OFFSET ?1)",
-                [DONE_MAX],
-            )?;
-            let given_up = t.execute(
-                "UPDATE outbox SET abandoned_ms = ?2, last_error = 'too many announcements waited'
-                 WHERE id IN (SELECT id FROM outbox WHERE delivered_ms IS NULL AND abandoned_ms IS NULL
-                              ORDER BY id DESC LIMIT -1 OFFSET ?1)",
-                params![WAITING_MAX, ms(a.at)],
-            )?;
+            for change in &changes {
+                ledger::apply(&t, change)?;
+            }
+            let mut given_up = 0;
+            for announcement in &announcements {
+                given_up += put(&t, announcement)?;
+            }
             t.commit()?;
             Ok(given_up)
         });
@@ -212,6 +213,34 @@ impl Store {
             self.given_up.fetch_add(how_many as u64, Ordering::Relaxed);
         }
     }
+}
+
+/// Puts an announcement into the outbox; gives how many others were given up for it.
+fn put(t: &Transaction<'_>, a: &Announcement) -> rusqlite::Result<usize> {
+    t.execute(
+        "INSERT OR IGNORE INTO outbox (key, at_ms, kind, service, rollback, title, next_ms, announcement)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7)",
+        params![
+            a.key,
+            ms(a.at),
+            a.kind.name(),
+            a.service.as_ref().map(|s| s.as_str()),
+            a.rollback.as_ref().map(|r| r.as_str()),
+            a.title,
+            to_json(a)?
+        ],
+    )?;
+    t.execute(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
+         WHERE delivered_ms IS NOT NULL OR abandoned_ms IS NOT NULL ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+        [DONE_MAX],
+    )?;
+    t.execute(
+        "UPDATE outbox SET abandoned_ms = ?2, last_error = 'too many announcements waited'
+         WHERE id IN (SELECT id FROM outbox WHERE delivered_ms IS NULL AND abandoned_ms IS NULL
+                      ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+        params![WAITING_MAX, ms(a.at)],
+    )
 }
 
 fn read_waiting(
