@@ -16,7 +16,7 @@ pub(super) struct Bare<'a> {
     #[serde(default, borrow)]
     pub(super) kind: Option<Cow<'a, str>>,
     #[serde(default)]
-    pub(super) version: Option<Version>,
+    pub(super) version: Option<Name>,
     #[serde(default)]
     pub(super) ok: Option<bool>,
     #[serde(default)]
@@ -37,40 +37,40 @@ pub(super) struct Bare<'a> {
     pub(super) code: Option<f64>,
     #[serde(default)]
     pub(super) oom: Option<bool>,
-    #[serde(default, borrow)]
-    pub(super) reporter: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub(super) reporter: Option<Name>,
     #[serde(default, borrow)]
     pub(super) name: Option<Cow<'a, str>>,
 }
 
-/// What a release is called: text, or a number.
+/// What a release or a person is called: text, or a number.
 #[derive(Debug)]
-pub(super) struct Version(pub(super) String);
+pub(super) struct Name(pub(super) String);
 
-impl<'de> Deserialize<'de> for Version {
+impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
         impl Visitor<'_> for Any {
-            type Value = Version;
+            type Value = Name;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a version, as text or as a number")
+                f.write_str("a name, as text or as a number")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Version, E> {
-                Ok(Version(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<Name, E> {
+                Ok(Name(text.to_owned()))
             }
 
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Version, E> {
-                Ok(Version(number.to_string()))
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
             }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Version, E> {
-                Ok(Version(number.to_string()))
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
             }
 
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Version, E> {
-                Ok(Version(number.to_string()))
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
             }
         }
         deserializer.deserialize_any(Any)

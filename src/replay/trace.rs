@@ -283,7 +283,9 @@ impl Reading {
             "requests" => self.requests(&service, t, &bare)?,
             "memory" => memory(&bare)?,
             "exit" => exit(&bare)?,
-            "report" => What::Report { reporter: reporter(bare.reporter.as_deref().unwrap_or_default()) },
+            "report" => {
+                What::Report { reporter: reporter(bare.reporter.map(|r| r.0).as_deref().unwrap_or_default()) }
+            }
             "dependency" => dependency(&bare)?,
             unknown => return Err(format!("the kind {unknown:?} is unknown; right would be one of {KINDS}")),
         };
