@@ -6,7 +6,8 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod core;
+#[doc(inline)]
+pub use backstop_core as core;
 pub mod metrics;
 pub mod notify;
 pub mod hooks;

@@ -145,13 +145,7 @@ impl AnnouncementKind {
 
 impl Announcement {
     /// An announcement about nobody in particular yet, with the environment as its first field.
-    pub(crate) fn new(
-        key: String,
-        at: Timestamp,
-        kind: AnnouncementKind,
-        environment: &str,
-        title: String,
-    ) -> Self {
+    pub fn new(key: String, at: Timestamp, kind: AnnouncementKind, environment: &str, title: String) -> Self {
         Self {
             key,
             at,

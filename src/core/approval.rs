@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::announcement::AnnouncementKind;
-use super::decision::{Decision, Verdict};
+use super::decision::{Decision, Gate, GateAnswer, Verdict};
 use super::gate::{Answer, Question};
 use super::io::Effect;
 use super::release::{ApprovalId, ReleaseId};
@@ -191,6 +191,25 @@ impl Approval {
         self.decision.from.as_ref().map(|from| &from.id) == release
     }
 
+    /// Whether it asks for what is to be asked about something so urgent: with a deadline, or until somebody says yes.
+    fn asks(&self, severity: Severity, countdown: bool) -> bool {
+        let alike = match self.ask {
+            Ask::Countdown { .. } => countdown,
+            Ask::Consent => !countdown,
+            Ask::Evaluate | Ask::Second { .. } => false,
+        };
+        self.decision.severity >= severity && (alike || self.is_approved())
+    }
+
+    /// What was said about it holds for a later question too, if a yes to that leads to the same.
+    pub(crate) fn carries_over_to(&self, decision: &Decision) -> bool {
+        let of = |decision: &Decision| {
+            let id = |release: &Option<super::release::Release>| release.as_ref().map(|r| r.id.clone());
+            (id(&decision.from), id(&decision.to))
+        };
+        self.is_open() && of(&self.decision) == of(decision)
+    }
+
     fn lapses(&self) -> Timestamp {
         match self.ask {
             Ask::Second { .. } => self.asked + SECOND_LAPSES,
@@ -249,6 +268,10 @@ pub(super) fn consent(q: Question<'_>, freeze: Option<&OpenWindow>) -> Answer {
         return Ok(format!("approved by {}", approval.approvers()));
     }
     match approval.deadline() {
+        // Nobody having said no in time is no yes, and that is what a freeze wants.
+        Some(_) if let Some(freeze) = freeze => {
+            Err(format!("{} has to say yes first, because of {freeze}", people(approval.needed)))
+        }
         Some(until) if q.now >= until => {
             Ok(format!("announced {} ago, and nobody said no", human(q.now.since(approval.asked))))
         }
@@ -292,25 +315,37 @@ impl Service {
     pub(crate) fn seek_approval(&mut self, turn: &mut Turn<'_>, frozen: bool, decision: Decision) {
         let severity = decision.severity;
         // Whoever said no, or whom nobody asks, is left alone; one that is already asked is not asked again.
-        let known = self.question();
-        let asked = known.is_some_and(|a| {
-            a.decision.severity >= severity && !matches!(a.ask, Ask::Evaluate | Ask::Second { .. })
-        });
         if self.is_ruled_out(severity) {
             return;
         }
-        if !asked {
-            let ask = match severity {
-                Severity::High if !frozen => Ask::Countdown { until: turn.now + self.settings.deadline },
-                Severity::Critical | Severity::High | Severity::Medium | Severity::Low => Ask::Consent,
+        let countdown = severity == Severity::High && !frozen;
+        if !self.question().is_some_and(|known| known.asks(severity, countdown)) {
+            let ask = if countdown {
+                Ask::Countdown { until: turn.now + self.settings.deadline }
+            } else {
+                Ask::Consent
             };
             let decision = Decision { verdict: Verdict::Evaluate, ..decision };
             self.record(turn, &decision);
+            self.replace_order(turn, &decision);
             self.put_question(turn, ask, decision, None);
         }
         self.remind(turn);
         if self.state == State::Suspect {
             self.go(turn, Event::Asked);
+        }
+    }
+
+    /// Something more urgent is asked than an order that waits for a second person: whoever gave that hears of it, if it
+    /// named another release than what would be done now.
+    fn replace_order(&mut self, turn: &mut Turn<'_>, decision: &Decision) {
+        let known = self.open_approval().filter(|known| matches!(known.ask, Ask::Second { .. }));
+        if known.is_some_and(|known| !known.carries_over_to(decision)) {
+            self.drop_question(
+                turn,
+                "ORDER REPLACED",
+                "something is wrong now, for which it would go back to another release: order it again if it is still wanted",
+            );
         }
     }
 
@@ -361,9 +396,10 @@ impl Service {
         severity == Severity::Low || no.is_some_and(|approval| approval.decision.severity >= severity)
     }
 
-    /// The symptom passed. What a person ordered does not depend on one.
+    /// The symptom passed: what was asked about it needs no answer, and a yes to it is no yes to what comes later. What a
+    /// person ordered does not depend on a symptom.
     pub(crate) fn over_without_answer(&mut self, turn: &mut Turn<'_>) {
-        if self.open_approval().is_some_and(|approval| !matches!(approval.ask, Ask::Second { .. })) {
+        if self.question().is_some_and(|approval| !matches!(approval.ask, Ask::Second { .. })) {
             self.withdraw_question(turn, "it is well again by itself");
         }
     }
@@ -378,6 +414,9 @@ impl Service {
     ) {
         let needed = self.settings.approvals;
         let id = ApprovalId::new(turn.rollback_id().as_str());
+        // Whoever has said yes need not say it again because it has become more urgent.
+        let earlier = self.question().filter(|known| known.carries_over_to(&decision));
+        let said = earlier.map(|known| known.said.clone()).unwrap_or_default();
         let name = self.name.clone();
         let title = match &ask {
             Ask::Countdown { until } => countdown(until.since(turn.now)),
@@ -405,35 +444,39 @@ impl Service {
                 format!("backstop approve {name}; if it is to stay: backstop cancel {name}")
             }
         });
-        let approval = Approval {
-            id,
-            ask,
-            decision: Box::new(decision),
-            asked: turn.now,
-            needed,
-            said: Vec::new(),
-            reminded: None,
-        };
+        let approval =
+            Approval { id, ask, decision: Box::new(decision), asked: turn.now, needed, said, reminded: None };
+        let approvals = approval.approvals();
+        if approvals > 0 {
+            let so_far = format!("{} of {needed}: {}", approvals, approval.approvers());
+            a.fields.push(("Said yes already".into(), so_far));
+        }
         self.flag(turn, |flags| flags.approval = Some(Box::new(approval)));
         turn.effect(Effect::Announce(a));
     }
 
-    /// The question is over without an answer: what it was about passed, or something else happened.
+    /// The question is over, and a yes that nothing came of: what it was about passed, or it was paused. A no stays.
     pub(crate) fn withdraw_question(&mut self, turn: &mut Turn<'_>, why: &str) {
         self.drop_question(turn, "NO APPROVAL NEEDED ANY MORE", why);
     }
 
     fn drop_question(&mut self, turn: &mut Turn<'_>, title: &str, why: &str) {
-        let Some(approval) = self.flags.approval.clone() else { return };
+        let Some(approval) = self.flags.approval.clone().filter(|a| a.refusal().is_none()) else { return };
         self.flag(turn, |flags| flags.approval = None);
-        if !approval.is_open() {
-            return;
-        }
         let mut a = self.announcement(turn, AnnouncementKind::Approval, title);
         a.key = format!("{}/over", approval.id);
         a.fields.push(("Reason".into(), why.to_owned()));
         a.fields.push(("It was asked because".into(), approval.decision.reason.to_string()));
+        if approval.is_approved() {
+            a.fields.push(("It had been approved by".into(), approval.approvers()));
+        }
         turn.effect(Effect::Announce(a));
+    }
+
+    /// Something else was deployed: whatever was asked, and answered, was about another release.
+    pub(crate) fn forget_question(&mut self, turn: &mut Turn<'_>) {
+        self.withdraw_question(turn, "something else was deployed");
+        self.flag(turn, |flags| flags.approval = None);
     }
 
     /// Drops a question that nobody answers.
@@ -474,6 +517,10 @@ impl Service {
                 format!("APPROVED BY {}, {} OF {}", said.who(), answered.approvals(), answered.needed),
                 format!("taken down: {} of {} people said yes", answered.approvals(), answered.needed),
             ),
+            Word::Refused if matches!(answered.ask, Ask::Second { .. }) => (
+                format!("ORDER CANCELLED BY {}", said.who()),
+                format!("cancelled: the order is not carried out, and {name} is judged as before"),
+            ),
             Word::Refused => (
                 format!("ROLLBACK CANCELLED BY {}", said.who()),
                 format!(
@@ -501,19 +548,42 @@ impl Service {
         if let Word::Extended { until } = said.word {
             a.fields.push(("Goes ahead".into(), format!("at {}", time_of_day(until))));
         }
+        // Whoever may still answer gets a link to do so.
+        a.approval = answered.is_open().then(|| answered.id.clone());
         turn.effect(Effect::Announce(a));
-        self.flag(turn, |flags| flags.approval = Some(Box::new(answered)));
-        if said.word == Word::Refused && self.state == State::AwaitingApproval {
+        self.keep_answer(turn, answered, &said);
+        Ok(answer)
+    }
+
+    /// Remembers what was said. A no is kept among the decisions too, where it outlives the release that it is about.
+    fn keep_answer(&mut self, turn: &mut Turn<'_>, answered: Approval, said: &Said) {
+        if said.word != Word::Refused {
+            self.flag(turn, |flags| flags.approval = Some(Box::new(answered)));
+            return;
+        }
+        let why = format!("no, said {}", said.sentence());
+        let decision = Decision {
+            at: turn.now,
+            verdict: Verdict::Hold,
+            gates: vec![GateAnswer { gate: Gate::Approval, allow: false, why }],
+            ..(*answered.decision).clone()
+        };
+        self.record(turn, &decision);
+        // A no to somebody's order is no word about what else may be wrong with the release.
+        let ordered = matches!(answered.ask, Ask::Second { .. });
+        self.flag(turn, |flags| flags.approval = (!ordered).then(|| Box::new(answered)));
+        if self.state == State::AwaitingApproval {
             self.drop_prepared(turn);
             self.go(turn, Event::Answered);
         }
-        Ok(answer)
     }
 }
 
 /// Whether this can be said about the question.
 fn check(approval: &Approval, said: &Said, name: &super::release::ServiceName) -> Result<(), String> {
-    let by_link = |earlier: &&Said| earlier.via == Via::Link && said.via == Via::Link;
+    // Putting it off answers nothing: whoever has only the message can still say yes or no.
+    let answers = |said: &Said| !matches!(said.word, Word::Extended { .. });
+    let by_link = |earlier: &&Said| earlier.via == Via::Link && said.via == Via::Link && answers(earlier);
     if let Some(earlier) = approval.said.iter().find(by_link) {
         return Err(format!(
             "this link was used already, by {}; next: backstop explain {name}",

@@ -280,7 +280,7 @@ pub struct Norms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::sample::Latencies;
+    use crate::sample::Latencies;
 
     const fn at(secs: u64) -> Timestamp {
         Timestamp::from_secs(1_000_000 + secs)

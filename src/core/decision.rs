@@ -646,7 +646,7 @@ fn the_check(name: &str) -> String {
 }
 
 /// A share in percent, with a digit where it matters.
-pub(crate) fn percent_of(share: f64) -> String {
+pub fn percent_of(share: f64) -> String {
     if share > 0.0 && share < 0.1 {
         format!("{:.1} %", share * 100.0)
     } else {

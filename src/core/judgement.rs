@@ -202,14 +202,17 @@ impl Service {
     /// No line is crossed: what was suspected passed, and time does its work.
     fn all_clear(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         self.mitigation_helped(turn);
+        // Others recover later than what they depend on: as long as that may take, they are not yet on their own again.
+        if self.held_by_surroundings && !self.is_excused(turn.now, around) {
+            self.void_evidence(turn.now);
+        }
         match self.state {
             State::Suspect | State::AwaitingApproval => {
                 self.drop_prepared(turn);
-                self.told.clear();
-                self.over_without_answer(turn);
-                if self.held_by_surroundings {
-                    self.void_evidence(turn.now);
+                if !self.held_by_surroundings {
+                    self.told.clear();
                 }
+                self.over_without_answer(turn);
                 self.go_watching(turn);
             }
             State::CoolingDown => {
@@ -218,6 +221,8 @@ impl Service {
                     self.go(turn, Event::CooledDown);
                 }
             }
+            // What it is not blamed for does not speak for it either.
+            State::Trial if self.held_by_surroundings => {}
             State::Trial if turn.now >= self.trial_ends => match self.proof(turn.now) {
                 Ok(()) => match around.still_on_trial(&self.name) {
                     None => self.keep_specification(turn),
@@ -241,6 +246,12 @@ impl Service {
             | State::Paused
             | State::Stuck => {}
         }
+    }
+
+    /// Whether its surroundings would be to blame for what began now.
+    fn is_excused(&self, now: Timestamp, around: Surroundings<'_>) -> bool {
+        let answers = self.ask(now, Some((Condition::ErrorRate, Some(now))), None, around);
+        answers.iter().any(|answer| answer.gate == Gate::Environment && !answer.allow)
     }
 
     /// It runs, no line is crossed, and still nothing vouches for it: said once, for what is no known-good release cannot
@@ -450,20 +461,18 @@ impl Service {
             dry_run: !self.acts(),
         };
         let asks = breach.action != Action::Rollback;
+        let frozen = around.window(&self.name, WindowKind::Freeze).is_some();
+        // In a freeze nothing at all is changed before somebody has said yes.
+        let unasked = denial.as_ref().is_none_or(|denial| denial.gate == Gate::Approval && !frozen);
+        let first = self.tries_first(&decision, &breach.rule).filter(|_| unasked);
         match (denial, verdict) {
             // Those that are one release with it, and new, are rolled back for it.
             (Some(denial), _)
                 if self.complaint.is_some()
                     || (denial.gate == Gate::NewEnough
                         && around.companions(&self.name).any(|(_, n)| n.in_flight)) => {}
-            (None | Some(GateAnswer { gate: Gate::Approval, .. }), _)
-                if self.tries_first(&decision, &breach.rule).is_some() =>
-            {
-                let what = self.tries_first(&decision, &breach.rule);
-                what.into_iter().for_each(|what| self.mitigate(turn, what, &breach.rule, &decision));
-            }
+            (_, _) if let Some(what) = first => self.mitigate(turn, what, &breach.rule, &decision),
             (Some(denial), _) if denial.gate == Gate::Approval && self.acts() => {
-                let frozen = around.window(&self.name, WindowKind::Freeze).is_some();
                 self.seek_approval(turn, frozen, decision);
             }
             (Some(denial), _) if denial.gate == Gate::Approval => {

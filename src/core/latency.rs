@@ -16,7 +16,7 @@ const LAYOUTS_MAX: usize = 4;
 
 /// Latencies added up, layout by layout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sketch {
+pub struct Sketch {
     layouts: Vec<Layout>,
 }
 
@@ -31,7 +31,7 @@ struct Layout {
 
 /// What a sketch says about a limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Slower {
+pub enum Slower {
     /// So many requests were slower.
     Count(f64),
     /// The limit lies above the highest bound, in seconds: at most so many were slower.
@@ -40,7 +40,7 @@ pub(crate) enum Slower {
 
 impl Slower {
     /// How many there were at most.
-    pub(crate) const fn at_most(self) -> f64 {
+    pub const fn at_most(self) -> f64 {
         match self {
             Self::Count(n) | Self::AtMost(n, _) => n,
         }
@@ -49,7 +49,7 @@ impl Slower {
 
 impl Sketch {
     /// Adds a measurement; one that contradicts itself adds nothing.
-    pub(crate) fn add(&mut self, latencies: &Latencies) {
+    pub fn add(&mut self, latencies: &Latencies) {
         let Some(counts) = buckets(latencies) else { return };
         let same = self.layouts.iter().position(|l| *l.bounds == *latencies.bounds);
         let layout = match same {
@@ -70,7 +70,7 @@ impl Sketch {
     }
 
     /// Adds another sketch.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for theirs in &other.layouts {
             if let Some(ours) = self.layouts.iter_mut().find(|ours| ours.is_like(theirs)) {
                 for (sum, count) in ours.counts.iter_mut().zip(&theirs.counts) {
@@ -83,12 +83,12 @@ impl Sketch {
     }
 
     /// Whether everything in `other` was sorted into buckets that are known here.
-    pub(crate) fn has_the_buckets_of(&self, other: &Self) -> bool {
+    pub fn has_the_buckets_of(&self, other: &Self) -> bool {
         other.layouts.iter().all(|theirs| self.layouts.iter().any(|ours| ours.is_like(theirs)))
     }
 
     /// Takes the very bounds of another sketch where they are the same.
-    pub(crate) fn share_bounds(&mut self, other: &Self) {
+    pub fn share_bounds(&mut self, other: &Self) {
         for ours in &mut self.layouts {
             if let Some(theirs) = other.layouts.iter().find(|theirs| theirs.is_like(ours)) {
                 ours.bounds = Arc::clone(&theirs.bounds);
@@ -97,18 +97,18 @@ impl Sketch {
     }
 
     /// The lowest latency from `limit` on about which every layout is certain: a bound of each, or what is above all.
-    pub(crate) fn certain_from(&self, limit: f64) -> f64 {
+    pub fn certain_from(&self, limit: f64) -> f64 {
         let bound = |l: &Layout| l.bounds.iter().copied().find(|bound| *bound >= limit).unwrap_or(limit);
         self.layouts.iter().map(bound).fold(limit, f64::max)
     }
 
     /// How many requests it holds.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.layouts.iter().flat_map(|l| &l.counts).fold(0, |sum, n| sum.saturating_add(*n))
     }
 
     /// How many requests were slower than `limit` seconds.
-    pub(crate) fn slower(&self, limit: f64) -> Slower {
+    pub fn slower(&self, limit: f64) -> Slower {
         let (mut sum, mut above) = (0.0, None);
         for layout in &self.layouts {
             match layout.slower(limit) {
@@ -124,7 +124,7 @@ impl Sketch {
 
     /// The latency in seconds that the share `tail` of the requests exceeds: 0.01 for the 99th percentile. None if
     /// there are no requests, or if it lies above the highest bound.
-    pub(crate) fn exceeded_by(&self, tail: f64) -> Option<f64> {
+    pub fn exceeded_by(&self, tail: f64) -> Option<f64> {
         // Several layouts cannot be read as one: the one that holds the most speaks for all.
         let layout = self.layouts.iter().max_by_key(|l| l.total())?;
         layout.exceeded_by(tail)

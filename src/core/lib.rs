@@ -46,8 +46,8 @@ mod pursuit;
 mod portrait;
 pub mod snapshot;
 
-pub(crate) use assess::{Window, windows};
+pub use assess::{Window, windows};
 pub use fleet::Fleet;
 pub use io::{Command, Effect, EngineState, Executed, HostState, Input, RollbackRequest};
-pub(crate) use latency::Sketch;
+pub use latency::Sketch;
 pub use time::Timestamp;

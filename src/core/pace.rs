@@ -159,7 +159,7 @@ impl Rhythm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::sample::Part;
+    use crate::sample::Part;
 
     const fn at(secs: u64) -> Timestamp {
         Timestamp::from_secs(1_000_000 + secs)

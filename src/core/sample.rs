@@ -206,7 +206,7 @@ impl Took {
     }
 
     /// Adds others.
-    pub(crate) fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.seconds += other.seconds;
     }

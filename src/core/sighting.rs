@@ -172,7 +172,7 @@ impl Service {
             self.before.norm = std::mem::take(&mut self.before.norm).or(Some(known));
         }
         let down = |r: &Reliance| {
-            r.failures >= 2 && r.failing_now(turn.now).is_some_and(|began| began + BORNE >= turn.now)
+            r.failures >= 2 && r.failing_now(turn.now).is_some_and(|outage| outage.seen + BORNE >= turn.now)
         };
         if self.reliances.values().any(down) {
             // What failed just before has its reason. While that lasts this release is not blamed; afterwards it may be.
@@ -203,7 +203,7 @@ impl Service {
         self.schema_deployed(turn);
         self.recheck_targets(turn.now);
         self.trial_ends = self.trial_end(turn.now);
-        self.withdraw_question(turn, "something else was deployed");
+        self.forget_question(turn);
         self.mitigating = None;
         self.quiet_until = None;
         self.flag(turn, |flags| {

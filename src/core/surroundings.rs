@@ -158,17 +158,32 @@ impl Stopped {
 pub(crate) struct Reliance {
     /// Failures in a row up to now.
     pub(crate) failures: u32,
-    /// When it was last well before it failed: that is when it can have begun.
+    /// When it was last well before it failed: that is when it can have begun. One outage that comes and goes began with the
+    /// first of its failures.
     pub(crate) failing: Option<Timestamp>,
+    /// When that failure was first seen.
+    #[serde(default)]
+    seen: Option<Timestamp>,
     /// When it last was well.
     well: Option<Timestamp>,
     /// When it was last asked, and said something; and how long that was after the time before.
     heard: Option<Timestamp>,
     every: Duration,
-    /// The last outage of two failures or more: from when until when.
-    pub(crate) outage: Option<(Timestamp, Timestamp)>,
+    /// The last outage of two failures or more.
+    pub(crate) outage: Option<Outage>,
     /// What the last failure looked like.
     pub(crate) last: String,
+}
+
+/// What is depended on was down for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outage {
+    /// When it can have begun.
+    pub(crate) began: Timestamp,
+    /// When it was first seen.
+    pub(crate) seen: Timestamp,
+    /// When it was well again.
+    pub(crate) ended: Timestamp,
 }
 
 impl Reliance {
@@ -177,10 +192,11 @@ impl Reliance {
         self.heard.is_some()
     }
 
-    /// Since when it fails, as far as anybody knows now: what was last heard long ago says nothing.
-    pub(crate) fn failing_now(&self, now: Timestamp) -> Option<Timestamp> {
+    /// The outage that lasts, as far as anybody knows now: what was last heard long ago says nothing.
+    pub(crate) fn failing_now(&self, now: Timestamp) -> Option<Outage> {
         let most = SILENT.max(3 * self.every);
-        self.failing.filter(|_| self.heard.is_some_and(|heard| now.since(heard) <= most))
+        let (began, seen) = self.failing.zip(self.seen)?;
+        self.heard.filter(|heard| now.since(*heard) <= most).map(|_| Outage { began, seen, ended: now })
     }
 
     /// Whether it is down: two failures, or one that nobody has contradicted since. Some are only heard of when they change.
@@ -197,15 +213,21 @@ impl Reliance {
         self.every = self.heard.map_or(Duration::ZERO, |before| now.since(before));
         self.heard = Some(now);
         if ok {
-            if let Some(began) = self.failing.take().filter(|_| self.is_down(now)) {
-                self.outage = Some((began, now));
+            let failed = self.failing.take().zip(self.seen.take());
+            if let Some((began, seen)) = failed.filter(|_| self.is_down(now)) {
+                self.outage = Some(Outage { began, seen, ended: now });
             }
             self.failures = 0;
             self.well = Some(now);
         } else {
             self.failures = self.failures.saturating_add(1);
-            self.failing = self.failing.or(self.well).or(Some(now));
             self.last = detail;
+            if self.failing.is_none() {
+                // Whoever was well for no longer than others need to recover has not recovered.
+                let same = self.outage.filter(|last| now.since(last.ended) < LINGERS);
+                self.failing = same.map(|last| last.began).or(self.well).or(Some(now));
+                self.seen = Some(same.map_or(now, |last| last.seen));
+            }
         }
     }
 }

@@ -97,6 +97,19 @@ impl<'a> Counted<'a> {
         }
     }
 
+    /// When a window of such a length begins that ends with the newest measurement. Measurements that are shorter than a bin
+    /// end anywhere in one, and are counted as if at its end: the bin in which the window begins is a part of it, or it
+    /// would be shorter than it says by up to a bin.
+    pub(crate) fn start_of(self, window: Duration) -> Option<Timestamp> {
+        match self {
+            Self::Requests(traffic) if traffic.usual < Duration::from_millis(BIN) => {
+                let began = traffic.last?.before(window).as_millis();
+                Some(Timestamp::from_millis(began / BIN * BIN))
+            }
+            Self::Requests(_) | Self::Pace { .. } => self.end().map(|end| end.before(window)),
+        }
+    }
+
     /// How often a measurement is due.
     pub(crate) const fn usual(self) -> Duration {
         match self {

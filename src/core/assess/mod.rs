@@ -8,7 +8,7 @@ mod requests;
 
 use std::borrow::Cow;
 
-pub(crate) use requests::{Window, windows};
+pub use requests::{Window, windows};
 
 use super::baseline::History;
 use super::decision::{Reason, percent_of as percent, seconds};

@@ -16,7 +16,7 @@ use super::super::settings::{Action, Against, Condition, Profile, Rule};
 use super::super::snapshot::RowAnswer;
 use super::super::streak::ERRORS_IN_A_ROW;
 use super::super::time::{Timestamp, human};
-use super::super::traffic::{Bad, Counted, Share};
+use super::super::traffic::{BIN, Bad, Counted, Share};
 use super::{Finding, Scene, pace};
 
 /// No window is shorter, however short the row's time is set.
@@ -142,21 +142,22 @@ fn widened(all: Vec<Tier>, usual: Duration) -> Vec<Tier> {
 
 /// So much for so long is a breach, as people are told of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Window {
-    pub(crate) long: Duration,
+pub struct Window {
+    /// How long.
+    pub long: Duration,
     /// The share, as a multiple of what is allowed.
     times: f64,
 }
 
 impl Window {
     /// The share above which it is breached, if `allowed` is allowed.
-    pub(crate) fn limit(self, allowed: f64) -> f64 {
+    pub fn limit(self, allowed: f64) -> f64 {
         limit(self.times, allowed)
     }
 }
 
 /// The windows of a row, the longest first; none if it has but one time. A source that seldom speaks widens the short ones.
-pub(crate) fn windows(rule: &Rule, profile: Profile) -> Vec<Window> {
+pub fn windows(rule: &Rule, profile: Profile) -> Vec<Window> {
     if !matches!(rule.condition, Condition::ErrorRate | Condition::Latency) {
         return Vec::new();
     }
@@ -377,10 +378,11 @@ impl Tier {
     /// The window that ends at `end`, if it is breached; else what is missing to that.
     fn breached(&self, line: &Line<'_>, from: Timestamp, end: Timestamp, least: u64) -> Result<Share, Guard> {
         let (counted, bad) = (line.counted, line.bad.farther(self.farther));
-        let start = end.before(self.window);
+        let start = counted.start_of(self.window).unwrap_or(end);
         if start < from {
             return Err(Guard::TooNew);
         }
+        let span = end.since(start);
         let whole = counted.share(bad, start, end);
         let limit = self.limit(line.allowed);
         let enough = if self.harder { 2 * least } else { least };
@@ -396,7 +398,7 @@ impl Tier {
         }
         let parts: Vec<Share> = (0..self.parts)
             .map(|i| {
-                let cut = |i: u32| start + self.window * i / self.parts;
+                let cut = |i: u32| start + span * i / self.parts;
                 counted.share(bad, cut(i), cut(i + 1))
             })
             .collect();
@@ -409,12 +411,13 @@ impl Tier {
                 && parts.last().is_some_and(|part| part.n > 0)
                 && u32::try_from(busy.count()).is_ok_and(|busy| busy >= quorum));
         // A blip that is shorter than the window reaches into its first part as well: it has to be bad right from the start.
-        let edge = self.window / 12;
+        let edge = (self.window / 12).max(Duration::from_millis(BIN));
         let head = counted.share(bad, start, start + edge);
         let tail = counted.share(bad, end.before(SHORTEST.max(edge)), end);
         // Where it is over, a few failures by chance may be left; half as many as in all of it is no chance.
         let goes_on = tail.n == 0 || tail.rate() > line.allowed.max(whole.rate() / 2.0);
-        let throughout = goes_on && (head.n < MANY || head.rate() > line.allowed);
+        let began = self.parts == 1 || head.n < MANY || head.rate() > line.allowed;
+        let throughout = goes_on && began;
         let filled = spread && throughout && self.is_filled(counted, bad, (start, end), whole);
         filled.then_some(whole).ok_or(Guard::NotThroughout)
     }
@@ -434,7 +437,8 @@ impl Tier {
         const FILLED: f64 = 0.7;
         /// Fewer requests say little about a share.
         const ENOUGH: u64 = 20;
-        let edge = counted.usual();
+        // What is counted more often than that is kept by the bin.
+        let edge = counted.usual().max(Duration::from_millis(BIN));
         if self.parts == 1 || edge <= self.window / 12 {
             return true;
         }

@@ -193,15 +193,19 @@ impl Fleet {
             why: order.why.clone(),
         };
         self.with(now, name, effects, |s, turn| {
+            if s.open_approval().is_some_and(|known| known.carries_over_to(&decision)) {
+                // The same is being asked already: whoever orders it says yes to that.
+                return s.say(turn, None, said);
+            }
             s.record(turn, &decision);
             let ask = Ask::Second { to: order.to, why: order.why, accept_schema: order.accept_schema };
             s.put_question(turn, ask, decision, None);
-            s.say(turn, None, said)
-        })?;
-        Ok(format!(
-            "taken down as 1 of {needed}: the rollback of {name} begins when somebody else says yes too; \
-             next: backstop approve {name}, by another person"
-        ))
+            s.say(turn, None, said)?;
+            Ok(format!(
+                "taken down as 1 of {needed}: the rollback of {name} begins when somebody else says yes too; \
+                 next: backstop approve {name}, by another person"
+            ))
+        })
     }
 
     /// What an order comes to, and who goes along. Only what makes it impossible or unsafe is asked about.

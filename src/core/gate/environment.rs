@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::settings::Dependency;
-use super::super::surroundings::{BORNE, LINGERS, Neighbour, Reliance, Surroundings};
+use super::super::surroundings::{BORNE, LINGERS, Neighbour, Outage, Reliance, Surroundings};
 use super::super::time::{Timestamp, human};
 use super::{Answer, Question, memory};
 
@@ -111,8 +111,8 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
     let (mut well, mut unknown) = (Vec::new(), Vec::new());
     for (name, dependency) in &q.settings.dependencies {
         if let Some(reliance) = q.reliances.get(name) {
-            let borne = |began: Timestamp| began + BORNE < q.deployed;
-            let soon = |began: Timestamp| began <= onset + LATER && !borne(began);
+            // What is asked seldom can have begun long before it was seen; the release before has lived with what was seen.
+            let soon = |o: Outage| o.began <= onset + LATER && o.seen + BORNE >= q.deployed;
             if reliance.is_down(q.now) && reliance.failing_now(q.now).is_some_and(soon) {
                 let times = match reliance.failures {
                     1 => "once, and nothing was heard of it since".to_owned(),
@@ -120,8 +120,8 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
                 };
                 return Err(format!("what it depends on is down: {name} failed {times}: {}", reliance.last));
             }
-            if let Some((_, ended)) = reliance.outage.filter(|(began, _)| soon(*began)) {
-                let ago = q.now.since(ended);
+            if let Some(outage) = reliance.outage.filter(|outage| soon(*outage)) {
+                let ago = q.now.since(outage.ended);
                 if ago < LINGERS {
                     return Err(format!("what it depends on was down until {} ago: {name}", human(ago)));
                 }

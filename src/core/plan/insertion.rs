@@ -1,7 +1,7 @@
 //! Putting steps into a plan that was made without them.
 
 use super::{Plan, Step};
-use crate::core::settings::Hook;
+use crate::settings::Hook;
 
 /// The part of a plan that a step is put into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +87,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::plan::Specification;
-    use crate::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
+    use crate::plan::Specification;
+    use crate::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 
     /// As for a service of Compose, whose replacement is created after the decision.
     fn composed() -> Plan {

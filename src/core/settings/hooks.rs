@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{HttpStep, Target, Text};
-use crate::core::migration::SchemaChange;
-use crate::core::time::human;
+use crate::migration::SchemaChange;
+use crate::time::human;
 
 /// What stands in a hook's words for what its rollback is about, and, in upper case after `BACKSTOP_`, in its environment.
 pub const HOOK_VALUES: [&str; 13] = [

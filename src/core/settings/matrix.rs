@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Mitigation, mins, secs};
-use crate::core::sample::Signal;
+use crate::sample::Signal;
 
 /// One row of the decision matrix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
