@@ -307,7 +307,7 @@ fn created(found: &Value, notes: Vec<String>) -> Result<StepOutput, RuntimeError
     Ok(StepOutput::Created { container: ReplicaId::new(id), notes })
 }
 
-/// For each anonymous volume of the record: what the current container has there, else the recorded one.
+/// For each anonymous volume of the record: the anonymous one that the current container has there, else the recorded one.
 async fn carried(
     engine: &Engine,
     recorded: &Value,
@@ -316,8 +316,7 @@ async fn carried(
     let current: Vec<Carried> = old.into_iter().flat_map(replay::volume_mounts).collect();
     let mut all = Vec::new();
     for wanted in replay::anonymous(recorded) {
-        let current = current.iter().find(|v| v.destination == wanted.destination).map(|v| v.name.clone());
-        let name = current.unwrap_or_else(|| wanted.name.clone());
+        let name = successor(&wanted, &current).to_owned();
         match verbs::look_up(engine, &format!("/volumes/{name}")).await {
             Ok(Some(_)) => all.push(Carried { name, ..wanted }),
             Ok(None) => {}
@@ -326,4 +325,30 @@ async fn carried(
         }
     }
     Ok(all)
+}
+
+/// The name of the volume that takes an anonymous one's place. A named one at the same place came with the release that is
+/// rolled back: the good one never had it.
+fn successor<'a>(wanted: &'a Carried, current: &'a [Carried]) -> &'a str {
+    let there = current.iter().find(|v| v.destination == wanted.destination && fingerprint::is_id(&v.name));
+    &there.unwrap_or(wanted).name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_anonymous_volume_takes_the_place_of_one() {
+        let volume = |destination: &str, name: &str| Carried {
+            destination: destination.into(),
+            name: name.into(),
+            writable: true,
+        };
+        let (old, new) = ("a".repeat(64), "b".repeat(64));
+        let wanted = volume("/data", &old);
+        assert_eq!(successor(&wanted, &[volume("/else", &new), volume("/data", &new)]), new);
+        assert_eq!(successor(&wanted, &[volume("/data", "shopdata")]), old, "that came with the bad release");
+        assert_eq!(successor(&wanted, &[]), old);
+    }
 }
