@@ -86,12 +86,13 @@ pub(super) fn needs(snapshot: &Snapshot) -> Needs {
             needs.networks.push(name);
         }
     }
-    let binds = strings(&host["Binds"]).into_iter().map(|bind| source(&bind).to_owned());
+    let own = own_destinations(&snapshot.inspect);
+    let binds = strings(&host["Binds"]).into_iter().filter(|bind| !is_carried(bind, &own));
+    let binds = binds.map(|bind| source(&bind).to_owned());
     let mounts = host["Mounts"].as_array().into_iter().flatten();
     let mounts = mounts.filter(|m| m["Type"] == "volume").map(|m| string(&m["Source"]).to_owned());
-    needs.volumes.extend(
-        binds.chain(mounts).filter(|name| !name.is_empty() && !name.starts_with('/') && !is_id(name)),
-    );
+    let mounts = mounts.filter(|name| !is_id(name));
+    needs.volumes.extend(binds.chain(mounts).filter(|name| !name.is_empty() && !name.starts_with('/')));
     needs.containers.extend(references(snapshot).into_values());
     let linked = strings(&host["Links"]).into_iter().map(|l| link(&l));
     needs.containers.extend(linked.filter_map(|l| l.split(':').next().map(str::to_owned)));
@@ -231,9 +232,11 @@ fn refer(snapshot: &Snapshot, facts: &Facts, host: &mut Map<String, Value>) {
 
 /// Attaches anonymous volumes by name: a plain replay would create new, empty ones.
 fn carry(facts: &Facts, host: &mut Map<String, Value>, notes: &mut Vec<String>, snapshot: &Snapshot) {
-    // What an earlier replay attached by name is anonymous all the same.
+    // What an earlier replay attached by name is anonymous all the same. One that somebody attached where the container
+    // asks for none of its own is theirs, whatever it is called.
+    let own = own_destinations(&snapshot.inspect);
     if let Some(binds) = host.get_mut("Binds").and_then(Value::as_array_mut) {
-        binds.retain(|bind| !is_id(source(string(bind))));
+        binds.retain(|bind| !is_carried(string(bind), &own));
     }
     for volume in &facts.volumes {
         let mounts = host.get_mut("Mounts").and_then(Value::as_array_mut);
@@ -436,6 +439,12 @@ fn own_destinations(inspect: &Value) -> Vec<String> {
     volumes.chain(mounts).map(|d| trimmed(&d).to_owned()).collect()
 }
 
+/// Whether a bind attaches an anonymous volume where the container itself asked for one.
+fn is_carried(bind: &str, own: &[String]) -> bool {
+    let destination = trimmed(bind.split(':').nth(1).unwrap_or_default());
+    is_id(source(bind)) && own.iter().any(|known| known == destination)
+}
+
 fn trimmed(path: &str) -> &str {
     if path.len() > 1 { path.trim_end_matches('/') } else { path }
 }
@@ -564,6 +573,16 @@ mod tests {
         now.volumes.clear();
         let request = request(&snapshot(), &now);
         assert_eq!(request.notes, ["the anonymous volume at /data is gone: it begins empty"]);
+    }
+
+    #[test]
+    fn a_volume_with_an_anonymous_name_that_somebody_attached_stays_attached() {
+        let mut reattached = snapshot();
+        let theirs = format!("{OTHER}:/srv:ro");
+        reattached.inspect["HostConfig"]["Binds"] = json!([theirs, format!("{OTHER}:/data")]);
+        let body = request(&reattached, &facts(45)).body;
+        assert_eq!(body["HostConfig"]["Binds"], json!([theirs, format!("{VOLUME}:/data")]));
+        assert_eq!(needs(&reattached).volumes, [OTHER], "without it, an empty one would take its place");
     }
 
     #[test]
