@@ -288,10 +288,11 @@ pub(super) async fn settle_tag(
 async fn settle(engine: &Engine, plan: &Plan, reference: &str, image: &ImageId) -> Result<(), RuntimeError> {
     let note = note(plan, reference);
     let Some(was) = verbs::image_id(engine, &note).await? else { return Ok(()) };
-    if was == *image {
-        verbs::untag(engine, reference).await?;
-    } else {
-        verbs::tag(engine, was.as_str(), reference).await?;
+    let shows = verbs::image_id(engine, reference).await?;
+    match settling(shows.as_ref(), &was, image) {
+        Settling::LeaveIt => {}
+        Settling::Remove => verbs::untag(engine, reference).await?,
+        Settling::PointAt(was) => verbs::tag(engine, was.as_str(), reference).await?,
     }
     verbs::untag(engine, &note).await
 }
@@ -334,6 +335,28 @@ fn successor<'a>(wanted: &'a Carried, current: &'a [Carried]) -> &'a str {
     &there.unwrap_or(wanted).name
 }
 
+/// What is done about a tag that was moved for a moment.
+#[derive(Debug, PartialEq, Eq)]
+enum Settling<'a> {
+    /// It does not show what we pointed it at: somebody moved it since, or we never did.
+    LeaveIt,
+    /// It was not there before.
+    Remove,
+    /// It showed this.
+    PointAt(&'a ImageId),
+}
+
+/// `shows` is what the tag points at now, `was` what it did before, `image` what we pointed it at.
+fn settling<'a>(shows: Option<&ImageId>, was: &'a ImageId, image: &ImageId) -> Settling<'a> {
+    if shows != Some(image) {
+        Settling::LeaveIt
+    } else if was == image {
+        Settling::Remove
+    } else {
+        Settling::PointAt(was)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,5 +373,20 @@ mod tests {
         assert_eq!(successor(&wanted, &[volume("/else", &new), volume("/data", &new)]), new);
         assert_eq!(successor(&wanted, &[volume("/data", "shopdata")]), old, "that came with the bad release");
         assert_eq!(successor(&wanted, &[]), old);
+    }
+
+    #[test]
+    fn a_tag_that_somebody_moved_meanwhile_stays_where_it_is() {
+        let [good, was, newer] = ["sha256:good", "sha256:was", "sha256:newer"].map(ImageId::new);
+        assert_eq!(settling(Some(&good), &was, &good), Settling::PointAt(&was));
+        assert_eq!(settling(Some(&good), &good, &good), Settling::Remove);
+        assert_eq!(settling(Some(&newer), &was, &good), Settling::LeaveIt);
+        assert_eq!(settling(Some(&newer), &good, &good), Settling::LeaveIt);
+        assert_eq!(
+            settling(Some(&was), &was, &good),
+            Settling::LeaveIt,
+            "the crash came before it was moved"
+        );
+        assert_eq!(settling(None, &was, &good), Settling::LeaveIt, "somebody took it away");
     }
 }
