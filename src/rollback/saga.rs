@@ -77,8 +77,8 @@ pub(super) struct Saga {
     unwritten: Option<String>,
     /// Something was done, or may have been, that a user of the service could notice.
     touched: bool,
-    /// The image of the target is not here, and cannot be fetched.
-    imageless: bool,
+    /// The target cannot be had, whoever asks: its image, or something that it needs, is not here.
+    hopeless: bool,
 }
 
 impl Saga {
@@ -93,7 +93,7 @@ impl Saga {
     /// Goes on where a journal ends.
     pub(super) fn resume(tools: Tools, state: SagaState) -> Self {
         let touched = state.has_touched();
-        Self { touched, imageless: false, tools, state, backlog: VecDeque::new(), unwritten: None }
+        Self { touched, hopeless: false, tools, state, backlog: VecDeque::new(), unwritten: None }
     }
 
     pub(super) const fn state(&self) -> &SagaState {
@@ -169,8 +169,8 @@ impl Saga {
         let why = why + &self.state.told_of_hooks();
         let withdrawn = foreign.is_none() && self.is_withdrawn().await;
         let result = match self.unwind(foreign.is_some() || withdrawn).await {
-            // Without its image this target fails each time: it counts as tried, so that an older one has its turn.
-            Unwound::Clean if self.touched || self.imageless => Executed::Unwound { why },
+            // What this target lacks it will lack each time: it counts as tried, so that an older one has its turn.
+            Unwound::Clean if self.touched || self.hopeless => Executed::Unwound { why },
             Unwound::Clean => Executed::Void { why },
             Unwound::Superseded(left) => Executed::Void { why: superseded(&why, foreign, &left) },
             Unwound::Incomplete(left) => Executed::Stuck { why: format!("{why}; {left}") },
@@ -379,8 +379,8 @@ impl Saga {
                 }
             }
             Err(RuntimeError { class, message }) => {
-                let image = matches!(self.state.plan.steps[step], Step::EnsureImage { .. });
-                self.imageless |= image && class == ErrorClass::Permanent;
+                self.hopeless |=
+                    is_of_the_target(&self.state.plan.steps[step]) && class == ErrorClass::Permanent;
                 let why = format!("could not {name}: {message}");
                 let output = String::new();
                 self.record_anyway(JournalEvent::Failed { step, class, message, output }).await;
@@ -575,6 +575,11 @@ async fn append(store: &dyn SagaStore, state: &SagaState, event: &JournalEvent) 
             }
         }
     }
+}
+
+/// Whether a step asks for what the target needs, so that it fails for good where that is not there.
+const fn is_of_the_target(step: &Step) -> bool {
+    matches!(step, Step::EnsureImage { .. } | Step::CreateReplacement { .. } | Step::CheckService { .. })
 }
 
 const fn deadline(step: &Step) -> Duration {

@@ -646,18 +646,25 @@ async fn without_a_recorded_specification_nothing_begins() {
     assert_eq!(bench.world(), World::OldIntact);
 }
 
-/// Else each attempt would go to the same target, and none to an older one whose image is here.
+/// Else each attempt would go to the same target, and none to an older one that can be had.
 #[tokio::test(start_paused = true)]
-async fn a_target_without_its_image_has_failed_and_one_that_could_not_be_looked_for_has_not() {
-    for (class, counts) in [(PERMANENT, true), (TRANSIENT, false)] {
-        let bench = Bench::new(1);
-        let image =
-            planned(1).await.steps.iter().position(|s| matches!(s, Step::EnsureImage { .. })).unwrap();
-        bench.runtime.fault(Op::Apply(image), Fault::Fail { class, effect: false, times: u32::MAX });
-        let executed = bench.executor().execute(&bench.decided()).await;
-        assert_eq!(matches!(executed, Executed::Unwound { .. }), counts, "{executed:?}");
-        assert_eq!(matches!(executed, Executed::Void { .. }), !counts, "{executed:?}");
-        assert_eq!(bench.world(), World::OldIntact);
+async fn a_target_that_cannot_be_had_has_failed_and_one_that_could_not_be_looked_for_has_not() {
+    let lacks = |by: Option<Orchestrator>| move |runtime: &mut FakeRuntime| runtime.orchestrated = by;
+    for (by, name) in
+        [(None, "ensure_image"), (None, "create_replacement"), (Some(Orchestrator::Swarm), "check_service")]
+    {
+        let bench = Bench::with(1, lacks(by));
+        let plan = bench.executor().preview(&bench.request()).await.unwrap();
+        let step = plan.steps.iter().position(|step| step.name() == name).unwrap();
+        assert!(step < plan.prepare, "{name} touches nothing");
+        for (class, counts) in [(PERMANENT, true), (TRANSIENT, false), (ErrorClass::Conflict, false)] {
+            let bench = Bench::with(1, lacks(by));
+            bench.runtime.fault(Op::Apply(step), Fault::Fail { class, effect: false, times: u32::MAX });
+            let executed = bench.executor().execute(&bench.decided()).await;
+            assert_eq!(matches!(executed, Executed::Unwound { .. }), counts, "{name}: {executed:?}");
+            assert_eq!(matches!(executed, Executed::Void { .. }), !counts, "{name}: {executed:?}");
+            assert_eq!(bench.world(), World::OldIntact, "{name}");
+        }
     }
 }
 
