@@ -183,6 +183,9 @@ pub enum Step {
         needs: Vec<String>,
         /// The most that the old ones get between their stop signal and SIGKILL, unless they have a stop timeout.
         grace: Duration,
+        /// How long all of them may take to stop.
+        #[serde(default)]
+        stops: Duration,
     },
     /// Restart what says that it is to be restarted with the service (`depends_on`, `restart: true`). Yields
     /// [`StepOutput::Told`].

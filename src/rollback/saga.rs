@@ -38,7 +38,7 @@ const UNDO_ATTEMPTS: u32 = 4;
 const APPEND_ATTEMPTS: u32 = 3;
 const APPEND_PAUSE: Duration = Duration::from_millis(50);
 
-/// Fetching an image over a slow line, and stopping a container whose deployer allowed it minutes.
+/// Fetching an image over a slow line, and whatever stops containers: longer yet if their deployer allowed them more.
 const LONG_STEP: Duration = Duration::from_secs(10 * 60);
 
 /// A look at one service takes milliseconds; what goes on in an engine that takes longer is not worth waiting for.
@@ -392,7 +392,7 @@ impl Saga {
     async fn apply(&self, step: usize, patience: Duration) -> Result<StepOutput, RuntimeError> {
         let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
         let plan_step = &state.plan.steps[step];
-        let deadline = deadline(plan_step);
+        let deadline = deadline(state, plan_step);
         loop {
             let applying = self.tools.runtime.apply(&state.plan, plan_step, &state.outputs);
             let e = match tokio::time::timeout(deadline, applying).await {
@@ -419,7 +419,7 @@ impl Saga {
         }
         let (state, mut waited, mut pause) = (&self.state, Duration::ZERO, PAUSE.0);
         let (plan_step, output) = (&state.plan.steps[step], state.outputs[step].as_ref());
-        let deadline = deadline(plan_step);
+        let deadline = deadline(state, plan_step);
         let patience = if state.request.decided.is_some() { UNDO_PATIENCE } else { PREPARE_PATIENCE };
         let mut attempts = 0;
         loop {
@@ -582,9 +582,14 @@ const fn is_of_the_target(step: &Step) -> bool {
     matches!(step, Step::EnsureImage { .. } | Step::CreateReplacement { .. } | Step::CheckService { .. })
 }
 
-const fn deadline(step: &Step) -> Duration {
+/// The most that a step may take. One that is cut off while the engine goes on with it would be taken back in vain.
+fn deadline(state: &SagaState, step: &Step) -> Duration {
     match step {
-        Step::EnsureImage { .. } | Step::StopOld { .. } | Step::UpProject { .. } => LONG_STEP,
+        Step::EnsureImage { .. } => LONG_STEP,
+        Step::StopOld { container, .. } => {
+            LONG_STEP.max(stops_within(state, container).saturating_add(SHORT_STEP))
+        }
+        Step::UpProject { stops, .. } => LONG_STEP.max(stops.saturating_add(2 * SHORT_STEP)),
         // It ends by itself then, and says how far it came.
         Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
         Step::RunHook { hook, .. } => hook.timeout.saturating_add(SHORT_STEP),
@@ -604,6 +609,20 @@ const fn deadline(step: &Step) -> Duration {
         | Step::CheckService { .. }
         | Step::UpdateService { .. } => SHORT_STEP,
     }
+}
+
+/// The stop timeout that a container's deployer set, as it was found when the plan was begun.
+fn stops_within(state: &SagaState, container: &ReplicaId) -> Duration {
+    let steps = state.plan.steps.iter().zip(&state.outputs);
+    let set = steps.filter_map(|(step, output)| match (step, output) {
+        (Step::ProbeOld { container: old, .. }, Some(StepOutput::Old { stop_timeout, .. }))
+            if old == container =>
+        {
+            *stop_timeout
+        }
+        _ => None,
+    });
+    set.map(Duration::from_secs).max().unwrap_or_default()
 }
 
 fn too_late(deadline: Duration) -> RuntimeError {

@@ -668,6 +668,19 @@ async fn a_target_that_cannot_be_had_has_failed_and_one_that_could_not_be_looked
     }
 }
 
+/// Cut off, it would be taken back while the engine still goes on with it, and nothing would run in the end.
+#[tokio::test(start_paused = true)]
+async fn a_stop_may_take_as_long_as_its_deployer_allowed() {
+    let bench = Bench::new(1);
+    bench.runtime.stop_timeout(900);
+    let executed = bench.roll_back(&bench.executor()).await;
+    assert!(matches!(executed, Executed::Applied { .. }), "{executed:?}");
+    let stop = planned(1).await.steps.iter().position(|step| step.name() == "stop_old").unwrap();
+    let calls = bench.runtime.calls();
+    assert_eq!(calls.iter().filter(|call| **call == Op::Apply(stop)).count(), 1, "it was not cut off");
+    bench.check(&executed, "a long stop");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_does_not_answer_is_waited_for_but_not_for_ever() {
     let bench = Bench::new(1);

@@ -61,7 +61,7 @@ impl Saga {
             }
             self.tools.hooks.run(&call).await
         };
-        let deadline = deadline(&self.state.plan.steps[step]);
+        let deadline = deadline(&self.state, &self.state.plan.steps[step]);
         tokio::time::timeout(deadline, calling)
             .await
             .unwrap_or_else(|_| Err(Failed::silently("it could not be ended when its time was over")))

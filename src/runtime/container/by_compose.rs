@@ -52,14 +52,24 @@ struct Container {
     inspect: Value,
 }
 
+/// What is around the containers of a service.
+pub(super) struct Around {
+    /// Services that share a network with them.
+    pub(super) sharing: Vec<String>,
+    /// Containers that are to be restarted with them.
+    pub(super) restarted: Vec<String>,
+    /// How long all of it may take to stop.
+    pub(super) stops: Duration,
+}
+
 /// The plan: everything is checked, the files are pinned, then Compose is let do it.
 pub(super) fn plan(
     now: &Observation,
     to: &[Snapshot],
     request: &RollbackRequest,
-    sharing: Vec<String>,
-    restarted: Vec<String>,
+    around: Around,
 ) -> Result<Plan, RuntimeError> {
+    let Around { sharing, restarted, stops } = around;
     let (project, hash) = project(to).ok_or_else(|| permanent(format!("no record of {}", request.to)))?;
     let from = now.replicas.last().map(|replica| replica.release.clone());
     let mut steps = vec![ensure_image(request), Step::CheckCompose { project: project.clone() }];
@@ -74,7 +84,7 @@ pub(super) fn plan(
     let replicas = if now.replicas.is_empty() { to.len() } else { now.replicas.len() };
     let grace = request.stop_grace;
     let needs = to.first().map(|good| needs(&enrol::labels(&good.inspect["Config"]))).unwrap_or_default();
-    steps.push(Step::UpProject { checked, project, hash, replicas, sharing, needs, grace });
+    steps.push(Step::UpProject { checked, project, hash, replicas, sharing, needs, grace, stops });
     let pivot = steps.len();
     steps.extend(restart(to, restarted));
     Ok(Plan {
@@ -278,7 +288,7 @@ impl ContainerRuntime {
         step: &Step,
         done: Done<'_>,
     ) -> Result<StepOutput, RuntimeError> {
-        let Step::UpProject { checked, project, hash, replicas, sharing, needs, grace } = step else {
+        let Step::UpProject { checked, project, hash, replicas, sharing, needs, grace, .. } = step else {
             return Err(permanent(format!("\"{step}\" is not for Compose")));
         };
         let Some(StepOutput::Compose { command }) = done.get(*checked).and_then(Option::as_ref) else {

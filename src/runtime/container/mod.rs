@@ -286,6 +286,14 @@ impl ContainerRuntime {
         Ok(found)
     }
 
+    /// How long the replicas of a service may take to stop, one after the other.
+    fn stops(&self, now: &Observation, grace: Duration) -> Duration {
+        let known = self.known();
+        let timeout = |id: &str| known.containers.get(id).and_then(|seen| seen.stop_timeout);
+        let all = now.replicas.iter().map(|r| timeout(r.id.as_str()).map_or(grace, Duration::from_secs));
+        all.fold(Duration::ZERO, Duration::saturating_add)
+    }
+
     async fn digests(&self, image: &str) -> Result<Vec<String>, RuntimeError> {
         let image =
             verbs::look_up(&self.engine, &format!("/images/{image}/json")).await?.unwrap_or(Value::Null);
@@ -451,7 +459,8 @@ impl Runtime for ContainerRuntime {
             plan::fits(good, request)?;
         }
         if let Some(sharing) = self.by_compose(now, to)? {
-            return by_compose::plan(now, to, request, sharing, self.restarted(to));
+            let (restarted, stops) = (self.restarted(to), self.stops(now, request.stop_grace));
+            return by_compose::plan(now, to, request, by_compose::Around { sharing, restarted, stops });
         }
         let restarted = self.restarted(to);
         if !self.engine.is_remote() || !now.settings.pin {

@@ -126,6 +126,8 @@ struct World {
     /// So many looks fail.
     deaf: u32,
     calls: Vec<Op>,
+    /// The stop timeout that a deployer set: each stop takes all of it.
+    stop_timeout: Option<u64>,
     beside: bool,
     /// A project's files say the good release.
     pinned: bool,
@@ -182,6 +184,10 @@ impl FakeRuntime {
 
     pub(crate) fn fault(&self, op: Op, fault: Fault) {
         self.world().faults.insert(op, fault);
+    }
+
+    pub(crate) fn stop_timeout(&self, seconds: u64) {
+        self.world().stop_timeout = Some(seconds);
     }
 
     pub(crate) fn heal(&self) {
@@ -354,7 +360,7 @@ impl World {
                 Ok(StepOutput::Old {
                     restart_policy: "always".into(),
                     auto_remove: false,
-                    stop_timeout: None,
+                    stop_timeout: self.stop_timeout,
                     reacts: Some(true),
                     specification: None,
                     log: Vec::new(),
@@ -578,6 +584,10 @@ impl Runtime for FakeRuntime {
     }
 
     async fn apply(&self, plan: &Plan, step: &Step, done: &[Option<StepOutput>]) -> Done {
+        let stops = self.world().stop_timeout.filter(|_| matches!(step, Step::StopOld { .. }));
+        if let Some(seconds) = stops {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
         self.perform(Op::Apply(index(plan, step)), |world| world.apply(step, done)).await
     }
 
@@ -712,6 +722,7 @@ fn composed(now: &Observation, request: &RollbackRequest) -> Plan {
         sharing: Vec::new(),
         needs: Vec::new(),
         grace: request.stop_grace,
+        stops: Duration::ZERO,
     };
     let mut steps = vec![Step::CheckCompose { project: project.clone() }];
     steps.extend(
