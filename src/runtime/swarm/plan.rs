@@ -44,8 +44,9 @@ pub(super) fn plan(
             good.name, request.to, request.service
         )));
     }
-    let id = good.inspect["ID"].as_str().unwrap_or_default().to_owned();
+    // The ledger goes by names, and one that was removed and made anew has another id. Swarm finds it by its name as well.
     let name = good.name.clone();
+    let id = name.clone();
     let within = within(spec, now.replicas.len());
     let mut steps = vec![
         Step::CheckService {
@@ -159,6 +160,11 @@ mod tests {
         let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();
         assert_eq!(names, ["check_service", "update_service", "await_converged", "save_evidence"]);
         assert_eq!((plan.prepare, plan.pivot, plan.close), (1, 3, 3));
+        let named = |step: &Step| {
+            matches!(step, Step::CheckService { id, .. } | Step::UpdateService { id, .. }
+            | Step::AwaitConverged { id, .. } if id == "web")
+        };
+        assert!(plan.steps.iter().take(3).all(named), "its id may be another one by then");
         assert!(plan.is_orchestrated());
         assert_eq!(plan.from.map(|from| from.reference).as_deref(), Some("web:crash"));
         let said: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
