@@ -21,6 +21,8 @@ pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) const ATTEMPTS: usize = 5;
 /// A rollback does not wait longer for a credential helper: the nodes usually have the image.
 const HELPED: Duration = Duration::from_secs(5);
+/// Where a service of which something ran gets no task at all within this time, no node may run it: Swarm places at once.
+const PLACED_WITHIN: Duration = Duration::from_secs(15);
 /// A target of which so many tasks ended since it was asked for does not run.
 const ENDS_MAX: usize = 3;
 
@@ -182,14 +184,19 @@ impl SwarmRuntime {
     ) -> Result<StepOutput, RuntimeError> {
         let began = self.clock.now();
         let monitor = planning::monitor(good);
+        // What ran is put aside for the report: if there was anything, there is to be something.
+        let ran = plan.steps.iter().any(|step| matches!(step, Step::SaveEvidence { .. }));
         let mut stable: Option<(BTreeSet<String>, crate::core::Timestamp)> = None;
         loop {
             let service = self.there(id, name).await?;
             still_ours(plan, name, good, &service)?;
             let tasks = self.tasks(std::iter::once(&service), false).await?;
             let (tasks, lost) = self.without_lost(&service, tasks).await?;
-            let progress = Progress::of(&service, &tasks);
+            let progress = Progress::of(&service, &tasks, ran);
             let now = self.clock.now();
+            if progress.homeless && now.since(began) >= PLACED_WITHIN {
+                return Err(homeless(plan, name));
+            }
             match (&progress.converged, &stable) {
                 (Some(runs), Some((before, since))) if runs == before => {
                     if now.since(*since) >= monitor {
@@ -279,13 +286,15 @@ fn converged(name: &str, lost: &BTreeSet<String>) -> StepOutput {
 struct Progress {
     /// The tasks that run, if they are all that are wanted.
     converged: Option<BTreeSet<String>>,
+    /// No node has, or is to have, a task of it, though something ran before.
+    homeless: bool,
     /// Why it will not come further.
     hopeless: Option<String>,
     sentence: String,
 }
 
 impl Progress {
-    fn of(service: &Value, tasks: &[Value]) -> Self {
+    fn of(service: &Value, tasks: &[Value], ran: bool) -> Self {
         let template = release::template(&service["Spec"]["TaskTemplate"]);
         let good = |task: &&Value| release::template(&task["Spec"]) == template;
         let wanted: Vec<&Value> = tasks.iter().filter(|task| observe::is_wanted(task)).collect();
@@ -298,7 +307,9 @@ impl Progress {
         let most = replicas.map_or(wanted.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
         // A task of the bad release that still serves is one too many, and so is one that starts beside it.
         let leaving = tasks.iter().any(|task| !good(&task) && observe::is_running(task));
-        let all = running.len() == most && wanted.len() == most && !leaving;
+        // A service that is on every node that may run it: on none, that is not all of them.
+        let homeless = ran && replicas.is_none() && wanted.is_empty();
+        let all = running.len() == most && wanted.len() == most && !leaving && !homeless;
         let since = service["UpdatedAt"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
         let since = since.map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
         let recent = tasks.iter().filter(|task| good(task) && observe::created(task) >= since);
@@ -310,12 +321,20 @@ impl Progress {
         let crashes = (ended.len() >= ENDS_MAX).then(|| format!("{} of its tasks ended, {why}", ended.len()));
         Self {
             converged: all.then(|| running.clone()),
+            homeless,
             hopeless: hopeless.or(crashes),
             sentence: format!("{} of {most} replicas run the good release: {why}", running.len())
                 .trim_end_matches([' ', ':'])
                 .to_owned(),
         }
     }
+}
+
+fn homeless(plan: &Plan, name: &str) -> RuntimeError {
+    permanent(format!(
+        "no node may run {} by its placement constraints, so nothing of {name} would run: `docker node ls`, and the          labels of the nodes",
+        plan.to
+    ))
 }
 
 /// A thing that a specification refers to, and that can be gone.
@@ -412,7 +431,7 @@ mod tests {
         let template = &service["Spec"]["TaskTemplate"];
         let mut bad = template.clone();
         bad["ContainerSpec"]["Image"] = json!("web:v2");
-        let converged = |tasks: &[Value]| Progress::of(&service, tasks).converged.is_some();
+        let converged = |tasks: &[Value]| Progress::of(&service, tasks, true).converged.is_some();
         let (one, two) =
             (task("1", template, "running", "running"), task("2", template, "running", "running"));
         assert!(converged(&[one.clone(), two.clone()]));
@@ -420,6 +439,20 @@ mod tests {
         assert!(!converged(&[one.clone(), task("2", template, "running", "starting")]));
         assert!(!converged(&[one.clone(), task("2", &bad, "running", "running")]));
         assert!(!converged(&[one, two, task("3", &bad, "shutdown", "running")]), "it still serves");
+    }
+
+    #[test]
+    fn a_service_that_no_node_may_run_has_not_converged() {
+        let mut service = recorded::service();
+        service["Spec"]["Mode"] = json!({"Global": {}});
+        let nowhere = Progress::of(&service, &[], true);
+        assert!(nowhere.converged.is_none() && nowhere.homeless);
+        let never = Progress::of(&service, &[], false);
+        assert!(never.converged.is_some() && !never.homeless, "nothing of it ran before");
+        let task = task("1", &service["Spec"]["TaskTemplate"], "running", "running");
+        assert!(Progress::of(&service, &[task], true).converged.is_some());
+        service["Spec"]["Mode"] = json!({"Replicated": {"Replicas": 0}});
+        assert!(Progress::of(&service, &[], true).converged.is_some(), "somebody wants none");
     }
 
     #[test]
@@ -442,28 +475,28 @@ mod tests {
             json!([node("n1", "ready"), node("n2", "ready"), node("n3", third)])
         };
         let (rest, lost) = apart_from_lost(&service, tasks.to_vec(), &nodes("down"));
-        assert!(Progress::of(&service, &rest).converged.is_some());
+        assert!(Progress::of(&service, &rest, true).converged.is_some());
         assert!(
             matches!(converged("web", &lost), StepOutput::Told { notes } if notes[0].contains("n3 is down"))
         );
         let (rest, lost) = apart_from_lost(&service, tasks.to_vec(), &nodes("ready"));
-        assert!(Progress::of(&service, &rest).converged.is_none(), "it still serves");
+        assert!(Progress::of(&service, &rest, true).converged.is_none(), "it still serves");
         assert_eq!((rest.len(), lost.len()), (3, 0));
     }
 
     #[test]
     fn a_paused_update_and_a_target_that_ends_again_and_again_are_hopeless() {
-        let paused = Progress::of(&recorded::paused_service(), &recorded::paused_tasks());
+        let paused = Progress::of(&recorded::paused_service(), &recorded::paused_tasks(), true);
         assert!(paused.hopeless.unwrap().contains("paused"));
         let mut service = recorded::service();
         let template = service["Spec"]["TaskTemplate"].clone();
         let tasks: Vec<Value> =
             (0..3).map(|n| task(&n.to_string(), &template, "shutdown", "failed")).collect();
-        let crashing = Progress::of(&service, &tasks);
+        let crashing = Progress::of(&service, &tasks, true);
         assert_eq!(crashing.hopeless.as_deref(), Some("3 of its tasks ended, task: non-zero exit (3)"));
         assert_eq!(crashing.sentence, "0 of 2 replicas run the good release: task: non-zero exit (3)");
         service["UpdatedAt"] = json!("2026-11-21T22:51:00Z");
-        assert_eq!(Progress::of(&service, &tasks).hopeless, None, "that was before");
+        assert_eq!(Progress::of(&service, &tasks, true).hopeless, None, "that was before");
     }
 
     #[test]
