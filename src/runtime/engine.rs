@@ -25,6 +25,7 @@ use super::{ErrorClass, RuntimeError};
 mod archive;
 mod host;
 mod usage;
+mod whereabouts;
 
 pub(crate) use host::Host;
 pub use host::TlsFiles;
@@ -55,6 +56,8 @@ pub struct Engine {
     tls: Option<TlsFiles>,
     /// Who it says it is; none within if it does not say.
     identity: OnceCell<Option<String>>,
+    /// Whether it is on this machine, where its address does not say.
+    here: OnceCell<bool>,
     http: reqwest::Client,
     session: Mutex<Option<Session>>,
     credentials: Credentials,
@@ -114,8 +117,8 @@ impl Engine {
         };
         let http =
             builder.build().map_err(|e| permanent(format!("cannot make an HTTP client: {}", causes(&e))))?;
-        let (session, identity) = (Mutex::new(None), OnceCell::new());
-        Ok(Self { host, bridge, tls, identity, http, session, credentials: Credentials::default() })
+        let (session, identity, here) = (Mutex::new(None), OnceCell::new(), OnceCell::new());
+        Ok(Self { host, bridge, tls, identity, here, http, session, credentials: Credentials::default() })
     }
 
     /// The same, with what it is to show to registries.
@@ -136,12 +139,6 @@ impl Engine {
             Host::Tcp(address) => format!("tcp://{address}"),
             Host::Ssh(text, _) => text.clone(),
         }
-    }
-
-    /// Whether it is on another machine: its containers' addresses and its projects' files are not ours. Plain TCP leads to
-    /// a socket proxy beside us.
-    pub(crate) const fn is_remote(&self) -> bool {
-        matches!(self.host, Host::Ssh(..)) || self.tls.is_some()
     }
 
     /// Who the engine says it is: Docker's own ID, its machine and where it keeps its data, since two engines of one machine

@@ -146,6 +146,7 @@ impl ContainerRuntime {
         let mut refused = Vec::new();
         let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
         let mut projects = Projects::default();
+        self.engine.find_out_where(self.ourselves.id.as_deref()).await?;
         for listed in listed.as_array().into_iter().flatten() {
             let enrolled = self.enrol(listed);
             let watched = enrolled.as_ref().and_then(|one| one.as_ref().ok());

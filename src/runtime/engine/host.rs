@@ -84,6 +84,19 @@ impl Host {
     }
 }
 
+/// Whether an address of `HOST:PORT` is this machine's own.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The name of this machine, or of our own container.
+pub(super) fn own_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// A client that shows our certificate, and believes only the engine's CA.
 pub(super) fn with_tls(
     builder: reqwest::ClientBuilder,
@@ -119,6 +132,16 @@ mod tests {
             ("connection refused", "curl --cacert /t/ca.pem"),
         ] {
             assert!(files.remedy("east:2376", why).contains(said), "{why}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_told_from_others() {
+        for ours in ["127.0.0.1:2375", "127.8.0.1:2375", "localhost:2375", "[::1]:2375"] {
+            assert!(is_loopback(ours), "{ours}");
+        }
+        for other in ["10.0.0.1:2375", "proxy:2375", "[fd00::1]:2375", "localhost.example.com:2375"] {
+            assert!(!is_loopback(other), "{other}");
         }
     }
 

@@ -101,6 +101,7 @@ impl SwarmRuntime {
         if self.standing.role() != Role::Manager {
             return Ok(Survey { look, ..Survey::default() });
         }
+        self.engine.find_out_where(self.ourselves.id.as_deref()).await?;
         let time = seconds(&info["SystemTime"]);
         let own = self.own().await?;
         let listed = self.engine.json("/services").await?;
