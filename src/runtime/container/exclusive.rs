@@ -2,13 +2,20 @@
 
 use serde_json::Value;
 
+use super::replay;
+use crate::runtime::Snapshot;
+
+/// Log drivers that put the container's name on every line, as it is when the container starts.
+const NAMING: [&str; 4] = ["journald", "gelf", "fluentd", "gcplogs"];
+
 /// Why two containers with this specification cannot, or should not, run at the same time; none if they can.
-pub(super) fn of(inspect: &Value) -> Option<String> {
-    of_the_engine(inspect).or_else(|| written(inspect))
+pub(super) fn of(good: &Snapshot) -> Option<String> {
+    of_the_engine(good).or_else(|| written(&good.inspect)).or_else(|| named(&good.inspect))
 }
 
 /// Why the engine, or the kernel, would not let both run.
-pub(super) fn of_the_engine(inspect: &Value) -> Option<String> {
+pub(super) fn of_the_engine(good: &Snapshot) -> Option<String> {
+    let inspect = &good.inspect;
     let (config, host) = (&inspect["Config"], &inspect["HostConfig"]);
     let has = |value: &Value| match value {
         Value::Object(fields) => !fields.is_empty(),
@@ -33,6 +40,13 @@ pub(super) fn of_the_engine(inspect: &Value) -> Option<String> {
     if has(&config["MacAddress"]) {
         return Some("its MAC address is fixed".into());
     }
+    let endpoints = inspect["NetworkSettings"]["Networks"].as_object().into_iter().flatten();
+    for (network, endpoint) in endpoints {
+        let is_main = network == mode || endpoint["NetworkID"] == mode;
+        if !is_main && replay::further_mac(good, endpoint).is_some() {
+            return Some(format!("its MAC address in {network} is fixed"));
+        }
+    }
     if has(&host["Devices"]) || has(&host["DeviceRequests"]) {
         return Some("it has devices".into());
     }
@@ -47,13 +61,27 @@ fn written(inspect: &Value) -> Option<String> {
     mounts.into_iter().find(kept).map(|mount| format!("it writes to {}", place(mount)))
 }
 
+/// What it is called in its log: what is started beside the old one would be called by its temporary name until it is
+/// started again.
+fn named(inspect: &Value) -> Option<String> {
+    let log = &inspect["HostConfig"]["LogConfig"];
+    let driver = log["Type"].as_str().unwrap_or_default();
+    let tag = log["Config"]["tag"].as_str().unwrap_or_default();
+    if NAMING.contains(&driver) {
+        return Some(format!("its log driver {driver} goes by the name that it is started under"));
+    }
+    tag.contains(".Name").then(|| "its log is tagged with the name that it is started under".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn why(inspect: &Value) -> (Option<String>, Option<String>) {
-        (of(inspect), of_the_engine(inspect))
+        let context = json!({"engine": "26.1.5"});
+        let good = Snapshot { name: "shop".into(), inspect: inspect.clone(), image: Value::Null, context };
+        (of(&good), of_the_engine(&good))
     }
 
     #[test]
@@ -82,10 +110,29 @@ mod tests {
                 json!({"NetworkSettings": {"Networks": {"lan": {"IPAMConfig": {"IPv4Address": "10.0.0.9"}}}}}),
                 "its address in lan is fixed",
             ),
+            (
+                json!({"HostConfig": {"NetworkMode": "front"}, "NetworkSettings": {"Networks": {
+                    "front": {"MacAddress": "02:42:0a:01:00:02", "IPAddress": "10.1.0.2"},
+                    "back": {"MacAddress": "02:42:ac:11:65:43", "IPAddress": "10.2.0.2"}}}}),
+                "its MAC address in back is fixed",
+            ),
         ];
         for (inspect, said) in table {
             assert_eq!(why(&inspect), (Some(said.to_owned()), Some(said.to_owned())));
         }
+    }
+
+    #[test]
+    fn what_logs_under_the_name_that_it_is_started_under_is_started_under_its_own() {
+        let log = |driver: &str, tag: &str| {
+            why(&json!({"HostConfig": {"LogConfig": {"Type": driver, "Config": {"tag": tag}}}}))
+        };
+        let said = "its log driver journald goes by the name that it is started under";
+        assert_eq!(log("journald", ""), (Some(said.into()), None), "if it is told to, it may all the same");
+        let said = "its log is tagged with the name that it is started under";
+        assert_eq!(log("json-file", "{{.Name}}/{{.ID}}"), (Some(said.into()), None));
+        assert_eq!(log("syslog", "{{.ImageName}}"), (None, None));
+        assert_eq!(log("json-file", ""), (None, None));
     }
 
     #[test]

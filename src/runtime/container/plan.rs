@@ -146,8 +146,8 @@ fn starts_first(order: Order, old: &Replica, good: &Snapshot) -> bool {
 /// Why the replacement must not be started while the old one runs.
 fn forbids(order: Order, good: &Snapshot) -> Option<String> {
     match order {
-        Order::Auto => exclusive::of(&good.inspect),
-        Order::StartFirst => exclusive::of_the_engine(&good.inspect),
+        Order::Auto => exclusive::of(good),
+        Order::StartFirst => exclusive::of_the_engine(good),
         Order::StopFirst => Some("`order` says so".to_owned()),
     }
 }

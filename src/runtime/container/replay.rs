@@ -400,7 +400,7 @@ fn endpoint(snapshot: &Snapshot, name: &str, recorded: &Value, is_main: bool) ->
 
 /// The MAC address of a further network, if somebody chose it. Engines below 28 derive theirs from the address, newer
 /// ones draw them at random with the bit for "locally administered" set; replaying a generated one collides later.
-fn further_mac(snapshot: &Snapshot, recorded: &Value) -> Option<String> {
+pub(super) fn further_mac(snapshot: &Snapshot, recorded: &Value) -> Option<String> {
     let mac = recorded["MacAddress"].as_str().filter(|m| !m.is_empty())?;
     let major = snapshot.context["engine"].as_str()?.split('.').next()?.parse::<u32>().ok()?;
     let first = u8::from_str_radix(mac.get(..2)?, 16).ok()?;
