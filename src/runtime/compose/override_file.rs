@@ -2,6 +2,7 @@
 //! one follows from which services it pins, so whatever else is in it, somebody else wrote.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What Compose looks for, in its order; it reads the first that it finds.
 pub(super) const NAMES: [&str; 4] = [
@@ -38,6 +39,13 @@ pub(super) type Services = BTreeMap<String, Kept>;
 pub(super) fn before(main: &str) -> Option<&'static [&'static str]> {
     let at = DEFAULTS.iter().position(|name| *name == main)?;
     DEFAULTS.get(..at)
+}
+
+/// Whether Compose reads `second` by itself after `main`, which it finds by itself: then nobody passed `-f`.
+pub(super) fn goes_with(main: &Path, second: &Path) -> bool {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let by_itself = before(&name(main)).is_some() && NAMES.contains(&name(second).as_str());
+    by_itself && main.parent() == second.parent()
 }
 
 /// The one that goes with `main`: Compose v1 knows only names like its own.

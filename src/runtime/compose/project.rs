@@ -166,6 +166,11 @@ fn place(project: &ComposeProject, environment: &[(PathBuf, String)]) -> Result<
     let ours = |path: &Path| disk::read(path).ok().flatten().and_then(|text| override_file::read(&text));
     let theirs: Vec<&PathBuf> = files_of(project).filter(|path| ours(path).is_none()).collect();
     let with_f = || "the project was started with `-f`, and then Compose reads no override file".to_owned();
+    if let [main, second] = theirs.as_slice()
+        && override_file::goes_with(main, second)
+    {
+        return Err(format!("{} is there already, and is not Backstop's", second.display()));
+    }
     let [main] = theirs.as_slice() else { return Err(with_f()) };
     let name = main.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let folder = main.parent().unwrap_or(&project.directory);

@@ -94,6 +94,21 @@ fn what_somebody_made_of_an_override_file_is_left_alone() {
 }
 
 #[test]
+fn a_project_with_an_override_file_of_its_own_was_not_started_with_f() {
+    let (folder, mut project) = project("shop:v2");
+    let theirs = folder.path().join("compose.override.yaml");
+    fs::write(&theirs, "services: {api: {ports: ['80:80']}}").unwrap();
+    project.files.push(theirs);
+    let (none, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert_eq!(none, None);
+    assert!(why.contains("compose.override.yaml is there already") && !why.contains("`-f`"), "{why}");
+    project.files[1] = folder.path().join("prod.yaml");
+    fs::write(&project.files[1], "services: {}").unwrap();
+    let (_, why) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(why.contains("started with `-f`"), "{why}");
+}
+
+#[test]
 fn files_that_moved_or_do_not_parse_are_said() {
     let (_folder, project) = project("shop:v2");
     fs::write(&project.files[0], "services: [").unwrap();
