@@ -585,7 +585,7 @@ const fn is_of_the_target(step: &Step) -> bool {
 /// The most that a step may take. One that is cut off while the engine goes on with it would be taken back in vain.
 fn deadline(state: &SagaState, step: &Step) -> Duration {
     match step {
-        Step::EnsureImage { .. } => LONG_STEP,
+        Step::EnsureImage { .. } | Step::RestartDependants { .. } => LONG_STEP,
         Step::StopOld { container, .. } => {
             LONG_STEP.max(stops_within(state, container).saturating_add(SHORT_STEP))
         }
@@ -605,7 +605,6 @@ fn deadline(state: &SagaState, step: &Step) -> Duration {
         | Step::PinProject { .. }
         | Step::RemoveOld { .. }
         | Step::CheckCompose { .. }
-        | Step::RestartDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. } => SHORT_STEP,
     }

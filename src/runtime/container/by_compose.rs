@@ -530,8 +530,9 @@ impl ContainerRuntime {
             if inspect["State"]["Running"] != true || started(&inspect) > since {
                 continue;
             }
-            match self.engine.post(&format!("/containers/{name}/restart"), None).await {
-                Ok(_) => notes.push(format!("{name} was restarted, as its `depends_on` asks for")),
+            let stops = inspect["Config"]["StopTimeout"].as_u64().map(Duration::from_secs);
+            match verbs::restart(&self.engine, name, stops).await {
+                Ok(()) => notes.push(format!("{name} was restarted, as its `depends_on` asks for")),
                 Err(e) => notes.push(format!(
                     "{name} is to be restarted with {}, and could not be ({e}): `docker restart {name}`",
                     project.service

@@ -405,7 +405,8 @@ impl Runtime for ContainerRuntime {
 
     async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         for replica in self.observe(service).await?.replicas {
-            verbs::restart(&self.engine, replica.id.as_str()).await?;
+            let known = self.known().containers.get(replica.id.as_str()).and_then(|seen| seen.stop_timeout);
+            verbs::restart(&self.engine, replica.id.as_str(), known.map(Duration::from_secs)).await?;
         }
         Ok(())
     }

@@ -85,9 +85,14 @@ fn left_over(error: RuntimeError) -> RuntimeError {
     RuntimeError { class, ..error }
 }
 
-/// Stops a container as its deployer said it should be, and starts it again.
-pub(super) async fn restart(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
-    engine.call(Method::POST, &format!("/containers/{container}/restart"), None, RESTART).await.map(drop)
+/// Stops a container as its deployer said it should be, `stops` being the time for it that they set, and starts it again.
+pub(super) async fn restart(
+    engine: &Engine,
+    container: &str,
+    stops: Option<Duration>,
+) -> Result<(), RuntimeError> {
+    let limit = RESTART.max(stops.unwrap_or_default().saturating_add(START));
+    engine.call(Method::POST, &format!("/containers/{container}/restart"), None, limit).await.map(drop)
 }
 
 /// Stops a container, waiting `grace` seconds before SIGKILL (none: as its deployer set, `most` at most).
