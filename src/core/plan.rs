@@ -3,6 +3,7 @@
 //! A plan knows nothing of how its steps are carried out: that is the runtime's business. What it must never do is
 //! lose something that recovery needs: whatever a step has to know after a crash is in the plan or in an output.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -195,6 +196,16 @@ pub enum Step {
         /// The names of the containers.
         names: Vec<String>,
     },
+    /// Make anew what lives with the replaced containers: in their network, among their processes, in their shared memory, or
+    /// linked to them. It refers to them by id, and would stay with what is gone. Yields [`StepOutput::Told`].
+    RemakeDependants {
+        /// What was replaced, and the name by which what took its place is found.
+        replaced: BTreeMap<ReplicaId, String>,
+        /// What lives with it, in the order in which it is made anew.
+        dependants: Vec<Dependant>,
+        /// How long all of it may take to stop.
+        stops: Duration,
+    },
     /// Remove the old container; never its volumes. Yields [`StepOutput::Done`].
     RemoveOld {
         /// Which.
@@ -245,6 +256,17 @@ pub enum Step {
         /// The version that the schema has to have, where that is what is asked.
         expected: Option<String>,
     },
+}
+
+/// A container that lives with another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependant {
+    /// Which.
+    pub container: ReplicaId,
+    /// Its name.
+    pub name: String,
+    /// It ran when the plan was made.
+    pub runs: bool,
 }
 
 /// Where the files of a Compose project are, as the labels of its containers tell.
@@ -486,6 +508,7 @@ impl Step {
             Self::CheckCompose { .. } => "check_compose",
             Self::UpProject { .. } => "up_project",
             Self::RestartDependants { .. } => "restart_dependants",
+            Self::RemakeDependants { .. } => "remake_dependants",
             Self::RemoveOld { .. } => "remove_old",
             Self::CheckService { .. } => "check_service",
             Self::UpdateService { .. } => "update_service",
@@ -549,6 +572,7 @@ impl fmt::Display for Step {
             Self::RestartDependants { names, .. } => {
                 write!(f, "restart {}, if it runs: its `depends_on` says so", names.join(", "))
             }
+            Self::RemakeDependants { dependants, .. } => f.write_str(&remade(dependants)),
             Self::RemoveOld { name, .. } => write!(f, "remove {name}, keeping its volumes"),
             Self::CheckService { name, .. } => {
                 write!(f, "check that the secrets, configs and networks of the good {name} are there")
@@ -572,6 +596,11 @@ fn up(service: &str, sharing: &[String], replicas: usize) -> String {
     format!(
         "run `docker compose up --no-start {service}{more}`, start them, and check that {replicas} of {service} stay up with the good image and configuration"
     )
+}
+
+fn remade(dependants: &[Dependant]) -> String {
+    let names: Vec<&str> = dependants.iter().map(|one| one.name.as_str()).collect();
+    format!("make {} anew, which would stay tied to what was replaced", names.join(", "))
 }
 
 /// Ids as people read them: twelve digits, without the algorithm.

@@ -475,6 +475,7 @@ impl Saga {
             | Step::RemoveOld { .. }
             | Step::CheckCompose { .. }
             | Step::RestartDependants { .. }
+            | Step::RemakeDependants { .. }
             | Step::CheckService { .. }
             // Whoever takes it back looks first whether it is still ours.
             | Step::UpdateService { .. }
@@ -589,7 +590,9 @@ fn deadline(state: &SagaState, step: &Step) -> Duration {
         Step::StopOld { container, .. } => {
             LONG_STEP.max(stops_within(state, container).saturating_add(SHORT_STEP))
         }
-        Step::UpProject { stops, .. } => LONG_STEP.max(stops.saturating_add(2 * SHORT_STEP)),
+        Step::UpProject { stops, .. } | Step::RemakeDependants { stops, .. } => {
+            LONG_STEP.max(stops.saturating_add(2 * SHORT_STEP))
+        }
         // It ends by itself then, and says how far it came.
         Step::AwaitConverged { within, .. } => within.saturating_add(SHORT_STEP),
         Step::RunHook { hook, .. } => hook.timeout.saturating_add(SHORT_STEP),
@@ -650,6 +653,7 @@ fn olds(plan: &Plan) -> Vec<&ReplicaId> {
         | Step::CheckCompose { .. }
         | Step::UpProject { .. }
         | Step::RestartDependants { .. }
+        | Step::RemakeDependants { .. }
         | Step::CheckService { .. }
         | Step::UpdateService { .. }
         | Step::AwaitConverged { .. }

@@ -496,6 +496,7 @@ fn a_missing_docker_compose_is_known_before_it_is_needed() {
     daemon.set("PATH", "/nowhere");
     daemon.again();
     let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
+    project.with("  side:\n    image: web:v1\n    network_mode: service:web\n    environment: {DEMO_LISTEN: '0.0.0.0:9000'}\n");
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
 
@@ -516,4 +517,8 @@ fn a_missing_docker_compose_is_known_before_it_is_needed() {
     let record = rollback_over(&daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     bed.serves(seconds(5), "shop-web-1", "v1");
+    let (runs, shares) = (project.container(), bed.inspect("shop-side-1"));
+    let mode = format!("container:{}", runs["Id"].as_str().unwrap());
+    assert_eq!(shares["HostConfig"]["NetworkMode"], mode.as_str(), "it is in the network of what runs");
+    assert_eq!(shares["State"]["Running"], true);
 }

@@ -402,20 +402,87 @@ fn what_is_missing_is_refused_before_anything_is_touched() {
     assert_eq!(stage.leftovers(), "");
 }
 
-/// Somebody lives in the bad container's network: replacing it would cut that off.
+/// The name of the volume that a container has at `/kept`.
+fn kept(stage: &Stage, name: &str) -> Value {
+    let mounts = stage.bed.inspect(name)["Mounts"].as_array().unwrap().clone();
+    mounts.into_iter().find(|mount| mount["Destination"] == "/kept").unwrap()["Name"].clone()
+}
+
+/// All of them live with the container of this id.
+fn live(stage: &Stage, with: &str) {
+    for (name, mode) in
+        [("net", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode"), ("asleep", "PidMode")]
+    {
+        let found = stage.bed.inspect(name);
+        assert_eq!(found["HostConfig"][mode], format!("container:{with}"), "{name}");
+        assert_eq!(found["State"]["Running"], name != "asleep", "{name}");
+    }
+    let linked = stage.bed.inspect("linked");
+    assert_eq!(linked["HostConfig"]["Links"], json!(["/shop:/linked/store"]));
+    let net = stage.bed.inspect("net");
+    assert_eq!(
+        stage.bed.inspect("deeper")["HostConfig"]["PidMode"],
+        format!("container:{}", net["Id"].as_str().unwrap())
+    );
+    for up in ["linked", "deeper"] {
+        assert_eq!(stage.bed.inspect(up)["State"]["Running"], true, "{up}");
+    }
+    let started = |of: &Value| of["State"]["StartedAt"].as_str().unwrap().to_owned();
+    assert!(started(&net) > started(&stage.bed.inspect("shop")), "it is in the network of what runs");
+}
+
+/// What lives in a container's network, among its processes or in its memory, or is linked to it, refers to it by its id.
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
-fn a_container_that_others_depend_on_is_not_replaced() {
+fn what_lives_with_a_container_goes_over_to_its_replacement_or_stays_with_it() {
     let stage = Stage::set();
-    stage.run("shop", &[], "fid:v1", &[]);
+    let shareable = ["--ipc", "shareable"];
+    stage.run("shop", &shareable, "fid:v1", &[]);
     let good = stage.record("shop");
     stage.bed.docker(&["rm", "-f", "shop"]);
-    stage.run("shop", &[], "fid:v2", &[]);
-    let sidecar =
-        ["run", "-d", "--name", "sidecar", "--network", "container:shop", "-e", "DEMO_LISTEN=0.0.0.0:8085"];
-    stage.bed.docker(&[&sidecar[..], &["fid:v1"]].concat());
-    let error = stage.fails_to_prepare(&stage.plan(&good, "dependent"));
-    assert!(error.contains("sidecar shares its network"), "{error}");
+    stage.run("shop", &shareable, "fid:v2", &[]);
+    let with = |name: &str, options: &[&str]| {
+        let start = ["run", "-d", "--name", name, "-e", "DEMO_LISTEN=0.0.0.0:8085"];
+        stage.bed.docker(&[&start[..], options, &["fid:v1"]].concat());
+    };
+    with("net", &["--network", "container:shop", "--restart", "always", "-v", "/kept"]);
+    with("pid", &["--pid", "container:shop"]);
+    with("ipc", &["--ipc", "container:shop"]);
+    with("deeper", &["--pid", "container:net"]);
+    with("linked", &["--link", "shop:store"]);
+    with("asleep", &["--pid", "container:shop", "--restart", "unless-stopped"]);
+    stage.bed.docker(&["stop", "-t", "0", "asleep"]);
+    let (before, volume) = (stage.bed.inspect("net"), kept(&stage, "net"));
+    let id = |name: &str| stage.bed.inspect(name)["Id"].as_str().unwrap().to_owned();
+    let old = id("shop");
+
+    let plan = stage.plan(&good, "back");
+    let mut done = vec![None; plan.steps.len()];
+    for index in 0..plan.pivot {
+        done[index] = Some(stage.apply(&plan, index, &done));
+    }
+    (0..plan.pivot).rev().for_each(|index| stage.undo(&plan, index, &done));
+    assert_eq!(id("net"), before["Id"].as_str().unwrap(), "it is only restarted");
+    live(&stage, &old);
+
+    let plan = stage.plan(&good, "over");
+    let said: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    let step = said.iter().position(|step| step.starts_with("make ")).unwrap();
+    assert!(step == plan.pivot && said[step].contains("net") && said[step].contains("asleep"), "{said:?}");
+    let mut done = vec![None; plan.steps.len()];
+    for index in 0..plan.steps.len() {
+        done[index] = Some(stage.apply(&plan, index, &done));
+        if index == step {
+            live(&stage, &id("shop"));
+            assert_eq!(stage.apply(&plan, index, &done), StepOutput::Told { notes: Vec::new() });
+        }
+    }
+    live(&stage, &id("shop"));
+    assert_ne!(id("shop"), old);
+    assert_eq!(kept(&stage, "net"), volume);
+    let same =
+        |inspect: &Value| (inspect["Config"]["Env"].clone(), inspect["HostConfig"]["RestartPolicy"].clone());
+    assert_eq!(same(&stage.bed.inspect("net")), same(&before));
     assert_eq!(stage.leftovers(), "");
 }
 

@@ -75,6 +75,7 @@ impl Step {
             | Self::PinProject { .. }
             | Self::CheckCompose { .. }
             | Self::RestartDependants { .. }
+            | Self::RemakeDependants { .. }
             | Self::RemoveOld { .. }
             | Self::CheckService { .. }
             | Self::RunHook { .. } => None,

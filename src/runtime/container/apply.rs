@@ -94,6 +94,7 @@ impl ContainerRuntime {
             Step::CheckCompose { .. } => self.check_compose().await,
             Step::UpProject { .. } => self.up(plan, step, done).await,
             Step::RestartDependants { project, names } => self.restart_dependants(project, names).await,
+            Step::RemakeDependants { .. } => self.remake_dependants(plan).await,
             Step::RemoveOld { container, .. } => {
                 self.remove(container.as_str()).await?;
                 self.ours.unmark(container.as_str());
@@ -140,7 +141,9 @@ impl ContainerRuntime {
                 self.rearm(container, output, old_of(plan, done, container)).await
             }
             Step::StopOld { container, name, was_running, .. } => {
-                self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await
+                self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await?;
+                self.rejoin_the_old(plan).await;
+                Ok(())
             }
             Step::SetAsideOld { container, name, .. } => {
                 absent_is_fine(self.set_aside(container, name, old_of(plan, done, container)).await)
@@ -156,7 +159,11 @@ impl ContainerRuntime {
             },
             Step::PinProject { .. } => self.unpin_again(plan, step, output).await,
             Step::PointTag { reference, image } => self.point_back(plan, reference, image).await,
-            Step::UpProject { .. } => self.down_again(plan, step, done).await,
+            Step::UpProject { .. } => {
+                self.down_again(plan, step, done).await?;
+                self.rejoin_the_old(plan).await;
+                Ok(())
+            }
             // They change nothing, or only what is right to keep.
             Step::EnsureImage { .. }
             | Step::ProbeOld { .. }
@@ -164,6 +171,7 @@ impl ContainerRuntime {
             | Step::SaveEvidence { .. }
             | Step::CheckCompose { .. }
             | Step::RestartDependants { .. }
+            | Step::RemakeDependants { .. }
             | Step::RemoveOld { .. }
             | Step::CheckService { .. }
             | Step::UpdateService { .. }
@@ -417,7 +425,7 @@ impl ContainerRuntime {
         Ok(inspect.is_none_or(|inspect| is_going(&inspect)))
     }
 
-    async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
+    pub(super) async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
         let waited = tokio::time::timeout(REMOVAL, async {
             loop {
                 match verbs::rename(&self.engine, new.as_str(), name).await {

@@ -54,7 +54,7 @@ struct Container {
 
 /// What is around the containers of a service.
 pub(super) struct Around {
-    /// Services that share a network with them.
+    /// Services that share a namespace with them.
     pub(super) sharing: Vec<String>,
     /// Containers that are to be restarted with them.
     pub(super) restarted: Vec<String>,
@@ -218,23 +218,12 @@ impl ContainerRuntime {
         self.known().compose.as_ref().and_then(|(_, found)| found.as_ref().err().cloned())
     }
 
-    /// Why Compose does not do what it would do best: it is not there.
-    pub(super) fn instead_of_compose(&self, now: &Observation, to: &[Snapshot]) -> Option<String> {
-        let why = self.compose_missing().filter(|_| now.settings.executor == Executor::Auto)?;
-        let (project, _) = project(to)?;
-        let sharing = self.sharing(now, &project);
-        let restart = sharing.join(" ");
-        (!sharing.is_empty() && now.settings.pin && !self.engine.is_remote()).then(|| {
-            format!(
-                "{why}; so the containers are replaced without it, and what shares their network loses it: \
-                 docker compose -p {} up -d --force-recreate {restart}",
-                project.name
-            )
-        })
-    }
-
     /// Finds out ahead of need whether `docker compose` is there for a service that it has to roll back.
     pub(super) async fn with_hindrance(&self, mut seen: Observation) -> Observation {
+        if let Some(why) = self.lives_with_us(&seen) {
+            Arc::make_mut(&mut seen.settings).hindrance = Some(why);
+            return seen;
+        }
         if seen.settings.executor == Executor::Api || seen.settings.mode == Mode::DryRun {
             return seen;
         }
@@ -396,7 +385,11 @@ impl ContainerRuntime {
         }
         words.push(&project.service);
         words.extend(sharing.iter().map(String::as_str));
-        let within = UP + old.iter().map(|c| set(c).unwrap_or(grace)).sum::<Duration>();
+        let mut within = UP + old.iter().map(|c| set(c).unwrap_or(grace)).sum::<Duration>();
+        for service in sharing {
+            let its = self.containers(&project.name, service).await?;
+            within += its.iter().map(|c| set(c).unwrap_or(STOPS.max(grace))).sum::<Duration>();
+        }
         let ran = command::run(command, &self.engine.host(), project, &words, within).await;
         for container in old {
             self.ours.unmark(&container.id);

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::replay::{self, Carried, Facts};
-use super::{ContainerRuntime, copied, enrol, fingerprint, plan, verbs};
+use super::{ContainerRuntime, copied, dependants, enrol, fingerprint, plan, verbs};
 use crate::core::plan::{Plan, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
 use crate::runtime::engine::{Engine, permanent};
@@ -202,16 +202,20 @@ impl Creation<'_> {
         found
     }
 
-    /// Containers that live in the old one's network namespace or have a link to it: replacing it cuts them off.
+    /// Containers that live in the old one's network and of which the plan does not know: replacing it cuts them off.
     async fn dependents(&self, engine: &Engine, old: Option<&Value>) -> Result<Vec<String>, RuntimeError> {
         let Some(id) = old.and_then(|o| o["Id"].as_str()) else { return Ok(Vec::new()) };
         let all = engine.json("/containers/json?all=1").await?;
         let mode = format!("container:{id}");
         let mut found = Vec::new();
         for listed in all.as_array().into_iter().flatten() {
-            if listed["HostConfig"]["NetworkMode"] == mode.as_str() && listed["State"] == "running" {
+            let planned = dependants::is_planned(self.plan, listed["Id"].as_str().unwrap_or_default());
+            if listed["HostConfig"]["NetworkMode"] == mode.as_str()
+                && listed["State"] == "running"
+                && !planned
+            {
                 found.push(format!(
-                    "{} shares its network and would be cut off: stop it first, and start it anew afterwards",
+                    "{} has come to share its network since the rollback was planned",
                     enrol::listed_name(listed)
                 ));
             }

@@ -29,13 +29,15 @@ use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
 use crate::core::settings::{Dependency, Mode, ServiceSettings};
 use crate::core::time::Timestamp;
+use dependants::AllTies;
 use enrol::{Labels, Ourselves};
-use projects::Projects;
+use projects::{Listed, Projects};
 
 mod apply;
 mod by_compose;
 mod copied;
 mod create;
+mod dependants;
 pub(super) mod enrol;
 mod exclusive;
 pub(super) mod fingerprint;
@@ -84,6 +86,8 @@ struct Known {
     containers: HashMap<String, Seen>,
     settings: HashMap<ServiceName, Arc<ServiceSettings>>,
     projects: Arc<Projects>,
+    /// What each listed container is tied to.
+    ties: AllTies,
     /// Where the files of services are that Compose made, and that may be pinned.
     composed: BTreeMap<ServiceName, ComposeProject>,
     /// Whether `docker compose` can be run here, if somebody needs it: when that was found out, and why not.
@@ -142,15 +146,16 @@ impl ContainerRuntime {
     /// Looks at all services, or at one.
     async fn survey(&self, only: Option<&ServiceName>) -> Result<Look, RuntimeError> {
         let asked = self.clock.now();
+        self.engine.find_out_where(self.ourselves.id.as_deref()).await?;
         let listed = self.engine.json("/containers/json?all=1").await?;
         let mut refused = Vec::new();
         let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
         let mut projects = Projects::default();
-        self.engine.find_out_where(self.ourselves.id.as_deref()).await?;
+        self.ties(&listed).await?;
         for listed in listed.as_array().into_iter().flatten() {
             let enrolled = self.enrol(listed);
             let watched = enrolled.as_ref().and_then(|one| one.as_ref().ok());
-            projects.note(listed, &enrol::labels(listed), watched);
+            self.note(&mut projects, listed, watched);
             match enrolled {
                 Some(Ok(service)) if only.is_none_or(|only| *only == service) => {
                     let id = listed["Id"].as_str().unwrap_or_default().to_owned();
@@ -185,6 +190,18 @@ impl ContainerRuntime {
             }
         }
         Ok(Look { asked, services, refused, ..Look::default() })
+    }
+
+    /// Takes a listed container in.
+    fn note(&self, projects: &mut Projects, listed: &Value, watched: Option<&ServiceName>) {
+        if observe::is_temporary(enrol::listed_name(listed)) {
+            return;
+        }
+        let labels = enrol::labels(listed);
+        let ties =
+            listed["Id"].as_str().and_then(|id| self.known().ties.get(id).cloned()).unwrap_or_default();
+        let ours = self.ourselves.is(listed, &labels);
+        projects.note(&Listed { listed, labels: &labels, ties: &ties, ours }, watched);
     }
 
     /// The containers of one service that are listed now.
@@ -287,14 +304,6 @@ impl ContainerRuntime {
         Ok(found)
     }
 
-    /// How long the replicas of a service may take to stop, one after the other.
-    fn stops(&self, now: &Observation, grace: Duration) -> Duration {
-        let known = self.known();
-        let timeout = |id: &str| known.containers.get(id).and_then(|seen| seen.stop_timeout);
-        let all = now.replicas.iter().map(|r| timeout(r.id.as_str()).map_or(grace, Duration::from_secs));
-        all.fold(Duration::ZERO, Duration::saturating_add)
-    }
-
     async fn digests(&self, image: &str) -> Result<Vec<String>, RuntimeError> {
         let image =
             verbs::look_up(&self.engine, &format!("/images/{image}/json")).await?.unwrap_or(Value::Null);
@@ -306,7 +315,8 @@ impl ContainerRuntime {
         let mut known = self.known();
         if known.containers.len() > KNOWN_MAX || known.settings.len() > KNOWN_MAX {
             let (projects, compose) = (Arc::clone(&known.projects), known.compose.clone());
-            *known = Known { projects, compose, ..Known::default() };
+            let ties = std::mem::take(&mut known.ties);
+            *known = Known { projects, compose, ties, ..Known::default() };
         }
         known.settings.insert(service.clone(), Arc::clone(settings));
         let labels = found.last().map(|f| &f.inspect["Config"]["Labels"]);
@@ -405,8 +415,8 @@ impl Runtime for ContainerRuntime {
 
     async fn restart(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         for replica in self.observe(service).await?.replicas {
-            let known = self.known().containers.get(replica.id.as_str()).and_then(|seen| seen.stop_timeout);
-            verbs::restart(&self.engine, replica.id.as_str(), known.map(Duration::from_secs)).await?;
+            let stops = self.known().ties.get(replica.id.as_str()).and_then(|ties| ties.stops);
+            verbs::restart(&self.engine, replica.id.as_str(), stops).await?;
         }
         Ok(())
     }
@@ -460,15 +470,14 @@ impl Runtime for ContainerRuntime {
         for good in to {
             plan::fits(good, request)?;
         }
-        if let Some(sharing) = self.by_compose(now, to)? {
-            let (restarted, stops) = (self.restarted(to), self.stops(now, request.stop_grace));
-            return by_compose::plan(now, to, request, by_compose::Around { sharing, restarted, stops });
-        }
         let restarted = self.restarted(to);
+        if let Some(sharing) = self.by_compose(now, to)? {
+            let stops = self.stops(now, request.stop_grace);
+            let plan = by_compose::plan(now, to, request, by_compose::Around { sharing, restarted, stops })?;
+            return Ok(self.with_dependants(plan, now));
+        }
         if !self.engine.is_remote() || !now.settings.pin {
-            let mut plan = plan::plan(now, to, request, restarted)?;
-            plan.notes.extend(self.instead_of_compose(now, to));
-            return Ok(plan);
+            return Ok(self.with_dependants(plan::plan(now, to, request, restarted)?, now));
         }
         // The project's files are on the engine's machine; what has their names here is somebody else's.
         let settings = Arc::new(ServiceSettings { pin: false, ..(*now.settings).clone() });
@@ -480,7 +489,7 @@ impl Runtime for ContainerRuntime {
                     .to_owned(),
             );
         }
-        Ok(plan)
+        Ok(self.with_dependants(plan, now))
     }
 
     async fn apply(

@@ -14,6 +14,8 @@ use crate::runtime::Snapshot;
 const ALL_NETWORKS: u32 = 44;
 /// The keys of an endpoint that somebody chose; everything else in it is the engine's.
 const ENDPOINT: [&str; 5] = ["IPAMConfig", "Aliases", "Links", "DriverOpts", "GwPriority"];
+/// The namespaces of which a container may share those of another one.
+pub(super) const MODES: [&str; 3] = ["NetworkMode", "IpcMode", "PidMode"];
 /// From this API version on, sysctls of interfaces are the endpoint's.
 const ENDPOINT_SYSCTLS: u32 = 48;
 
@@ -116,9 +118,7 @@ pub(super) fn references(snapshot: &Snapshot) -> BTreeMap<String, String> {
 /// The references themselves, as an inspect answer states them.
 pub(super) fn referred(inspect: &Value) -> Vec<String> {
     let host = &inspect["HostConfig"];
-    let modes = ["NetworkMode", "IpcMode", "PidMode"]
-        .iter()
-        .filter_map(|key| host[*key].as_str()?.strip_prefix("container:"));
+    let modes = MODES.iter().filter_map(|key| host[*key].as_str()?.strip_prefix("container:"));
     let from = strings(&host["VolumesFrom"]);
     let from = from.iter().map(|entry| entry.split(':').next().unwrap_or(entry));
     modes.chain(from).map(str::to_owned).collect()
@@ -209,7 +209,7 @@ fn refer(snapshot: &Snapshot, facts: &Facts, host: &mut Map<String, Value>) {
         let name = names.get(reference).map_or(reference, String::as_str);
         facts.containers.get(name).cloned().unwrap_or_else(|| reference.to_owned())
     };
-    for key in ["NetworkMode", "IpcMode", "PidMode"] {
+    for key in MODES {
         if let Some(reference) =
             host.get(key).and_then(Value::as_str).and_then(|m| m.strip_prefix("container:"))
         {

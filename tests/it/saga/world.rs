@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use backstop::core::availability::Availability;
 use backstop::core::observation::{Look, Observation, Phase, Replica};
-use backstop::core::plan::{ComposeProject, Pin, Plan, Specification, Step, StepOutput};
+use backstop::core::plan::{ComposeProject, Dependant, Pin, Plan, Specification, Step, StepOutput};
 use backstop::core::release::{ImageId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use backstop::core::settings::{Hook, Migrations, Order, ServiceSettings};
 use backstop::core::{Input, RollbackRequest, Timestamp};
@@ -413,6 +413,7 @@ impl World {
                 self.orchestrate(if self.pinned { "good" } else { "bad" });
                 Ok(StepOutput::Done)
             }
+            Step::RemakeDependants { .. } => Ok(StepOutput::Told { notes: vec!["made anew".into()] }),
             Step::RestartDependants { .. } => Ok(StepOutput::Told { notes: vec!["restarted".into()] }),
             Step::RunHook { .. } => Err(error(ErrorClass::Permanent, "hooks are not the engine's")),
         }
@@ -440,6 +441,7 @@ impl World {
             | Step::CheckService { .. }
             | Step::CheckCompose { .. }
             | Step::RestartDependants { .. }
+            | Step::RemakeDependants { .. }
             | Step::RunHook { .. }
             | Step::AwaitConverged { .. } => {}
             Step::PinProject { .. } => self.pinned = false,
@@ -730,6 +732,11 @@ fn composed(now: &Observation, request: &RollbackRequest) -> Plan {
     );
     steps.extend([Step::PinProject { project: project.clone(), bad, good }, up]);
     let pivot = steps.len();
+    steps.push(Step::RemakeDependants {
+        replaced: now.replicas.iter().map(|r| (r.id.clone(), r.name.clone())).collect(),
+        dependants: vec![Dependant { container: ReplicaId::new("d1"), name: "side-1".into(), runs: true }],
+        stops: Duration::ZERO,
+    });
     steps.push(Step::RestartDependants { project, names: vec!["web-1".into()] });
     Plan {
         id: request.id.clone(),
