@@ -308,6 +308,20 @@ impl SagaState {
         self.plan.hook(step).is_some_and(|hook| hook.on_failure == OnFailure::Continue)
     }
 
+    /// What was set aside and is not removed any more, because nobody knows what it is still good for. Empty if nothing was.
+    pub fn told_of_leftovers(&self) -> String {
+        let aside = self.plan.steps.iter().zip(&self.steps).filter_map(|(step, status)| match step {
+            Step::SetAsideOld { aside, .. } if *status == StepStatus::Succeeded => Some(aside.as_str()),
+            _ => None,
+        });
+        let aside: Vec<&str> = aside.collect();
+        if aside.is_empty() {
+            return String::new();
+        }
+        let all = aside.join(" ");
+        format!("; what was rolled back is kept, stopped, and is removed by hand: docker rm {all}")
+    }
+
     /// What hooks did and did not do, for people: nothing of it is taken back. Empty if none was begun.
     pub fn told_of_hooks(&self) -> String {
         let (mut ran, mut partly, mut not) = (Vec::new(), Vec::new(), Vec::new());

@@ -401,14 +401,34 @@ impl SagaState {
         (0..self.plan.pivot).all(|step| self.is_settled(step))
     }
 
+    /// Why a hook failed that the rollback, past its pivot, was not to go on without; none if the step is none such.
+    pub fn failed_hook(&self, step: usize) -> Option<String> {
+        let stops = (self.plan.pivot..self.plan.close).contains(&step)
+            && self.plan.hook(step).is_some()
+            && !self.is_shrugged_off(step);
+        match &self.steps[step] {
+            StepStatus::Failed(why) if stops => Some(format!("could not {}: {why}", self.plan.steps[step])),
+            StepStatus::Failed(_)
+            | StepStatus::Pending
+            | StepStatus::Started
+            | StepStatus::Succeeded
+            | StepStatus::Undoing
+            | StepStatus::Undone
+            | StepStatus::UndoFailed(_)
+            | StepStatus::LeftAlone => None,
+        }
+    }
+
     /// Whether it has gone further than to the pivot: those that are carried out together with it have come to theirs.
     pub fn is_beyond_pivot(&self) -> bool {
         match self.phase {
             Phase::Applied => true,
-            Phase::Acting => {
-                self.steps[self.plan.pivot..].iter().any(|status| *status != StepStatus::Pending)
+            // One that ended there called a person, and its target runs: that is no way back for the others.
+            Phase::Acting | Phase::Ended(_) => {
+                self.is_past_pivot()
+                    && self.steps[self.plan.pivot..].iter().any(|status| *status != StepStatus::Pending)
             }
-            Phase::Preparing | Phase::Unwinding | Phase::Ended(_) | Phase::Closed => false,
+            Phase::Preparing | Phase::Unwinding | Phase::Closed => false,
         }
     }
 

@@ -140,16 +140,20 @@ impl Saga {
     /// Goes forward until the target runs, or back.
     pub(super) async fn act(&mut self) -> Executed {
         for step in 0..self.state.plan.close {
-            if self.state.is_settled(step) {
-                continue;
-            }
-            let Err(why) = self.forward(step, FORWARD_PATIENCE).await else { continue };
+            let failed = match self.state.failed_hook(step) {
+                None if self.state.is_settled(step) => continue,
+                None => self.forward(step, FORWARD_PATIENCE).await,
+                // It failed before a crash, and that is not forgotten: it was not to go on without it.
+                Some(why) => Err(why),
+            };
+            let Err(why) = failed else { continue };
             if !self.state.is_past_pivot() {
                 return self.give_up(why).await;
             }
             if self.state.plan.hook(step).is_some() {
                 // Going back would be wrong, and going on was not to be without it.
-                let why = format!("{why}; {} runs{}", self.state.plan.to, self.state.told_of_hooks());
+                let told = self.state.told_of_hooks() + &self.state.told_of_leftovers();
+                let why = format!("{why}; {} runs{told}", self.state.plan.to);
                 return self.end(Executed::Stuck { why }).await;
             }
         }

@@ -140,8 +140,12 @@ pub(super) async fn go_on(
     let results = if beyond {
         let mut results = Vec::new();
         for saga in &mut sagas {
-            let there = saga.state().phase == Phase::Applied;
-            results.push(if there { saga.applied() } else { saga.act().await });
+            results.push(match &saga.state().phase {
+                Phase::Applied => saga.applied(),
+                // It has said how it ended, and nothing of that changes because the others go on.
+                Phase::Ended(result) => result.clone(),
+                Phase::Preparing | Phase::Acting | Phase::Unwinding | Phase::Closed => saga.act().await,
+            });
         }
         results
     } else if let Some(failed) = failed {

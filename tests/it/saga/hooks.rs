@@ -16,7 +16,7 @@ const WORLDS: [Setup; 3] = [Setup::of(1), Setup::of(2), Setup { replicas: 2, bes
 /// What is done on the way of a rollback that is proved, in its order.
 const IN_ORDER: [&str; 6] = ["before", "backup", "stopped", "downgrade", "started", "after"];
 
-fn hook(name: &str, phase: HookPhase) -> Hook {
+pub(super) fn hook(name: &str, phase: HookPhase) -> Hook {
     Hook {
         name: name.into(),
         phase,
@@ -126,6 +126,12 @@ async fn a_failure_of_any_is_said_with_what_was_and_was_not_done() {
                     (Executed::Stuck { why }, "started") => {
                         assert!(bench.runtime.containers().iter().any(|c| c.running && c.release == "good"));
                         assert!(why.contains("shop:good [good] runs") && why.contains("downgrade"), "{why}");
+                        let containers = bench.runtime.containers();
+                        for kept in containers.iter().filter(|c| c.name.contains(".rbold-")) {
+                            let by_hand = why.split_once("removed by hand: docker rm ").unwrap().1;
+                            assert!(by_hand.split(' ').any(|name| name == kept.name), "{why}");
+                        }
+                        assert!(containers.iter().any(|c| c.name.contains(".rbold-")), "{containers:?}");
                     }
                     (Executed::Unwound { why }, _) => {
                         assert_eq!(bench.world(), World::OldIntact, "{context}");
@@ -168,53 +174,83 @@ async fn crashes(
     change: impl Fn(&mut Hook),
     remember: bool,
 ) -> Vec<(String, Bench, Option<Executed>)> {
-    let fresh = |failing: bool| {
+    let plan = bench(setup, &change);
+    let plan = plan.executor().preview(&plan.request()).await.unwrap();
+    let await_running =
+        plan.steps.iter().rposition(|step| matches!(step, Step::AwaitRunning { .. })).unwrap();
+    let mut all = crashes_with(setup, &change, remember, None).await;
+    all.extend(crashes_with(setup, &change, remember, Some(await_running)).await);
+    all
+}
+
+/// The same, with a step that fails each time.
+async fn crashes_with(
+    setup: Setup,
+    change: impl Fn(&mut Hook),
+    remember: bool,
+    failing: Option<usize>,
+) -> Vec<(String, Bench, Option<Executed>)> {
+    let fresh = || {
         let bench = Bench::with(setup, |runtime| {
             full(runtime);
             each(runtime, &change);
             runtime.hooks_remember = remember;
         });
-        (bench, failing)
-    };
-    let await_running = {
-        let (bench, _) = fresh(false);
-        let plan = bench.executor().preview(&bench.request()).await.unwrap();
-        plan.steps.iter().rposition(|step| matches!(step, Step::AwaitRunning { .. })).unwrap()
-    };
-    let break_it = |bench: &Bench, failing: bool| {
-        if failing {
+        if let Some(step) = failing {
             let fault = Fault::Fail { class: PERMANENT, effect: false, times: u32::MAX };
-            bench.runtime.fault(Op::Apply(await_running), fault);
+            bench.runtime.fault(Op::Apply(step), fault);
         }
+        bench
     };
     let mut all = Vec::new();
-    for failing in [false, true] {
-        let (calm, _) = fresh(failing);
-        break_it(&calm, failing);
-        calm.roll_back(&calm.executor()).await;
-        let appends = (1..=calm.store.appended()).flat_map(|at| [(at, false), (at, true)]).map(Err);
-        let calls = calm.runtime.calls();
-        let calls = calls.into_iter().filter(|op| !failing || *op != Op::Apply(await_running));
-        let calls = calls.flat_map(|op| [(op, false), (op, true)]).map(Ok);
-        for crash in appends.chain(calls) {
-            let (bench, _) = fresh(failing);
-            break_it(&bench, failing);
-            match crash {
-                Err((at, durable)) => bench.store.trouble(Some(Trouble::Crash { at, durable })),
-                Ok((op, effect)) => bench.runtime.fault(op, Fault::Crash { effect }),
-            }
-            let died = bench.crash.run(bench.roll_back(&bench.executor())).await;
-            assert!(died.is_none(), "{crash:?}: it did not crash");
-            bench.store.trouble(None);
-            let recovered = bench.restart().await;
-            let context =
-                format!("{setup:?} failing {failing} {crash:?} {recovered:?} {:?}", bench.store.events());
-            assert_eq!(bench.store.open(), 0, "{context}");
-            assert_eq!(bench.restart().await, vec![], "{context}: nothing is left to say");
-            all.push((context, bench, recovered.into_iter().next().map(|one| one.result)));
+    let calm = fresh();
+    calm.roll_back(&calm.executor()).await;
+    let appends = (1..=calm.store.appended()).flat_map(|at| [(at, false), (at, true)]).map(Err);
+    let calls = calm.runtime.calls();
+    let calls = calls.into_iter().filter(|op| failing.is_none_or(|step| *op != Op::Apply(step)));
+    let calls = calls.flat_map(|op| [(op, false), (op, true)]).map(Ok);
+    for crash in appends.chain(calls) {
+        let bench = fresh();
+        match crash {
+            Err((at, durable)) => bench.store.trouble(Some(Trouble::Crash { at, durable })),
+            Ok((op, effect)) => bench.runtime.fault(op, Fault::Crash { effect }),
         }
+        let died = bench.crash.run(bench.roll_back(&bench.executor())).await;
+        assert!(died.is_none(), "{crash:?}: it did not crash");
+        bench.store.trouble(None);
+        let recovered = bench.restart().await;
+        let context =
+            format!("{setup:?} failing {failing:?} {crash:?} {recovered:?} {:?}", bench.store.events());
+        assert_eq!(bench.store.open(), 0, "{context}");
+        assert_eq!(bench.restart().await, vec![], "{context}: nothing is left to say");
+        all.push((context, bench, recovered.into_iter().next().map(|one| one.result)));
     }
     all
+}
+
+/// Once the target runs, a hook that failed calls a person, whenever the process dies: it is never taken for done.
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_failed_is_not_forgotten_by_a_crash() {
+    for setup in WORLDS {
+        let (step, _) = steps(setup).await.into_iter().find(|(_, name)| name == "started").unwrap();
+        let mut stuck = 0;
+        for (context, bench, result) in crashes_with(setup, as_they_are, false, Some(step)).await {
+            match &result {
+                Some(Executed::Stuck { why }) => {
+                    stuck += 1;
+                    assert!(why.contains("could not run the hook started"), "{context}");
+                    assert!(why.contains("shop:good [good] runs"), "{context}");
+                }
+                Some(Executed::Applied { .. }) => panic!("it went on without it: {context}"),
+                Some(Executed::Void { .. } | Executed::Unwound { .. }) | None => {
+                    // It had told of it before, or never came so far.
+                    let told = bench.store.events().iter().any(|event| *event == "ended");
+                    assert!(told || bench.world() == World::OldIntact, "{context}");
+                }
+            }
+        }
+        assert!(stuck > 10, "{stuck}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

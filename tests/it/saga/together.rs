@@ -10,11 +10,14 @@ use backstop::core::availability::Availability;
 use backstop::core::observation::{Look, Observation};
 use backstop::core::plan::{Pin, Plan, Step, StepOutput};
 use backstop::core::release::{Release, RollbackId, ServiceName};
+use backstop::core::settings::HookPhase;
 use backstop::core::{Executed, Input, RollbackRequest};
+use backstop::rollback::hooks::{Failed, HookCall, HookRunner, Ran};
 use backstop::rollback::{Executor, Recovered};
 use backstop::runtime::{Runtime, RuntimeError, Snapshot};
 
-use super::world::{Crash, FakeRuntime, FakeStore, Fault, Op, Setup, Trouble, request};
+use super::hooks::hook;
+use super::world::{Crash, FakeHooks, FakeRuntime, FakeStore, Fault, Op, Setup, Trouble, request};
 use super::{PERMANENT, World, lengths, restart, shape, state};
 
 const NAMES: [&str; 2] = ["api", "jobs"];
@@ -94,6 +97,31 @@ impl Runtime for Both {
     }
 }
 
+/// The hooks of both.
+#[derive(Debug)]
+struct BothHooks([FakeHooks; 2]);
+
+impl BothHooks {
+    fn of(&self, call: &HookCall<'_>) -> &FakeHooks {
+        &self.0[usize::from(call.plan.service.as_str() == NAMES[1])]
+    }
+}
+
+#[async_trait]
+impl HookRunner for BothHooks {
+    async fn run(&self, call: &HookCall<'_>) -> Result<Ran, Failed> {
+        self.of(call).run(call).await
+    }
+
+    async fn take_up(&self, call: &HookCall<'_>) -> Option<Result<Ran, Failed>> {
+        self.of(call).take_up(call).await
+    }
+
+    async fn forget(&self, call: &HookCall<'_>) {
+        self.of(call).forget(call).await;
+    }
+}
+
 struct Bench {
     crash: Arc<Crash>,
     worlds: [Arc<FakeRuntime>; 2],
@@ -102,15 +130,25 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same with something about both worlds.
+    fn with(change: impl Fn(&mut FakeRuntime)) -> Self {
         let crash = Arc::new(Crash::default());
-        let world = || Arc::new(FakeRuntime::new(Setup::of(1), Arc::clone(&crash)));
+        let world = || {
+            let mut world = FakeRuntime::new(Setup::of(1), Arc::clone(&crash));
+            change(&mut world);
+            Arc::new(world)
+        };
         let store = Arc::new(FakeStore::new(1, Arc::clone(&crash)));
         Self { worlds: [world(), world()], store, crash }
     }
 
     fn executor(&self) -> Executor {
         let both = Both([Arc::clone(&self.worlds[0]), Arc::clone(&self.worlds[1])]);
-        Executor::new(Arc::new(both), self.store.clone(), Clock::start())
+        let hooks = self.worlds.each_ref().map(|world| FakeHooks(Arc::clone(world)));
+        Executor::with_hooks(Arc::new(both), self.store.clone(), Clock::start(), Arc::new(BothHooks(hooks)))
     }
 
     fn requests() -> Vec<RollbackRequest> {
@@ -257,5 +295,83 @@ async fn a_deployment_of_one_while_the_daemon_was_down_stops_both() {
         );
         assert!(worlds[0].iter().any(|c| c.running), "{context}");
         assert_eq!(bench.store.open(), 0, "{context}");
+    }
+}
+
+fn with_hooks(world: &mut FakeRuntime) {
+    world.hooks = vec![hook("before", HookPhase::BeforeRollback), hook("started", HookPhase::BeforeVerify)];
+}
+
+impl Bench {
+    /// The good release of a member runs, and nothing of the bad one.
+    fn runs_good(&self, which: usize) -> bool {
+        let all = self.worlds[which].containers();
+        all.iter().any(|c| c.running && c.release == "good")
+            && !all.iter().any(|c| c.running && c.release == "bad")
+    }
+
+    /// Both are what they were; or the good release of both runs, and of the one whose hook failed that is said.
+    fn check_with_hooks(&self, said: &[Executed], failing: (usize, bool), context: &str) {
+        let old = self.worlds() == [World::OldIntact, World::OldIntact];
+        let good = self.runs_good(0) && self.runs_good(1);
+        assert!(old || good, "{context}: {said:?}; {:?}", self.worlds());
+        for (i, one) in said.iter().enumerate() {
+            let context = format!("{context}: {}: {said:?}", NAMES[i]);
+            match one {
+                Executed::Applied { .. } => assert!(good && failing != (i, true), "{context}"),
+                Executed::Stuck { why } => assert!(good && why.contains("run the hook started"), "{context}"),
+                Executed::Void { .. } | Executed::Unwound { .. } => assert!(old, "{context}"),
+            }
+        }
+        assert_eq!(self.store.open(), 0, "{context}");
+    }
+}
+
+/// A hook of one fails, before anything is touched or when the target of both runs already: the others do not go back from
+/// where there is no way back, and nobody forgets it.
+#[tokio::test(start_paused = true)]
+async fn a_hook_of_one_that_fails_leaves_both_or_neither_wherever_the_process_dies() {
+    let plan = Bench::with(with_hooks);
+    let plan = plan.executor().preview(&Bench::requests()[0]).await.unwrap();
+    let hooks: Vec<usize> = (0..plan.steps.len()).filter(|step| plan.hook(*step).is_some()).collect();
+    for (which, step) in [0, 1].into_iter().flat_map(|which| hooks.iter().map(move |step| (which, *step))) {
+        let late = step >= plan.pivot;
+        let fresh = || {
+            let bench = Bench::with(with_hooks);
+            let fault = Fault::Fail { class: PERMANENT, effect: false, times: u32::MAX };
+            bench.worlds[which].fault(Op::Apply(step), fault);
+            bench
+        };
+        let calm = fresh();
+        let said = calm.roll_back(&calm.executor()).await;
+        calm.check_with_hooks(&said, (which, late), "no crash");
+        let (events, failing) = (calm.store.appended(), Op::Apply(step));
+        let mut crashes: Vec<(Option<usize>, Op, bool)> = Vec::new();
+        for w in [0, 1] {
+            let calls = calm.worlds[w].calls().into_iter().filter(|op| w != which || *op != failing);
+            crashes.extend(calls.flat_map(|op| [(Some(w), op, false), (Some(w), op, true)]));
+        }
+        let appends = (1..=events).flat_map(|at| [(None, Op::Apply(at), false), (None, Op::Apply(at), true)]);
+        for (place, op, done) in crashes.into_iter().chain(appends) {
+            let bench = fresh();
+            match (place, op) {
+                (Some(w), op) => bench.worlds[w].fault(op, Fault::Crash { effect: done }),
+                (None, Op::Apply(at)) => bench.store.trouble(Some(Trouble::Crash { at, durable: done })),
+                (None, _) => unreachable!(),
+            }
+            let died = bench.crash.run(bench.roll_back(&bench.executor())).await;
+            let context = format!("{} fails at {step}, {place:?} {op:?} {done}", NAMES[which]);
+            assert!(died.is_none(), "{context}: it did not crash");
+            bench.store.trouble(None);
+            let mut recovered = bench.restart().await;
+            recovered.sort_by_key(|one| one.rollback.clone());
+            let both = recovered.len() == 2;
+            let said: Vec<Executed> = recovered.into_iter().map(|one| one.result).collect();
+            if both || said.is_empty() {
+                bench.check_with_hooks(&said, (which, late), &context);
+            }
+            assert!(bench.runs_good(0) == bench.runs_good(1), "{context}: {:?}", bench.worlds());
+            assert_eq!(bench.restart().await, vec![], "{context}: nothing is left to say");
+        }
     }
 }
