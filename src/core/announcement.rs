@@ -35,6 +35,19 @@ pub struct Announcement {
     /// How urgent it is, where a decision said so.
     #[serde(default)]
     pub severity: Option<Severity>,
+    /// What becomes of the question that people were asked before, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes: Option<Closed>,
+}
+
+/// How a question ended that people were asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closed {
+    /// Everybody who had to say something did: it is settled, by people.
+    Answered,
+    /// What it was about passed, or something else happened first.
+    Withdrawn,
 }
 
 /// What an announcement is about.
@@ -158,6 +171,7 @@ impl Announcement {
             fields: vec![("Environment".into(), environment.to_owned())],
             next: None,
             severity: None,
+            closes: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::announcement::AnnouncementKind;
+use super::announcement::{AnnouncementKind, Closed};
 use super::decision::{Decision, Gate, GateAnswer, Verdict};
 use super::gate::{Answer, Question};
 use super::io::Effect;
@@ -345,6 +345,7 @@ impl Service {
                 turn,
                 "ORDER REPLACED",
                 "something is wrong now, for which it would go back to another release: order it again if it is still wanted",
+                Some(Closed::Withdrawn),
             );
         }
     }
@@ -457,14 +458,15 @@ impl Service {
 
     /// The question is over, and a yes that nothing came of: what it was about passed, or it was paused. A no stays.
     pub(crate) fn withdraw_question(&mut self, turn: &mut Turn<'_>, why: &str) {
-        self.drop_question(turn, "NO APPROVAL NEEDED ANY MORE", why);
+        self.drop_question(turn, "NO APPROVAL NEEDED ANY MORE", why, Some(Closed::Withdrawn));
     }
 
-    fn drop_question(&mut self, turn: &mut Turn<'_>, title: &str, why: &str) {
+    fn drop_question(&mut self, turn: &mut Turn<'_>, title: &str, why: &str, closes: Option<Closed>) {
         let Some(approval) = self.flags.approval.clone().filter(|a| a.refusal().is_none()) else { return };
         self.flag(turn, |flags| flags.approval = None);
         let mut a = self.announcement(turn, AnnouncementKind::Approval, title);
         a.key = format!("{}/over", approval.id);
+        a.closes = closes;
         a.fields.push(("Reason".into(), why.to_owned()));
         a.fields.push(("It was asked because".into(), approval.decision.reason.to_string()));
         if approval.is_approved() {
@@ -482,7 +484,9 @@ impl Service {
     /// Drops a question that nobody answers.
     pub(crate) fn lapse_question(&mut self, turn: &mut Turn<'_>) {
         if self.open_approval().is_some_and(|approval| turn.now >= approval.lapses()) {
-            self.drop_question(turn, "NOBODY ANSWERED", "it was asked too long ago to be answered now");
+            // That nobody answered settles nothing: whoever is to be told when nobody does still is.
+            let why = "it was asked too long ago to be answered now";
+            self.drop_question(turn, "NOBODY ANSWERED", why, None);
         }
     }
 
@@ -540,6 +544,7 @@ impl Service {
         };
         let mut a = self.announcement(turn, AnnouncementKind::Approval, &title);
         a.key = format!("{}/said-{}", answered.id, answered.said.len());
+        a.closes = (!answered.is_open()).then_some(Closed::Answered);
         a.fields.push(("Decided by".into(), said.who()));
         if !said.why.is_empty() {
             a.fields.push(("Because".into(), said.why.clone()));

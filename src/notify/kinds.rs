@@ -1,7 +1,7 @@
 //! What each kind of announcement means for a matter: whether it begins one, goes on with it, or ends it; how urgent it is
 //! where nobody said; and what users are told.
 
-use crate::core::announcement::{Announcement, AnnouncementKind as Kind};
+use crate::core::announcement::{Announcement, AnnouncementKind as Kind, Closed};
 use crate::core::settings::Severity;
 
 /// What an announcement means for a matter.
@@ -33,8 +33,11 @@ pub(super) fn course(a: &Announcement) -> Course {
         // With a bad release it is urgent; without one it is said ahead of need.
         Kind::NoRollbackTarget if a.severity.is_some() => Course::Opens,
         Kind::Hold | Kind::Mitigation => Course::Continues,
-        // Whoever answers a question has taken it on.
-        Kind::Acknowledged | Kind::Approval => Course::Acknowledges,
+        // Who settles a question has taken it on. The first of two has not, nor who puts it off; and that nobody answered, or
+        // that a release was let out of quarantine, is no answer at all.
+        Kind::Approval if a.closes == Some(Closed::Answered) => Course::Acknowledges,
+        Kind::Approval => Course::Continues,
+        Kind::Acknowledged => Course::Acknowledges,
         Kind::Escalated => Course::Escalates,
         Kind::RollbackComplete | Kind::Over => Course::Closes,
         Kind::NoRollbackTarget
@@ -47,6 +50,16 @@ pub(super) fn course(a: &Announcement) -> Course {
         | Kind::Reminder
         | Kind::Test => Course::Note,
     }
+}
+
+/// Whether a person is called for something new, whoever took on what was the matter before.
+pub(super) const fn calls_anew(kind: Kind) -> bool {
+    matches!(kind, Kind::Stuck | Kind::BreakerTripped)
+}
+
+/// Whether people are asked for an answer.
+pub(super) const fn is_question(kind: Kind) -> bool {
+    matches!(kind, Kind::ApprovalWanted | Kind::Evaluate)
 }
 
 /// How urgent it is: what the decision said, else what such announcements usually are.

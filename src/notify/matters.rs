@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::kinds::{self, Course};
 use super::plan::Escalation;
 use crate::core::Timestamp;
-use crate::core::announcement::{Announcement, AnnouncementKind as Kind};
+use crate::core::announcement::{Announcement, AnnouncementKind as Kind, Closed};
 use crate::core::release::ServiceName;
 use crate::core::time::human;
 use crate::store::Matter;
@@ -75,11 +75,19 @@ impl Matters {
             matter.rollback.clone_from(&a.rollback);
         }
         self.well.remove(subject);
+        if course == Course::Opens && kinds::calls_anew(a.kind) {
+            matter.open_anew(a);
+        }
         match course {
             // What was asked is answered by what is done.
             Course::Opens if a.kind == Kind::RollbackInProgress && !asks => matter.asked = None,
             Course::Opens if asks && matter.acknowledged.is_none() => {
                 matter.asked.get_or_insert_with(|| a.clone());
+            }
+            // Nobody is asked any more: there is nothing left that nobody answers.
+            Course::Continues if a.closes == Some(Closed::Withdrawn) => {
+                let question = |asked: &mut Announcement| kinds::is_question(asked.kind);
+                matter.asked.take_if(question);
             }
             Course::Acknowledges => {
                 matter.acknowledged = Some((acknowledged_by(a).to_owned(), a.at));
@@ -167,7 +175,7 @@ impl Matters {
             return Err(format!("{who} took it on {ago} ago already; next: backstop explain {subject}"));
         }
         let mut a = of(matter, Kind::Acknowledged, format!("ACKNOWLEDGED: {subject}"), now, environment);
-        a.key = format!("ack/{subject}/{}", matter.opened.as_millis());
+        a.key = format!("ack/{}", matter.mark());
         a.fields.push((ACKNOWLEDGED_BY.into(), by.to_owned()));
         if !why.is_empty() {
             a.fields.push(("Why".into(), why.to_owned()));
@@ -200,9 +208,34 @@ impl Matters {
 }
 
 const ACKNOWLEDGED_BY: &str = "Acknowledged by";
+/// What the core calls whoever answered a question.
+const ANSWERED_BY: &str = "Decided by";
 
 fn acknowledged_by(a: &Announcement) -> &str {
-    a.fields.iter().find(|(name, _)| name == ACKNOWLEDGED_BY).map_or("somebody", |(_, by)| by)
+    let by = a.fields.iter().find(|(name, _)| name == ACKNOWLEDGED_BY || name == ANSWERED_BY);
+    by.map_or("somebody", |(_, by)| by)
+}
+
+impl Matter {
+    /// A person is called for something that whoever took the matter on, or was asked before, knows nothing of yet.
+    fn open_anew(&mut self, a: &Announcement) {
+        // Levels that were told of an earlier question know nothing of this, whatever became of that.
+        let known =
+            self.acknowledged.is_none() && self.asked.as_ref().is_some_and(|asked| asked.kind == a.kind);
+        if known {
+            return;
+        }
+        // A pager that somebody acknowledged is silent to whatever else comes under the same key.
+        self.round += u32::from(self.acknowledged.is_some());
+        (self.acknowledged, self.asked) = (None, None);
+        self.levels.clear();
+    }
+
+    /// What sets it apart from all others: its subject, its beginning, and how often it was opened anew.
+    fn mark(&self) -> String {
+        let again = if self.round > 0 { format!("/{}", self.round) } else { String::new() };
+        format!("{}/{}{again}", self.subject, self.opened.as_millis())
+    }
 }
 
 fn new(subject: &str, a: &Announcement) -> Matter {
@@ -216,6 +249,7 @@ fn new(subject: &str, a: &Announcement) -> Matter {
         asked: None,
         acknowledged: None,
         levels: BTreeSet::new(),
+        round: 0,
         closed: None,
     }
 }

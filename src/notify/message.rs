@@ -16,11 +16,29 @@ use crate::store::Matter;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "lowercase")]
 pub(super) enum Message {
-    Slack { body: Value },
-    PagerDuty { event: Value },
-    Email { id: String, thread: Option<String>, subject: String, text: String },
-    Webhook { id: String, content_type: String, body: String },
-    Alertmanager { alert: Value },
+    Slack {
+        body: Value,
+    },
+    PagerDuty {
+        event: Value,
+        /// Incidents that it ends first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ends: Vec<Value>,
+    },
+    Email {
+        id: String,
+        thread: Option<String>,
+        subject: String,
+        text: String,
+    },
+    Webhook {
+        id: String,
+        content_type: String,
+        body: String,
+    },
+    Alertmanager {
+        alert: Value,
+    },
 }
 
 impl Message {
@@ -32,7 +50,8 @@ impl Message {
         match &channel.medium {
             Medium::Slack(_) => slack::body(a, channel).map(|body| Self::Slack { body }),
             Medium::PagerDuty { .. } => {
-                pagerduty::event(a, channel, matter).map(|event| Self::PagerDuty { event })
+                let event = pagerduty::event(a, channel, matter)?;
+                Some(Self::PagerDuty { event, ends: pagerduty::ends(a, matter) })
             }
             Medium::Email(_) => email::write(a, channel)
                 .map(|Written { id, thread, subject, text }| Self::Email { id, thread, subject, text }),
@@ -72,7 +91,7 @@ impl Message {
         let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
         match self {
             Self::Slack { body } => pretty(body),
-            Self::PagerDuty { event } => pretty(event),
+            Self::PagerDuty { event, .. } => pretty(event),
             Self::Alertmanager { alert } => pretty(&Value::from(vec![alert.clone()])),
             Self::Email { id, subject, text, .. } => {
                 format!("Message-ID: <{id}@backstop>\nSubject: {subject}\n\n{text}")
@@ -125,6 +144,14 @@ impl Sender {
             (Message::Alertmanager { alert }, Way::Post(_)) => {
                 self.send_alerts(std::slice::from_ref(alert), now).await
             }
+            (Message::PagerDuty { event, ends }, Way::Post(post)) => {
+                for end in ends {
+                    let end = Message::PagerDuty { event: end.clone(), ends: Vec::new() };
+                    post.send(self.letter(&end, post, now)?, now).await?;
+                }
+                let event = Message::PagerDuty { event: event.clone(), ends: Vec::new() };
+                post.send(self.letter(&event, post, now)?, now).await
+            }
             (message, Way::Post(post)) => post.send(self.letter(message, post, now)?, now).await,
             (_, Way::Mail(_)) => Err(Failure::permanent("it was written for another kind of channel")),
         }
@@ -142,7 +169,7 @@ impl Sender {
     fn letter(&self, message: &Message, post: &Post, now: Timestamp) -> Result<Letter, Failure> {
         match (message, &self.medium) {
             (Message::Slack { body }, Medium::Slack(_)) => Ok(Letter::json(body)),
-            (Message::PagerDuty { event }, Medium::PagerDuty { routing_key, .. }) => {
+            (Message::PagerDuty { event, .. }, Medium::PagerDuty { routing_key, .. }) => {
                 let mut event = event.clone();
                 event["routing_key"] = routing_key.expose().into();
                 Ok(Letter::json(&event))

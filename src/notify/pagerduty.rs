@@ -59,10 +59,23 @@ fn summary(a: &Announcement) -> String {
     cut(&reason.map_or_else(|| title.clone(), |reason| format!("{title}: {reason}")), SUMMARY_MAX)
 }
 
-/// The same from the first event of a matter to its last.
+/// What resolves the incidents of a matter that were acknowledged before a person was called anew: a new one took their place,
+/// because PagerDuty calls nobody for an incident that somebody has taken on.
+pub(super) fn ends(a: &Announcement, matter: Option<&Matter>) -> Vec<Value> {
+    let Some(matter) = matter else { return Vec::new() };
+    let before = 0..matter.round;
+    before.map(|round| json!({"event_action": "resolve", "dedup_key": key_of(a, matter, round)})).collect()
+}
+
+/// The same from the first event of a matter to its last, unless it was opened anew.
 fn key(a: &Announcement, matter: &Matter) -> String {
+    key_of(a, matter, matter.round)
+}
+
+fn key_of(a: &Announcement, matter: &Matter, round: u32) -> String {
     let subject = if matter.subject.is_empty() { "fleet" } else { &matter.subject };
-    let key = format!("backstop/{}/{subject}/{}", a.environment, matter.opened.as_millis());
+    let again = if round > 0 { format!("/{round}") } else { String::new() };
+    let key = format!("backstop/{}/{subject}/{}{again}", a.environment, matter.opened.as_millis());
     if key.chars().count() <= KEY_MAX { key } else { words::digest(&key) }
 }
 

@@ -1,7 +1,7 @@
 //! Announcements that nobody made: one of every kind, to try templates with, and the one that tests channels.
 
 use crate::core::Timestamp;
-use crate::core::announcement::{Announcement, AnnouncementKind as Kind};
+use crate::core::announcement::{Announcement, AnnouncementKind as Kind, Closed};
 use crate::core::release::{RollbackId, ServiceName};
 use crate::core::settings::Severity;
 
@@ -91,6 +91,7 @@ fn bare(kind: Kind, at: Timestamp, environment: &str) -> Announcement {
         fields: vec![("Environment".into(), environment.to_owned())],
         next: None,
         severity: None,
+        closes: (kind == Kind::Approval).then_some(Closed::Answered),
     }
 }
 

@@ -93,13 +93,14 @@ fn tests(channel: &Channel, environment: &str, now: Timestamp) -> Vec<Message> {
     }
     let first = Message::of(&test, channel, None);
     let mut all: Vec<Message> = first.into_iter().collect();
-    if let (Medium::PagerDuty { .. }, Some(Message::PagerDuty { event })) = (&channel.medium, all.first()) {
+    if let (Medium::PagerDuty { .. }, Some(Message::PagerDuty { event, .. })) = (&channel.medium, all.first())
+    {
         let mut over = event.clone();
         over["event_action"] = "resolve".into();
         if let Some(event) = over.as_object_mut() {
             event.remove("payload");
         }
-        all.push(Message::PagerDuty { event: over });
+        all.push(Message::PagerDuty { event: over, ends: Vec::new() });
     }
     all
 }

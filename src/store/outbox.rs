@@ -84,6 +84,9 @@ pub struct Matter {
     pub acknowledged: Option<(String, Timestamp)>,
     /// Levels of escalation that were told.
     pub levels: BTreeSet<String>,
+    /// How often a person was called anew after somebody had taken it on.
+    #[serde(default)]
+    pub round: u32,
     /// When it was over.
     pub closed: Option<Timestamp>,
 }

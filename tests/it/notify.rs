@@ -164,6 +164,7 @@ fn announcement(key: &str, rollback: Option<&str>) -> Announcement {
         fields: Vec::new(),
         next: None,
         severity: None,
+        closes: None,
     }
 }
 

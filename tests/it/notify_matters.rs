@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backstop::core::announcement::AnnouncementKind as Kind;
+use backstop::core::announcement::{AnnouncementKind as Kind, Closed};
 use backstop::core::release::ServiceName;
 use backstop::notify::plan::{Audience, Channel, Escalation, Level, Plan, Route};
 use serde_json::Value;
@@ -94,6 +94,93 @@ async fn what_somebody_takes_on_goes_no_further_and_the_pager_hears_of_it() {
     // The next time is another matter.
     bench.say(&now(Kind::Evaluate, "once more")).await;
     assert_ne!(pager.next().await.json()["dedup_key"], key);
+}
+
+/// One of two that have to agree, whoever puts it off and whatever else is said of a question settle nothing.
+#[tokio::test]
+async fn only_an_answer_that_settles_the_question_ends_the_escalation() {
+    for (closes, goes_on) in [(None, true), (Some(Closed::Answered), false), (Some(Closed::Withdrawn), false)]
+    {
+        let [ops, mut pager, mut boss] = [
+            Receiver::start(&[Answer::Status(200)]).await,
+            Receiver::start(&[Answer::Status(202)]).await,
+            Receiver::start(&[Answer::Status(200)]).await,
+        ];
+        let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
+        bench.say(&now(Kind::Evaluate, "asked")).await;
+        let mut answer = now(Kind::Approval, "said");
+        answer.title = "APPROVED BY bob, 1 OF 2: shop".into();
+        answer.closes = closes;
+        bench.say(&answer).await;
+        if goes_on {
+            assert_eq!(pager.next().await.json()["event_action"], "trigger", "the second is called");
+            boss.next().await;
+        } else {
+            tokio::time::timeout(Duration::from_millis(800), boss.next())
+                .await
+                .expect_err("the boss was called");
+            pager.got.try_recv().expect_err("the pager was told of what is over before anybody was called");
+        }
+    }
+}
+
+/// Somebody said yes; five minutes later a person is needed: that is news to everybody.
+#[tokio::test]
+async fn what_gets_stuck_after_somebody_took_it_on_calls_everybody_anew() {
+    let [ops, mut pager, mut boss] = [
+        Receiver::start(&[Answer::Status(200)]).await,
+        Receiver::start(&[Answer::Status(202)]).await,
+        Receiver::start(&[Answer::Status(200)]).await,
+    ];
+    let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
+    bench.say(&now(Kind::Evaluate, "asked")).await;
+    let first = pager.next().await.json();
+    boss.next().await;
+    let mut yes = now(Kind::Approval, "yes");
+    (yes.closes, yes.fields) = (Some(Closed::Answered), vec![("Decided by".into(), "bob".into())]);
+    bench.say(&yes).await;
+    assert_eq!(pager.next().await.json()["event_action"], "acknowledge");
+    assert_eq!(bench.sql("SELECT acknowledged_by FROM matters"), ["bob"]);
+    bench.say(&now(Kind::RollbackInProgress, "r/in-progress")).await;
+    // The pager is no way of the first message, and hears of the beginning as it heard of the matter.
+    bench.say(&now(Kind::Stuck, "stuck")).await;
+    let mut later = pager.next().await.json();
+    while later["dedup_key"] == first["dedup_key"] && later["event_action"] == "trigger" {
+        later = pager.next().await.json();
+    }
+    assert_eq!((&later["event_action"], &later["dedup_key"]), (&Value::from("resolve"), &first["dedup_key"]));
+    let anew = pager.next().await.json();
+    assert_eq!(anew["event_action"], "trigger");
+    assert_ne!(anew["dedup_key"], first["dedup_key"], "nobody is called for what is acknowledged");
+    assert!(anew["payload"]["summary"].as_str().unwrap().contains("A PERSON IS NEEDED"), "{anew}");
+    assert!(boss.next().await.body.contains("A PERSON IS NEEDED"));
+    let taken = bench.handle.acknowledge(&shop(), "anna".into(), String::new()).await.unwrap();
+    assert!(taken.starts_with("anna took on "), "{taken}");
+    bench.handle.drain(PATIENCE).await;
+    assert_eq!(bench.sql("SELECT acknowledged_by FROM matters"), ["anna"]);
+}
+
+/// Nobody answered, and it went ahead by itself; whoever was told of the question hears of what became of it as well.
+#[tokio::test]
+async fn whoever_was_called_for_a_question_is_called_again_when_a_person_is_needed() {
+    let [ops, mut pager, mut boss] = [
+        Receiver::start(&[Answer::Status(200)]).await,
+        Receiver::start(&[Answer::Status(202)]).await,
+        Receiver::start(&[Answer::Status(200)]).await,
+    ];
+    let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
+    bench.say(&now(Kind::Evaluate, "asked")).await;
+    pager.next().await;
+    boss.next().await;
+    bench.say(&now(Kind::RollbackInProgress, "r/in-progress")).await;
+    bench.say(&now(Kind::Stuck, "stuck")).await;
+    let escalated = |body: &Value| {
+        let text = body["text"].as_str().unwrap();
+        text.contains("NOT ACKNOWLEDGED") && text.contains("A PERSON IS NEEDED")
+    };
+    boss.until(escalated).await;
+    let told = bench.sql("SELECT kind FROM outbox WHERE kind = 'escalated'");
+    assert_eq!(told.len(), 4, "each level, for each");
 }
 
 #[tokio::test]

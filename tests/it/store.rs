@@ -163,6 +163,7 @@ fn announcement(key: &str, rollback: Option<&str>, when: u64) -> Announcement {
         fields: vec![("Reason".into(), "it's down; \"quoted\" ünï\n<b>".into())],
         next: None,
         severity: None,
+        closes: None,
     }
 }
 
@@ -361,6 +362,7 @@ async fn matters_are_kept_until_they_are_over() {
         asked: Some(announcement("began", None, 10)),
         acknowledged: None,
         levels: ["first".to_owned()].into(),
+        round: 0,
         closed: None,
     };
     store.record(1, &[delivery("a")], Some(&matter), at(10)).await.unwrap();
