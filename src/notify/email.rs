@@ -1,7 +1,10 @@
 //! E-mail by SMTP. A message has the same `Message-ID` in every attempt, so that one that came twice is seen as one.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
@@ -18,6 +21,10 @@ use crate::core::announcement::Announcement;
 const SUBJECT_MAX: usize = 200;
 /// What a person reads of a mail.
 const TEXT_MAX: usize = 32 << 10;
+/// What is kept of why a mail was not taken.
+const WHY_MAX: usize = 300;
+/// Recipients that are remembered because others of the same mail are still to have it.
+const TAKEN_MAX: usize = 1024;
 
 /// A way to send mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +91,8 @@ pub(super) struct Mailer {
     mail: Mail,
     timeout: Duration,
     transport: Result<AsyncSmtpTransport<Tokio1Executor>, String>,
+    /// Who has taken a mail already that others are still to have, by its id; newest last.
+    taken: Mutex<VecDeque<(String, Address)>>,
 }
 
 impl std::fmt::Debug for Mailer {
@@ -96,20 +105,74 @@ impl Mailer {
     pub(super) fn new(mail: &Mail, timeout: Duration) -> Self {
         // Without a provider rustls panics; that somebody installed one before is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { mail: mail.clone(), timeout, transport: transport(mail, timeout) }
+        let transport = transport(mail, timeout);
+        Self { mail: mail.clone(), timeout, transport, taken: Mutex::default() }
     }
 
-    /// Sends it once.
-    pub(super) async fn send(&self, written: &Written) -> Result<(), Failure> {
-        let transport = self.transport.as_ref().map_err(|why| Failure::again(why.clone()))?;
-        let message =
-            message(&self.mail, written).map_err(|e| Failure::permanent(format!("no mail: {e}")))?;
-        // Its own limit is for each command; a server that answers one letter a minute would keep us for ever.
-        match tokio::time::timeout(self.timeout, transport.send(message)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(self.failure(&e)),
-            Err(_) => Err(Failure::again(format!("no answer within {:?}", self.timeout))),
+    /// Sends it once; says whom the server refused, if others got it.
+    pub(super) async fn send(&self, written: &Written) -> Result<Option<String>, Failure> {
+        let all: Vec<Address> = self.mail.to.iter().map(|to| to.email.clone()).collect();
+        let had: Vec<Address> =
+            self.taken().iter().filter(|(id, _)| *id == written.id).map(|(_, who)| who.clone()).collect();
+        let to: Vec<Address> = all.into_iter().filter(|who| !had.contains(who)).collect();
+        match self.send_to(written, to.clone()).await {
+            Ok(()) => Ok(None),
+            Err((failure, of_recipient)) if !of_recipient || to.len() + had.len() < 2 => Err(failure),
+            Err(_) => self.send_to_each(written, to, had.len()).await,
         }
+    }
+
+    /// One address that is refused ends the whole conversation, so each gets a mail of its own: nobody hears less because
+    /// another one has left.
+    async fn send_to_each(
+        &self,
+        written: &Written,
+        to: Vec<Address>,
+        had: usize,
+    ) -> Result<Option<String>, Failure> {
+        let (mut taken, mut refused, mut later) = (had, Vec::new(), Vec::new());
+        for who in to {
+            match self.send_to(written, vec![who.clone()]).await {
+                Ok(()) => {
+                    taken += 1;
+                    let mut known = self.taken();
+                    known.push_back((written.id.clone(), who));
+                    let over = known.len().saturating_sub(TAKEN_MAX);
+                    known.drain(..over);
+                }
+                Err((failure, true)) if failure.permanent => refused.push(format!("{who}: {}", failure.why)),
+                Err((failure, _)) => later.push(format!("{who}: {}", failure.why)),
+            }
+        }
+        let said = |words: &str, whom: &[String]| cut(&format!("{words} {}", whom.join("; ")), WHY_MAX);
+        if !later.is_empty() {
+            later.extend(refused);
+            return Err(Failure::again(said("not taken for", &later)));
+        }
+        let why = said("refused for", &refused);
+        if taken == 0 { Err(Failure::permanent(why)) } else { Ok(Some(why).filter(|_| !refused.is_empty())) }
+    }
+
+    /// One conversation. How it failed, and whether that may be because of a recipient.
+    async fn send_to(&self, written: &Written, to: Vec<Address>) -> Result<(), (Failure, bool)> {
+        let transport = self.transport.as_ref().map_err(|why| (Failure::again(why.clone()), false))?;
+        let no_mail = |e: &dyn std::fmt::Display| (Failure::permanent(format!("no mail: {e}")), false);
+        let message = message(&self.mail, written).map_err(|e| no_mail(&e))?;
+        let envelope = Envelope::new(Some(self.mail.from.email.clone()), to).map_err(|e| no_mail(&e))?;
+        // Its own limit is for each command; a server that answers one letter a minute would keep us for ever.
+        match tokio::time::timeout(self.timeout, transport.send_raw(&envelope, &message.formatted())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => {
+                let code = e.status().map(u16::from);
+                Err((self.failure(&e), code.is_some_and(|code| matches!(code, 450..=452 | 550..=556))))
+            }
+            Err(_) => Err((Failure::again(format!("no answer within {:?}", self.timeout)), false)),
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<(String, Address)>> {
+        // A panic elsewhere leaves a list of addresses, which is as good as before.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failure(&self, e: &lettre::transport::smtp::Error) -> Failure {
@@ -122,7 +185,7 @@ impl Mailer {
         if let Some((_, password)) = &self.mail.credentials {
             why = why.replace(password.expose(), "[...]");
         }
-        let why = cut(&why.split_whitespace().collect::<Vec<_>>().join(" "), 300);
+        let why = cut(&why.split_whitespace().collect::<Vec<_>>().join(" "), WHY_MAX);
         // What the server refuses for good, and what it cannot do that we insist on; all else may be over next time.
         if e.is_permanent() || e.is_client() { Failure::permanent(why) } else { Failure::again(why) }
     }

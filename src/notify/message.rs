@@ -134,13 +134,17 @@ impl Sender {
         Self { medium: channel.medium.clone(), way }
     }
 
-    /// Sends a message once.
-    pub(super) async fn send(&self, message: &Message, now: Timestamp) -> Result<(), Failure> {
+    /// Sends a message once; says what is to be known of it although it was taken.
+    pub(super) async fn send(&self, message: &Message, now: Timestamp) -> Result<Option<String>, Failure> {
+        if let (Message::Email { id, thread, subject, text }, Way::Mail(mailer)) = (message, &self.way) {
+            let (id, thread, subject, text) = (id.clone(), thread.clone(), subject.clone(), text.clone());
+            return mailer.send(&Written { id, thread, subject, text }).await;
+        }
+        self.post(message, now).await.map(|()| None)
+    }
+
+    async fn post(&self, message: &Message, now: Timestamp) -> Result<(), Failure> {
         match (message, &self.way) {
-            (Message::Email { id, thread, subject, text }, Way::Mail(mailer)) => {
-                let (id, thread, subject, text) = (id.clone(), thread.clone(), subject.clone(), text.clone());
-                mailer.send(&Written { id, thread, subject, text }).await
-            }
             (Message::Alertmanager { alert }, Way::Post(_)) => {
                 self.send_alerts(std::slice::from_ref(alert), now).await
             }

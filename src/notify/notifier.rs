@@ -63,7 +63,8 @@ struct Attempt {
     channel: String,
     /// The letter; none if Alertmanager was told once more of what it knows.
     letter: Option<u64>,
-    result: Result<(), Failure>,
+    /// What is to be known of it although it was taken.
+    result: Result<Option<String>, Failure>,
 }
 
 impl Notifier {
@@ -399,7 +400,7 @@ impl Notifier {
         let handle = self.attempts.spawn(async move {
             let result = match what {
                 What::One(message) => sender.send(&message, clock.now()).await,
-                What::Again(alerts) => sender.send_alerts(&alerts, clock.now()).await,
+                What::Again(alerts) => sender.send_alerts(&alerts, clock.now()).await.map(|()| None),
                 What::Nothing => Err(Failure::permanent("it cannot be said over this channel any more")),
             };
             Attempt { number, channel, letter, result }
@@ -423,12 +424,12 @@ impl Notifier {
             return;
         };
         match result {
-            Ok(()) => self.delivered(seq, &channel).await,
+            Ok(but) => self.delivered(seq, &channel, but).await,
             Err(failure) => self.failed(seq, &channel, failure).await,
         }
     }
 
-    async fn delivered(&mut self, seq: u64, channel: &str) {
+    async fn delivered(&mut self, seq: u64, channel: &str, but: Option<String>) {
         let (now, pauses) = (self.clock.now(), self.pauses);
         (self.shared.outcomes)(channel, "delivered");
         if let (Some(line), Some(letter)) = (self.lines.get_mut(channel), self.letters.get_mut(&seq)) {
@@ -440,9 +441,13 @@ impl Notifier {
                     line.heard(&subject, &message, now, &pauses);
                 }
             }
+            if let Some(but) = &but {
+                let title = &letter.announcement.title;
+                warn!(title, channel, "an announcement was delivered, but not to all: {but}");
+            }
             if let Some(delivery) = letter.delivery_mut(channel) {
                 delivery.attempts = delivery.attempts.saturating_add(1);
-                (delivery.state, delivery.last_error) = (DeliveryState::Delivered(now), None);
+                (delivery.state, delivery.last_error) = (DeliveryState::Delivered(now), but);
             }
         }
         // It works again: nothing waits for what was.

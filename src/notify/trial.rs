@@ -32,8 +32,10 @@ pub enum Tried {
 pub async fn try_channel(channel: &Channel, environment: &str, now: Timestamp) -> Tried {
     let sender = Sender::new(channel);
     for message in tests(channel, environment, now) {
-        if let Err(failure) = sender.send(&message, now).await {
-            return Tried::Failed(failure.why);
+        match sender.send(&message, now).await {
+            Ok(None) => {}
+            Ok(Some(but)) => return Tried::Failed(format!("others got it, but it was {but}")),
+            Err(failure) => return Tried::Failed(failure.why),
         }
     }
     Tried::Delivered

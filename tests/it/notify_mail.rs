@@ -18,6 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use super::receiver::{Bench, PATIENCE, now};
 
 const PASSWORD: &str = "hunter2-hunter2";
+/// What such a server says: to all, and when it is asked for each.
+const GREYLISTED: &str = "451 4.7.1 greylisted";
+/// What the server says for an address that is called so.
+const DEAD: [(&str, &str); 2] = [("dead@", "550 5.1.1 no such user"), ("full@", "452 4.2.2 mailbox full")];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
@@ -117,11 +121,14 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 say(&mut stream, if right { "235 welcome" } else { "535 5.7.8 wrong password" }).await?;
             }
             "RCPT" => {
-                got.to.push(command);
                 if answer == "hang" {
                     std::future::pending::<()>().await;
                 }
-                say(&mut stream, answer).await?;
+                let dead = DEAD.iter().find(|(who, _)| command.contains(who)).map(|(_, said)| *said);
+                if dead.is_none() {
+                    got.to.push(command);
+                }
+                say(&mut stream, dead.unwrap_or(answer)).await?;
             }
             "DATA" => {
                 say(&mut stream, "354 go on").await?;
@@ -172,7 +179,8 @@ fn channel(mail: Mail, timeout: Duration) -> Channel {
 
 #[tokio::test]
 async fn a_mail_is_tried_again_with_the_same_id_and_words() {
-    let (port, mut got) = server(How::Plain, &["451 4.7.1 greylisted", "421 too many", "250 ok"]).await;
+    let (port, mut got) =
+        server(How::Plain, &[GREYLISTED, GREYLISTED, GREYLISTED, "421 too many", "250 ok"]).await;
     let mut bench = Bench::start(Plan::of(vec![channel(mail(port, MailTls::None), PATIENCE)])).await;
     let a = now(Kind::RollbackInProgress, "r/in-progress");
     bench.say(&a).await;
@@ -241,4 +249,41 @@ async fn what_a_mail_server_refuses_for_good_is_given_up_and_one_that_hangs_is_l
     bench.outcome("mail", "retried").await;
     bench.outcome("mail", "delivered").await;
     assert!(got.recv().await.unwrap().data.contains("A PERSON IS NEEDED"));
+}
+
+/// Whoever has left, or does not empty their mailbox, keeps nobody else from hearing.
+#[tokio::test]
+async fn a_mailbox_that_is_dead_silences_nobody_else() {
+    let to = |more: &str, port| {
+        let mut mail = mail(port, MailTls::None);
+        mail.to.insert(0, mailbox(more).unwrap());
+        mail
+    };
+    let (port, mut got) = server(How::Plain, &["250 ok"]).await;
+    let dead = to("dead@example.com", port);
+    let mut bench = Bench::start(Plan::of(vec![channel(dead.clone(), PATIENCE)])).await;
+    bench.say(&now(Kind::Stuck, "a")).await;
+    bench.outcome("mail", "delivered").await;
+    bench.handle.drain(PATIENCE).await;
+    let first = got.recv().await.unwrap();
+    let second = got.recv().await.unwrap();
+    assert_eq!([first.to, second.to].concat(), ["RCPT TO:<ops@example.com>", "RCPT TO:<anna@example.com>"]);
+    let id = |data: &str| data.lines().find(|line| line.starts_with("Message-ID")).map(str::to_owned);
+    assert_eq!(id(&first.data), id(&second.data));
+    let why = bench.sql("SELECT last_error FROM delivery_log WHERE state = 'delivered'").remove(0);
+    assert!(why.starts_with("refused for dead@example.com: ") && why.contains("no such user"), "{why}");
+    let tried = try_channel(&channel(dead, PATIENCE), "x", now(Kind::Test, "").at).await;
+    let Tried::Failed(why) = tried else { panic!("nobody was told of the dead one") };
+    assert!(why.starts_with("others got it, but it was refused for dead@example.com"), "{why}");
+
+    // One that may take it later is asked again, and alone.
+    let (port, mut got) = server(How::Plain, &["250 ok"]).await;
+    let mut bench = Bench::start(Plan::of(vec![channel(to("full@example.com", port), PATIENCE)])).await;
+    bench.say(&now(Kind::Stuck, "a")).await;
+    bench.outcome("mail", "retried").await;
+    bench.outcome("mail", "retried").await;
+    for who in ["ops", "anna"] {
+        assert_eq!(got.recv().await.unwrap().to, [format!("RCPT TO:<{who}@example.com>")]);
+    }
+    assert!(got.try_recv().is_err(), "somebody got it twice");
 }
