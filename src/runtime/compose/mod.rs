@@ -25,14 +25,56 @@ pub use project::{SERVICE, project_of};
 /// Makes the files of a project say `good` where they say `bad`. Idempotent. Never an error: a rollback that cannot be
 /// pinned is still a rollback, and says so. `owner` is what Backstop calls the service, `runs` what the project's services run
 /// by now.
+///
+/// `good_environment` is what the good release has in its environment, if the two differ in their configuration; none if they
+/// do not. The files cannot be made to say that: what Compose makes of them is for a person to put right.
 pub fn pin(
     project: &ComposeProject,
     owner: &str,
     bad: &str,
     good: &str,
     runs: &BTreeMap<String, String>,
+    good_environment: Option<&BTreeMap<String, String>>,
 ) -> StepOutput {
     let wanted = Wanted { service: &project.service, owner, bad, good, runs };
+    let pinned = pin_image(project, wanted, good_environment.is_some());
+    let Some(good_environment) = good_environment else { return pinned };
+    match pinned {
+        StepOutput::Pinned { pin, mut notes } => {
+            notes.push(beware(project, good_environment));
+            StepOutput::Pinned { pin, notes }
+        }
+        other => other,
+    }
+}
+
+/// What a person has to know where the configuration differs too, with the variables that the project's environment files
+/// say otherwise than the good release has them. No value is told: it may be a secret.
+fn beware(project: &ComposeProject, good: &BTreeMap<String, String>) -> String {
+    let environment = project::read(project).map(|files| files.environment).unwrap_or_default();
+    let mut said = BTreeMap::new();
+    for (file, text) in &environment {
+        said.extend(env_file::values(text).into_iter().map(|(name, value)| (name, (value, file))));
+    }
+    let differs = said.into_iter().filter(|(name, (value, _))| {
+        good.get(name).is_some_and(|good| value.as_ref().is_some_and(|value| value != good))
+    });
+    let differs: Vec<String> =
+        differs.map(|(name, (_, file))| format!("{name} in {}", file.display())).collect();
+    let what = if differs.is_empty() {
+        "what differs is in the project's files, and no variable of its environment files".to_owned()
+    } else {
+        format!("put right {}", differs.join(", "))
+    };
+    format!(
+        "beware: the two releases differ in their configuration as well, which cannot be pinned. Unless somebody puts it right first, \
+         the next `docker compose up -d {}` brings the bad one back: {what}",
+        project.service
+    )
+}
+
+fn pin_image(project: &ComposeProject, wanted: Wanted<'_>, configured: bool) -> StepOutput {
+    let Wanted { bad, good, .. } = wanted;
     let service = format!("`docker compose up -d {}`", project.service);
     let unpinned = |why: String, change: Option<String>| {
         let change = change.map_or(String::new(), |change| format!("; before that, {change}"));
@@ -50,11 +92,13 @@ pub fn pin(
     };
     match change {
         pin::Change::Holds(why) => match already(files, wanted) {
-            Some(pin) => pinned(pin, &service, wanted),
+            Some(pin) => pinned(pin, &service, wanted, configured),
+            // That the tag is right says nothing of what else differs, which is said instead.
+            None if configured && bad == good => StepOutput::Pinned { pin: None, notes: Vec::new() },
             None => StepOutput::Pinned { pin: None, notes: vec![format!("nothing to pin: {why}")] },
         },
         pin::Change::Set { file, variable, was, is, text } => match disk::replace(&file, &text) {
-            Ok(()) => pinned(Pin::Variable { file, variable, was, is }, &service, wanted),
+            Ok(()) => pinned(Pin::Variable { file, variable, was, is }, &service, wanted, configured),
             Err(why) => unpinned(why, Some(format!("set {variable}={is} in {}", file.display()))),
         },
         pin::Change::Keep { place, text } => {
@@ -64,7 +108,7 @@ pub fn pin(
                 disk::replace(&place.file, &text)
             };
             match written {
-                Ok(()) => pinned(kept(place.file, wanted), &service, wanted),
+                Ok(()) => pinned(kept(place.file, wanted), &service, wanted, configured),
                 Err(why) => {
                     unpinned(why, Some(format!("change its image to {good} in {}", place.main.display())))
                 }
@@ -114,19 +158,22 @@ fn kept(file: PathBuf, wanted: Wanted<'_>) -> Pin {
     Pin::Override { file, service: wanted.service.to_owned(), image: wanted.good.to_owned() }
 }
 
-fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>) -> StepOutput {
+fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>, configured: bool) -> StepOutput {
     let Wanted { good, owner, .. } = wanted;
+    // The image is all that is pinned: with another configuration it is not the release that was put back.
+    let keeps = if configured { "takes the image" } else { "keeps" };
+    let keeps_it = if configured { "takes that image" } else { "keeps it" };
     let note = match &pin {
         Pin::Variable { file, variable, was, is } => {
             let was = was.as_deref().map_or("not set".to_owned(), |was| format!("{was} before"));
             format!(
-                "pinned: {variable}={is} in {} ({was}; the file as it was is {}), so that {service} keeps {good}",
+                "pinned: {variable}={is} in {} ({was}; the file as it was is {}), so that {service} {keeps} {good}",
                 file.display(),
                 disk::backup_of(file).display()
             )
         }
         Pin::Override { file, .. } => format!(
-            "pinned: {} says {good}, so that {service} keeps it, without `-f`. It comes before the project's other files; once \
+            "pinned: {} says {good}, so that {service} {keeps_it}, without `-f`. It comes before the project's other files; once \
              those say another release, it is taken back within half a minute (at once: `backstop unpin {owner}`)",
             file.display()
         ),

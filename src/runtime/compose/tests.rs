@@ -16,10 +16,48 @@ fn project(image: &str) -> (tempfile::TempDir, ComposeProject) {
 }
 
 fn pinned(project: &ComposeProject, bad: &str, good: &str) -> (Option<Pin>, String) {
-    match pin(project, "shop-api", bad, good, &BTreeMap::new()) {
+    pinned_with(project, bad, good, None)
+}
+
+fn pinned_with(
+    project: &ComposeProject,
+    bad: &str,
+    good: &str,
+    good_environment: Option<&BTreeMap<String, String>>,
+) -> (Option<Pin>, String) {
+    match pin(project, "shop-api", bad, good, &BTreeMap::new(), good_environment) {
         StepOutput::Pinned { pin, notes } => (pin, notes.join("; ")),
         other => panic!("{other:?}"),
     }
+}
+
+/// The image is all that can be pinned: a bad value in `.env` comes back with the next `up`, and that is said, not the opposite.
+#[test]
+fn a_bad_configuration_that_would_come_back_is_said() {
+    let (folder, mut project) = project("shop:${TAG:-v1}");
+    let env = folder.path().join(".env");
+    fs::write(&env, "TAG=v1\nGREETING=oops\nSAME=x\nELSEWHERE=1\n").unwrap();
+    project.environment = vec![env.clone()];
+    let good = [("GREETING", "hello"), ("SAME", "x"), ("OTHER", "y")];
+    let good: BTreeMap<String, String> =
+        good.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let (pin, note) = pinned_with(&project, "shop:v1", "shop:v1", Some(&good));
+    assert_eq!(pin, None);
+    assert!(!note.contains("nothing to pin"), "{note}");
+    let said = format!("brings the bad one back: put right GREETING in {}", env.display());
+    assert!(note.contains("the next `docker compose up -d api` ") && note.ends_with(&said), "{note}");
+    assert!(!note.contains("oops") && !note.contains("hello"), "a value is told: {note}");
+    let alike = pinned(&project, "shop:v1", "shop:v1").1;
+    assert_eq!(alike, "nothing to pin: both releases are called shop:v1: the tag shows the good one here");
+
+    // The image as well: it is pinned, and not said to be all.
+    fs::write(&env, "TAG=v2\nGREETING=oops\n").unwrap();
+    let (pin, note) = pinned_with(&project, "shop:v2", "shop:v1", Some(&good));
+    assert!(pin.is_some(), "{note}");
+    assert!(!note.contains("keeps") && note.contains("takes the image shop:v1"), "{note}");
+    assert!(note.ends_with(&said), "{note}");
+    let (_, note) = pinned_with(&project, "shop:v1", "shop:v1", Some(&BTreeMap::new()));
+    assert!(note.ends_with("and no variable of its environment files"), "{note}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::create::{Creation, settle_tag};
-use super::{ContainerRuntime, fingerprint, observe, stop, verbs};
+use super::{ContainerRuntime, changed, fingerprint, observe, stop, verbs};
 use crate::core::plan::{Plan, Specification, Step, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
 use crate::runtime::engine::permanent;
@@ -87,7 +87,10 @@ impl ContainerRuntime {
                 let (project, bad, good) = (project.clone(), bad.clone(), good.clone());
                 let owner = plan.service.clone();
                 let runs = self.references(&project.name).await?;
-                let pinning = move || compose::pin(&project, owner.as_str(), &bad, &good, &runs);
+                let good_environment = changed::environment(plan);
+                let pinning = move || {
+                    compose::pin(&project, owner.as_str(), &bad, &good, &runs, good_environment.as_ref())
+                };
                 let pinned = tokio::task::spawn_blocking(pinning).await;
                 pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))
             }

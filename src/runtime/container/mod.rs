@@ -35,6 +35,7 @@ use projects::{Listed, Projects};
 
 mod apply;
 mod by_compose;
+mod changed;
 mod copied;
 mod create;
 mod dependants;

@@ -111,7 +111,8 @@ fn emergency_rollback() {
 fn emergency_configuration_error() {
     let bed = Bed::lease();
     bed.image("ignition-api:v1.2.2", &Image::demo("v1.2.2").env("DEMO_REQUIRE", "GREETING=hello"));
-    let daemon = Daemon::start(&bed, None, "");
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
     let more = "    environment:\n      GREETING: ${GREETING}\n";
     let project = project(&bed, "IMAGE_TAG=v1.2.2\nGREETING=hello\n", more);
     project.compose(&["up", "-d"]);
@@ -129,6 +130,11 @@ fn emergency_configuration_error() {
         record["from"]["image"], record["to"]["image"],
         "the image is the same, the configuration is not"
     );
+    let said = webhook.announced(
+        seconds(5),
+        &["ROLLBACK APPLIED, WITH NOTES", "brings the bad one back: put right GREETING in "],
+    );
+    assert!(!said.to_string().contains("nothing to pin"), "{said:#}");
 }
 
 #[test]
