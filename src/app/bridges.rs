@@ -17,15 +17,16 @@ use crate::core::decision::{Decision, Gate};
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use crate::core::settings::{Hook, Mode, ServiceSettings};
+use crate::core::settings::{Hook, Mode, ServiceSettings, WindowKind};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::state::State;
 use crate::core::{Command, Input, Timestamp};
-use crate::hooks::looks_runnable;
+use crate::hooks::{image_of, looks_runnable};
 use crate::notify::{NotifierHandle, Outlook};
 use crate::report::checklist::{Point, Tick, Ticket};
 use crate::report::{self, Incident, Told};
 use crate::rollback::drill::{self, Drill, Readiness};
+use crate::rollback::hooks::foreseen;
 use crate::rollback::{Executor, JournalEvent, SagaStore};
 use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
@@ -194,6 +195,32 @@ impl Operators {
         Self { orders, inputs, executor, settings, snapshot, notifier: notifier.clone() }
     }
 
+    /// Whether the service's hooks could be begun, if it has any; they are not run.
+    async fn hooks(&self, seen: &ServiceSnapshot) -> Option<drill::Point> {
+        let migrations = &seen.settings.migrations;
+        let all: Vec<&Hook> =
+            seen.settings.hooks.iter().chain(&migrations.backup).chain(&migrations.downgrade).collect();
+        let request = target(seen, None).ok().map(|to| self.request(seen, to));
+        let mut missing = Vec::new();
+        for hook in &all {
+            let request = request.as_ref();
+            let values = request.map_or_else(Vec::new, |r| foreseen(r, seen.current.as_ref(), hook));
+            missing.extend(looks_runnable(hook, &values).await.err());
+            if let Some(image) = image_of(hook, &values) {
+                let there = self.executor.has_image(&seen.name, &image).await;
+                missing
+                    .extend(there.err().map(|why| format!("{} ({}): {why}", hook.name, hook.phase.name())));
+            }
+        }
+        let names = || all.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = if missing.is_empty() {
+            Ok(format!("what they need is there; they were not run: {}", names()))
+        } else {
+            Err(missing.join("; "))
+        };
+        (!all.is_empty()).then(|| drill::Point::of("the hooks", found))
+    }
+
     /// A rollback that is not decided.
     fn request(&self, seen: &ServiceSnapshot, to: Release) -> RollbackRequest {
         let downgrade = seen.downgrade.clone().filter(|_| seen.target.as_ref() == Some(&to));
@@ -260,7 +287,8 @@ impl Operate for Operators {
             points.extend(found);
             estimate = takes;
         }
-        points.extend(hooks(&seen.settings).await);
+        points.extend(in_the_way(seen, fleet.at));
+        points.extend(self.hooks(seen).await);
         Ok(Drill { service: service.clone(), at: fleet.at, points, estimate })
     }
 
@@ -273,22 +301,24 @@ impl Operate for Operators {
     }
 }
 
-/// Whether the service's hooks could be begun, if it has any; they are not run.
-async fn hooks(settings: &ServiceSettings) -> Option<drill::Point> {
-    let migrations = &settings.migrations;
-    let all: Vec<&Hook> =
-        settings.hooks.iter().chain(&migrations.backup).chain(&migrations.downgrade).collect();
-    let mut missing = Vec::new();
-    for hook in &all {
-        missing.extend(looks_runnable(hook).await.err());
-    }
-    let names = || all.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>().join(", ");
-    let found = if missing.is_empty() {
-        Ok(format!("what they need is there; they were not run: {}", names()))
-    } else {
-        Err(missing.join("; "))
+/// What else a rollback would be held up by, as `explain` says it: the schema, the group, a window that is open.
+fn in_the_way(seen: &ServiceSnapshot, now: Timestamp) -> Vec<drill::Point> {
+    let migrates = seen.settings.migrations.downgrade.is_some() || seen.settings.migrations.query.is_some();
+    let gate = |gate: Gate, what: &str, always: bool| {
+        let answer = seen.gates.iter().find(|answer| answer.gate == gate)?;
+        let said = if answer.allow { Ok(answer.why.clone()) } else { Err(answer.why.clone()) };
+        // Without a target there is nothing to go with it.
+        (seen.target.is_some() && (always || !answer.allow)).then(|| drill::Point::of(what, said))
     };
-    (!all.is_empty()).then(|| drill::Point::of("the hooks", found))
+    let window = seen.window.as_ref().filter(|window| window.until > now).map(|window| {
+        let (verdict, meaning) = match window.kind {
+            WindowKind::Maintenance => (Readiness::Missing, "nothing is judged until it is over"),
+            WindowKind::Freeze => (Readiness::Weak, "nothing is rolled back unless somebody says yes"),
+        };
+        drill::Point::new("the window", verdict, format!("it is in {window}: {meaning}"))
+    });
+    let gates = [gate(Gate::Migrations, "the schema", migrates), gate(Gate::Group, "the group", false)];
+    gates.into_iter().flatten().chain(window).collect()
 }
 
 /// What of the daemon's own state a rollback depends on.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::rehearsal::looks_runnable;
+pub use self::rehearsal::{image_of, looks_runnable};
 use crate::clock::Clock;
 use crate::core::settings::{HookKind, HookPhase, HttpStep, RunImage, SchemaQuery};
 use crate::core::time::human;

@@ -56,6 +56,11 @@ pub(super) async fn ask(database: &Text, query: &str, within: Duration) -> Resul
     answer.unwrap_or_else(|_| Err(format!("the database did not answer within {}", human(within))))
 }
 
+/// Whether the database can be reached and lets us in.
+pub(super) async fn lets_in(database: &Text) -> Result<(), String> {
+    connect(database).await.map(drop)
+}
+
 /// Runs a file in one transaction: all of it, or nothing. Yields what there is to say about it.
 pub(super) async fn run_file(database: &Text, file: &Path, within: Duration) -> Result<String, String> {
     let path = file.to_owned();

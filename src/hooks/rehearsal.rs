@@ -7,26 +7,55 @@ use std::time::Duration;
 use http::Uri;
 use tokio::net::TcpStream;
 
-use crate::core::settings::{Hook, HookKind, HttpStep, Target};
+use super::postgres;
+use crate::core::settings::{Hook, HookKind, HttpStep, RunImage, Target};
+use crate::rollback::hooks::fill;
 
 /// Whoever is asked answers within milliseconds, or is far away; a drill is watched by a person.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Whether what it needs is there: its program, its file, whoever it asks. What it would do there is not tried. What is
-/// known only at a rollback (a template in the place of a program or host, an image, a replica) is not looked at.
+/// Whether what it needs is there: its program, its file, its database, whoever it asks. What it would do there is not tried.
+/// `values` are what is known already of the rollback that it would belong to; what is known only then (a template in the
+/// place of a program or host, a replica) is not looked at.
 ///
 /// # Errors
 /// What is missing, in words.
-pub async fn looks_runnable(hook: &Hook) -> Result<(), String> {
+pub async fn looks_runnable(hook: &Hook, values: &[(&'static str, String)]) -> Result<(), String> {
     let found = match &hook.kind {
-        HookKind::Command(words) => words.first().map_or(Ok(()), |program| program_is_there(program)),
-        HookKind::Http(steps) => answers(steps).await,
-        HookKind::Sql { file, .. } => {
-            std::fs::File::open(file).map(drop).map_err(|e| format!("its file {file} cannot be read: {e}"))
+        HookKind::Command(words) => {
+            words.first().map_or(Ok(()), |program| program_is_there(&fill(program, values)))
         }
-        HookKind::Run { .. } | HookKind::Schema(_) => Ok(()),
+        HookKind::Http(steps) => answers(steps).await,
+        HookKind::Sql { file, database } => match file_is_there(&fill(file, values)) {
+            Ok(()) => postgres::lets_in(database).await,
+            missing => missing,
+        },
+        HookKind::Schema(query) => postgres::lets_in(&query.database).await,
+        HookKind::Run { .. } => Ok(()),
     };
     found.map_err(|why| format!("{} ({}): {why}", hook.name, hook.phase.name()))
+}
+
+/// The image that it is to be run in, if it is neither release's and is known already.
+pub fn image_of(hook: &Hook, values: &[(&'static str, String)]) -> Option<String> {
+    match &hook.kind {
+        HookKind::Run { image: RunImage::Other(reference), .. } => {
+            Some(fill(reference, values)).filter(|image| !image.contains("{{"))
+        }
+        HookKind::Run { image: RunImage::Bad | RunImage::Good, .. }
+        | HookKind::Command(_)
+        | HookKind::Http(_)
+        | HookKind::Sql { .. }
+        | HookKind::Schema(_) => None,
+    }
+}
+
+/// Opened, and not only looked for: it may be there and not for us to read.
+fn file_is_there(file: &str) -> Result<(), String> {
+    if file.contains("{{") {
+        return Ok(());
+    }
+    std::fs::File::open(file).map(drop).map_err(|e| format!("its file {file} cannot be read: {e}"))
 }
 
 fn program_is_there(program: &str) -> Result<(), String> {
@@ -87,27 +116,49 @@ mod tests {
     async fn what_a_hook_needs_is_looked_for() {
         let command = |program: &str| hook(HookKind::Command(vec![program.to_owned(), "-x".to_owned()]));
         for there in ["sh", "/bin/sh", "{{to_tag}}-tool"] {
-            assert_eq!(looks_runnable(&command(there)).await, Ok(()), "{there}");
+            assert_eq!(looks_runnable(&command(there), &[]).await, Ok(()), "{there}");
         }
         for missing in ["/nonexistent/smoke", "no-such-program-anywhere", "/etc/passwd", "/tmp"] {
-            let why = looks_runnable(&command(missing)).await.unwrap_err();
+            let why = looks_runnable(&command(missing), &[]).await.unwrap_err();
             assert_eq!(why, format!("smoke (before_verify): there is no program {missing} here"));
         }
 
         let listens = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let request = |place: String| hook(HookKind::Http(vec![HttpStep::get(Target::Url(place))]));
         let url = format!("http://{}/_up", listens.local_addr().unwrap());
-        assert_eq!(looks_runnable(&request(url.clone())).await, Ok(()));
+        assert_eq!(looks_runnable(&request(url.clone()), &[]).await, Ok(()));
         drop(listens);
         assert!(
-            looks_runnable(&request(url)).await.unwrap_err().contains("127.0.0.1 does not answer at port")
+            looks_runnable(&request(url), &[])
+                .await
+                .unwrap_err()
+                .contains("127.0.0.1 does not answer at port")
         );
 
-        let file = "/nonexistent/down.sql".to_owned();
-        let text = crate::core::settings::Text::Plain(String::new());
-        let sql = hook(HookKind::Sql { file, database: text });
-        assert!(
-            looks_runnable(&sql).await.unwrap_err().contains("its file /nonexistent/down.sql cannot be read")
-        );
+        let text = crate::core::settings::Text::Plain("postgres://shop@127.0.0.1:1/shop".to_owned());
+        let sql = |file: &str| hook(HookKind::Sql { file: file.to_owned(), database: text.clone() });
+        let missing = looks_runnable(&sql("/nonexistent/down.sql"), &[]).await.unwrap_err();
+        assert!(missing.contains("its file /nonexistent/down.sql cannot be read"), "{missing}");
+        // Its name is what it will be at a rollback from the schema that the database has.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("0015_rollback.sql"), "SELECT 1;").unwrap();
+        let named = sql(&format!("{}/{{{{from_schema}}}}_rollback.sql", dir.path().display()));
+        let at = |version: &str| [("from_schema", version.to_owned())];
+        let missing = looks_runnable(&named, &at("0016")).await.unwrap_err();
+        assert!(missing.contains("0016_rollback.sql cannot be read"), "{missing}");
+        let database = looks_runnable(&named, &at("0015")).await.unwrap_err();
+        assert!(database.contains("the database cannot be reached"), "{database}");
+        let unknown = looks_runnable(&named, &[]).await.unwrap_err();
+        assert!(unknown.contains("the database cannot be reached"), "no file is missed yet: {unknown}");
+    }
+
+    #[test]
+    fn the_image_of_a_one_off_container_is_known_unless_it_is_a_releases() {
+        let run = |image: RunImage| hook(HookKind::Run { image, command: vec!["migrate".into()] });
+        let tag = [("to_tag", "v1".to_owned())];
+        let other = |reference: &str| run(RunImage::Other(reference.to_owned()));
+        assert_eq!(image_of(&other("tools:{{to_tag}}"), &tag).as_deref(), Some("tools:v1"));
+        assert_eq!(image_of(&other("tools:{{to_tag}}"), &[]), None);
+        assert_eq!(image_of(&run(RunImage::Good), &tag), None);
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Executor;
 use crate::core::availability::Availability;
 use crate::core::plan::{Plan, Step};
-use crate::core::release::ServiceName;
+use crate::core::release::{ImageId, Release, ReleaseId, ServiceName};
 use crate::core::time::human;
 use crate::core::{RollbackRequest, Timestamp};
 use crate::runtime::Runtime;
@@ -167,6 +167,31 @@ impl Executor {
             Point::new("the time", Readiness::Weak, detail)
         });
         (points, Some(estimate))
+    }
+
+    /// Whether the engine of a service has an image. What is run once is not fetched: nobody waits for a registry in the middle
+    /// of a rollback.
+    ///
+    /// # Errors
+    /// It has not, or does not say; with what to do.
+    pub async fn has_image(&self, service: &ServiceName, image: &str) -> Result<(), String> {
+        let release = Release {
+            id: ReleaseId::new(image),
+            image: ImageId::new(image),
+            reference: image.to_owned(),
+            digests: Vec::new(),
+            fingerprint: String::new(),
+            version: None,
+        };
+        match self.runtime().availability(service, &release, false).await {
+            Availability::Here => Ok(()),
+            Availability::Unknown { why } => {
+                Err(format!("whether the image {image} is on the engine is not known: {why}"))
+            }
+            Availability::Registry | Availability::Missing { .. } | Availability::Gone { .. } => {
+                Err(format!("the image {image} is not on the engine: `docker pull {image}`"))
+            }
+        }
     }
 
     fn runtime(&self) -> &dyn Runtime {

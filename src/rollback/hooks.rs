@@ -66,9 +66,7 @@ pub struct HookCall<'a> {
 impl HookCall<'_> {
     /// A text of the hook with values in the places that are named in it.
     pub fn fill(&self, text: &str) -> String {
-        self.values
-            .iter()
-            .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+        fill(text, &self.values)
     }
 
     /// What sets this run apart from all others.
@@ -119,21 +117,45 @@ impl HookRunner for NoHooks {
     async fn forget(&self, _: &HookCall<'_>) {}
 }
 
+/// A text with values in the places that are named in it.
+pub fn fill(text: &str, values: &[(&'static str, String)]) -> String {
+    let put = |text: String, (name, value): &(&str, String)| text.replace(&format!("{{{{{name}}}}}"), value);
+    values.iter().fold(text.to_owned(), put)
+}
+
 /// What a hook is told.
 pub(super) fn values(state: &SagaState, hook: &Hook) -> Vec<(&'static str, String)> {
-    let (plan, request) = (&state.plan, &state.request);
+    told(&state.request, state.plan.from.as_ref(), &state.plan.to, hook)
+}
+
+/// What a hook would be told, as far as that is known before anything is decided.
+pub fn foreseen(
+    request: &RollbackRequest,
+    from: Option<&Release>,
+    hook: &Hook,
+) -> Vec<(&'static str, String)> {
+    let mut values = told(request, from, &request.to, hook);
+    values.retain(|(name, value)| !value.is_empty() && !matches!(*name, "rollback" | "reason"));
+    values
+}
+
+fn told(
+    request: &RollbackRequest,
+    from: Option<&Release>,
+    to: &Release,
+    hook: &Hook,
+) -> Vec<(&'static str, String)> {
     let of = |release: Option<&Release>, what: fn(&Release) -> String| release.map(what).unwrap_or_default();
     let schema = request.downgrade.clone().unwrap_or_default();
-    let from = plan.from.as_ref();
     let values = [
-        plan.service.to_string(),
-        plan.id.to_string(),
+        request.service.to_string(),
+        request.id.to_string(),
         of(from, |r| r.reference.clone()),
         of(from, |r| r.id.to_string()),
         of(from, |r| tag(&r.reference).to_owned()),
-        plan.to.reference.clone(),
-        plan.to.id.to_string(),
-        tag(&plan.to.reference).to_owned(),
+        to.reference.clone(),
+        to.id.to_string(),
+        tag(&to.reference).to_owned(),
         request.why.clone(),
         hook.phase.name().to_owned(),
         hook.name.clone(),

@@ -182,6 +182,12 @@ fn a_breaking_change_is_gone_past_only_by_somebody_who_says_so() {
     let (code, said) = daemon.command(&["rollback", "web", "--yes"]);
     assert!(code != Some(0) && said.contains("psql -f rollback/0015_rollback.sql"), "{said}");
     assert!(said.contains("--accept-schema"), "{said}");
+    // A drill knows it as well, and does not say that a rollback would go.
+    let (code, said) = daemon.command(&["drill", "web"]);
+    assert!(
+        code != Some(0) && said.contains("the schema") && said.contains("no downgrade is configured"),
+        "{said}"
+    );
 
     let (code, said) = daemon.command(&["rollback", "web", "--yes", "--accept-schema", "--wait"]);
     assert_eq!(code, Some(0), "{said}");
