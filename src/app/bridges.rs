@@ -24,7 +24,7 @@ use crate::core::{Command, Input, Timestamp};
 use crate::hooks::{image_of, looks_runnable};
 use crate::notify::{NotifierHandle, Outlook};
 use crate::report::checklist::{Point, Tick, Ticket};
-use crate::report::{self, Incident, Told};
+use crate::report::{self, Incident, Reached, Told};
 use crate::rollback::drill::{self, Drill, Readiness};
 use crate::rollback::hooks::foreseen;
 use crate::rollback::{Executor, JournalEvent, SagaStore};
@@ -36,7 +36,7 @@ use crate::runtime::{Enrolment, Snapshot};
 use crate::signal::check::{CommandRunner, Ran};
 use crate::signal::logs::{EngineTime, Following, LogStreams, Unfollowed};
 use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
-use crate::store::{Store, Ticked, TicketState};
+use crate::store::{Announced, DeliveryState, Store, Ticked, TicketState};
 
 /// Said wherever the store is needed and could not be opened.
 const NOT_OPEN: &str = "the store could not be opened; next: backstop status";
@@ -71,6 +71,24 @@ impl SagaStore for Records {
     }
 }
 
+impl Records {
+    /// What no line of a report may show: what either release has in its environment. Most of it is the same in both, and
+    /// what is new or was changed in the bad one may be what it complained of.
+    async fn secrets(&self, record: &RollbackRecord, bad: &Value) -> Result<Vec<String>, String> {
+        let mut secrets: Vec<String> = serde_json::from_value(bad.clone()).unwrap_or_default();
+        let releases = [Some(&record.to), record.from.as_ref()];
+        for release in releases.into_iter().flatten() {
+            let known = self.store()?.snapshots(&record.service, &release.id).await;
+            let known = known.map_err(|e| e.to_string())?;
+            secrets.extend(known.iter().flat_map(|known| report::redact::values(&known.inspect)));
+        }
+        // The longest first: one may be the beginning of another.
+        secrets.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        secrets.dedup();
+        Ok(secrets)
+    }
+}
+
 #[async_trait]
 impl History for Records {
     async fn rollbacks(
@@ -99,25 +117,17 @@ impl History for Records {
         let Some(record) = store.rollback(id).await.map_err(wrong)? else { return Ok(None) };
         let mut kept = BTreeMap::from_iter(store.evidence(id).await.map_err(wrong)?);
         let mut part = |name: &str| kept.remove(name).unwrap_or(Value::Null);
-        let told = store.announced(id).await.map_err(wrong)?.into_iter().map(|a| Told {
-            at: a.at,
-            kind: a.kind,
-            title: a.title,
-            delivered: a.delivered,
-            attempts: a.attempts,
-            error: a.error,
-        });
+        let told = store.announced(id).await.map_err(wrong)?.into_iter().map(told);
         let lines = store.journal(id).await.map_err(wrong)?;
         let events: Vec<Value> = lines.iter().map(|(_, event)| event.clone()).collect();
-        let words = crate::rollback::journal::tell(&events);
-        // What the good release has in its environment, the bad one has most likely, too, and may have logged.
-        let good = store.snapshots(&record.service, &record.to.id).await.map_err(wrong)?;
-        let secrets: Vec<String> =
-            good.iter().flat_map(|good| report::redact::values(&good.inspect)).collect();
+        let words = crate::rollback::journal::tell(&events).into_iter();
+        let secrets = self.secrets(&record, &part(evidence::SECRETS)).await?;
+        // What a hook printed is in the journal's words.
+        let hidden = |line: String| report::redact::line(&line, &secrets);
         // What is of no use any more, or was written by another version, is missing and no error.
         Ok(Some(report::incident(report::Sources {
             record,
-            journal: lines.into_iter().map(|(at, _)| at).zip(words).collect(),
+            journal: lines.into_iter().map(|(at, _)| at).zip(words.map(hidden)).collect(),
             smoke: report::smoke_of(&events),
             log: report::log_of(&events, &secrets),
             told: told.collect(),
@@ -163,6 +173,24 @@ impl Paperwork for Records {
 /// A tick in the words of the report; none of an item that only another version knows.
 fn tick(Ticked { item, at, by, note }: Ticked) -> Option<(Point, Tick)> {
     Some((Point::named(&item)?, Tick { at, by, note }))
+}
+
+/// What became of an announcement in the words of the report.
+fn told(a: Announced) -> Told {
+    let channels = a.deliveries.into_iter().map(|d| Reached {
+        by: d.medium(),
+        channel: d.channel,
+        delivered: match d.state {
+            DeliveryState::Delivered(at) => Some(at),
+            DeliveryState::Waiting | DeliveryState::Abandoned(_) => None,
+        },
+        given_up: matches!(d.state, DeliveryState::Abandoned(_)),
+        attempts: d.attempts,
+        error: d.last_error,
+    });
+    let channels: Vec<Reached> = channels.collect();
+    let delivered = channels.iter().filter_map(|one| one.delivered).min();
+    Told { at: a.at, kind: a.kind, title: a.title, delivered, routed: a.routed, channels }
 }
 
 /// A ticket in the words of the report.

@@ -17,14 +17,17 @@ use crate::core::{RollbackRequest, Timestamp};
 use crate::report::Scene;
 use crate::report::checklist::Owners;
 use crate::report::difference::Releases;
+use crate::report::redact;
 use crate::report::strip::Strips;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Snapshot};
 use crate::store::Store;
 
 /// What a report is made of, by name.
 pub(super) const SCENE: &str = "scene";
 pub(super) const AFTER: &str = "after";
 pub(super) const RELEASES: &str = "releases";
+/// What the bad release has in its environment that no log line may show. It is never a part of a report.
+pub(super) const SECRETS: &str = "secrets";
 /// The signals are put aside once more so long after the end: whether it stayed well is half of the report.
 const LATER: Duration = Duration::from_secs(10 * 60);
 /// Rollbacks whose end is followed at a time.
@@ -77,12 +80,21 @@ impl Keeper {
         let (store, runtime) = (place.store.clone(), Arc::clone(runtime));
         let (rollback, good) = (request.id.clone(), request.to.id.clone());
         place.tasks.spawn(async move {
-            match compare(&store, runtime.as_ref(), &bad, &good).await {
+            let seen = match runtime.snapshot(&bad).await {
+                Ok(seen) => seen.into_iter().next(),
+                Err(why) => {
+                    debug!(%rollback, "how the releases differ is not known: {}", why.message);
+                    return;
+                }
+            };
+            let Some(seen) = seen else { return };
+            // First, because the lines of its log are kept whatever becomes of the rest.
+            let secrets = Value::from(redact::values(&seen.inspect));
+            keep(&store, &rollback, SECRETS, now, &secrets).await;
+            match compare(&store, &bad.service, &seen, &good).await {
                 Ok(found) => {
-                    if let Ok(detail) = serde_json::to_value(&found)
-                        && let Err(why) = store.save_evidence(&rollback, RELEASES, now, &detail).await
-                    {
-                        debug!(%rollback, "how the releases differ could not be kept: {why}");
+                    if let Ok(detail) = serde_json::to_value(&found) {
+                        keep(&store, &rollback, RELEASES, now, &detail).await;
                     }
                 }
                 Err(why) => debug!(%rollback, "how the releases differ is not known: {why}"),
@@ -126,23 +138,23 @@ impl Keeper {
 
 fn save(place: &Place<'_>, rollback: RollbackId, part: &'static str, now: Timestamp, detail: Value) {
     let store = place.store.clone();
-    place.tasks.spawn(async move {
-        if let Err(why) = store.save_evidence(&rollback, part, now, &detail).await {
-            debug!(%rollback, part, "evidence could not be kept: {why}");
-        }
-    });
+    place.tasks.spawn(async move { keep(&store, &rollback, part, now, &detail).await });
+}
+
+async fn keep(store: &Store, rollback: &RollbackId, part: &'static str, now: Timestamp, detail: &Value) {
+    if let Err(why) = store.save_evidence(rollback, part, now, detail).await {
+        debug!(%rollback, part, "evidence could not be kept: {why}");
+    }
 }
 
 /// How the container that is about to be replaced differs from the recorded one.
 async fn compare(
     store: &Store,
-    runtime: &dyn Runtime,
-    bad: &Observation,
+    service: &ServiceName,
+    seen: &Snapshot,
     good: &ReleaseId,
 ) -> Result<Releases, String> {
-    let recorded = store.snapshots(&bad.service, good).await.map_err(|e| e.to_string())?;
+    let recorded = store.snapshots(service, good).await.map_err(|e| e.to_string())?;
     let recorded = recorded.first().ok_or("nothing was recorded of the good one")?;
-    let seen = runtime.snapshot(bad).await.map_err(|e| e.message)?;
-    let seen = seen.first().ok_or("nothing is left of the bad one")?;
     Ok(Releases::compare((&recorded.inspect, &recorded.image), (&seen.inspect, &seen.image)))
 }

@@ -17,6 +17,7 @@ use super::migration::{Schema, SchemaChange};
 use super::mitigation::Mitigated;
 use super::plan::Pin;
 use super::release::{Release, ReleaseId, RollbackId, ServiceName};
+use super::settings::Condition;
 use super::time::Timestamp;
 
 /// One release in a service's ledger.
@@ -297,8 +298,33 @@ pub struct RollbackRecord {
     /// What people were asked before, and what they said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Box<Approval>>,
+    /// What its proof rests on, once it is verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// The request, so that a restarted daemon can go on.
     pub request: RollbackRequest,
+}
+
+/// What was measured of a target by the time it counted as verified. Where nothing could be measured, nothing is proved of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Required health checks that passed in a row, all of them together.
+    pub checks: u32,
+    /// Containers whose own HEALTHCHECK says that they are healthy.
+    pub healthy: u32,
+    /// Rows about requests that had something to judge by, and found nothing.
+    pub requests: Vec<Witness>,
+}
+
+/// A row of the matrix that found the target well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// What it judges.
+    pub condition: Condition,
+    /// Its name.
+    pub rule: String,
+    /// What it judged by.
+    pub samples: u32,
 }
 
 /// How a rollback stands.

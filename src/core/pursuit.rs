@@ -7,11 +7,12 @@ use super::announcement::AnnouncementKind;
 use super::assess::Finding;
 use super::decision::{Decision, Reason};
 use super::io::{Effect, Executed, RollbackRequest};
-use super::ledger::{LedgerChange, RollbackOutcome, RollbackRecord, Standing};
+use super::ledger::{LedgerChange, Proof, RollbackOutcome, RollbackRecord, Standing, Witness};
+use super::observation::ContainerHealth;
 use super::plan::Pin;
 use super::release::{Release, RollbackId, ServiceName};
 use super::service::{BACKSTOP, Exits, Service, Turn};
-use super::settings::Action;
+use super::settings::{Action, Condition};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
 use super::surroundings::Surroundings;
@@ -65,6 +66,7 @@ impl Service {
             along,
             order: None,
             approval: self.flags.approval.clone(),
+            proof: None,
             request: request.clone(),
             decision,
         };
@@ -297,6 +299,10 @@ impl Service {
             record.to
         );
         self.schema_proved(turn, &record);
+        let proof = self.witnesses(findings);
+        if let Some(record) = &mut self.rollback {
+            record.proof = Some(proof);
+        }
         self.end_rollback(turn, RollbackOutcome::Verified(said.clone()));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackComplete, "ROLLBACK COMPLETE");
         a.key = format!("{}/complete", record.id);
@@ -326,6 +332,23 @@ impl Service {
         self.failed_targets.clear();
         self.told.clear();
         self.go(turn, Event::Verified);
+    }
+
+    /// What was measured of the target, and found to be well.
+    fn witnesses(&self, findings: &[Finding<'_>]) -> Proof {
+        let required = self.evidence.checks.iter().filter(|((name, _), _)| self.settings.requires(name));
+        let healthy = self.replicas.iter().filter(|r| r.health == Some(ContainerHealth::Healthy));
+        let about_requests = |f: &&Finding<'_>| {
+            f.answer == RowAnswer::Ok && matches!(f.rule.condition, Condition::ErrorRate | Condition::Latency)
+        };
+        let rows = findings.iter().filter(about_requests).map(Finding::row);
+        Proof {
+            checks: required.map(|(_, streak)| streak.successes).fold(0, u32::saturating_add),
+            healthy: count(healthy.count()),
+            requests: rows
+                .map(|row| Witness { condition: row.condition, rule: row.rule, samples: row.samples })
+                .collect(),
+        }
     }
 
     fn durations(&self, now: Timestamp, record: &RollbackRecord) -> String {

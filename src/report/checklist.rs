@@ -10,7 +10,8 @@ use super::{Told, moment, redact};
 use crate::core::Timestamp;
 use crate::core::announcement::AnnouncementKind;
 use crate::core::decision::Reason;
-use crate::core::ledger::{RollbackOutcome, RollbackRecord};
+use crate::core::ledger::{Proof, RollbackOutcome, RollbackRecord};
+use crate::core::settings::Condition;
 use crate::core::time::human;
 
 const HOUR: u64 = 3600;
@@ -343,10 +344,8 @@ impl Proofs<'_> {
             Point::Notified => self.heard(AnnouncementKind::RollbackInProgress),
             Point::Executed => ran.map(|ran| format!("in {}", human(ran))),
             Point::InTime => ran.filter(|ran| *ran < BUDGET).map(|ran| human(ran).to_string()),
-            Point::Healthy | Point::BackToNormal => {
-                let verified = matches!(record.outcome, RollbackOutcome::Verified(_));
-                verified.then(|| record.outcome.detail().to_owned())
-            }
+            Point::Healthy => self.proved().and_then(healthy),
+            Point::BackToNormal => self.proved().and_then(normal),
             Point::Resolution => self.heard(AnnouncementKind::RollbackComplete),
             Point::Logged => Some(format!("backstop history --rollback {}", record.id)),
             Point::Report => Some("this page".into()),
@@ -361,10 +360,36 @@ impl Proofs<'_> {
         }
     }
 
-    fn heard(&self, kind: AnnouncementKind) -> Option<String> {
-        let found = self.told.iter().find(|told| told.kind == kind.name() && told.delivered.is_some());
-        found.map(|told| format!("\"{}\" was delivered", told.title))
+    /// What its proof rests on, if it is verified.
+    fn proved(&self) -> Option<&Proof> {
+        let record = self.record;
+        record.proof.as_ref().filter(|_| matches!(record.outcome, RollbackOutcome::Verified(_)))
     }
+
+    fn heard(&self, kind: AnnouncementKind) -> Option<String> {
+        let found = self.told.iter().find(|told| told.kind == kind.name() && told.delivered.is_some())?;
+        let took = found.channels.iter().filter(|one| one.delivered.is_some());
+        let took: Vec<&str> = took.map(|one| one.channel.as_str()).collect();
+        Some(format!("\"{}\" was delivered to {}", found.title, took.join(", ")))
+    }
+}
+
+/// By which checks the target is healthy; none if nobody asked it.
+fn healthy(proof: &Proof) -> Option<String> {
+    let said = [
+        (proof.checks > 0).then(|| format!("{} health checks in a row passed", proof.checks)),
+        (proof.healthy > 0).then(|| format!("the HEALTHCHECK of {} containers is healthy", proof.healthy)),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// By which rows both errors and response times are as they should be; none if nothing was measured of one of them.
+fn normal(proof: &Proof) -> Option<String> {
+    let of = |condition: Condition| proof.requests.iter().find(|row| row.condition == condition);
+    let rows = [of(Condition::ErrorRate)?, of(Condition::Latency)?];
+    let said = rows.map(|row| format!("{} ok, by {} requests or checks", row.rule, row.samples));
+    Some(said.join("; "))
 }
 
 /// Whether a rollback leaves paperwork to people: it happened, it is over, and no other one took its place at once, as the

@@ -1,10 +1,11 @@
 //! What the two releases differ in, by their containers: image, command, names of environment variables, mounts, labels.
 //! No value of a variable is ever taken over: only that it is there, gone, or another.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::redact;
 
@@ -50,20 +51,22 @@ pub struct Releases {
     /// Differences that are not listed.
     #[serde(default)]
     pub more: usize,
+    /// Whether there was anything to compare: only then no difference means that nothing differs.
+    #[serde(default)]
+    pub compared: bool,
     /// Where the release that was put back came from.
     #[serde(default)]
     pub good: Origin,
     /// Where the release that was rolled back came from.
     #[serde(default)]
     pub bad: Origin,
-    /// Values that must not be seen in log lines; never shown, and not kept.
-    #[serde(skip)]
-    pub secrets: Vec<String>,
 }
 
 impl Releases {
-    /// Compares the recorded container of the good release with that of the bad one; each comes with its image.
+    /// Compares the recorded container (of a Swarm service, the service) of the good release with that of the bad one; each
+    /// comes with its image.
     pub fn compare((good, good_image): (&Value, &Value), (bad, bad_image): (&Value, &Value)) -> Self {
+        let (good, bad) = (&as_container(good), &as_container(bad));
         let mut secrets = redact::values(bad);
         secrets.extend(redact::values(good));
         let mut found = Vec::new();
@@ -86,23 +89,72 @@ impl Releases {
             ("restart policy", "/HostConfig/RestartPolicy/Name"),
             ("network mode", "/HostConfig/NetworkMode"),
             ("health check", "/Config/Healthcheck/Test"),
+            ("replicas", "/Replicas"),
         ] {
             compare(what, pointer);
         }
         found.extend(variables(good, bad));
         found.extend(sets("mount", &mounts(good), &mounts(bad)));
         found.extend(sets("published port", &ports(good), &ports(bad)));
+        for kind in ["config", "secret", "network"] {
+            found.extend(sets(kind, &names(good, kind), &names(bad, kind)));
+        }
         found.extend(labels(good, bad, &secrets));
         let more = found.len().saturating_sub(CHANGES_MAX);
         found.truncate(CHANGES_MAX);
         Self {
             changes: found,
             more,
+            compared: good["Config"].is_object() && bad["Config"].is_object(),
             good: origin(good_image, &secrets),
             bad: origin(bad_image, &secrets),
-            secrets,
         }
     }
+}
+
+/// A Swarm service as a container is written: what runs is the same, and only its places are others.
+fn as_container(inspect: &Value) -> Cow<'_, Value> {
+    let Some(task) = inspect.pointer("/Spec/TaskTemplate").filter(|task| task.is_object()) else {
+        return Cow::Borrowed(inspect);
+    };
+    let (spec, container) = (&inspect["Spec"], &task["ContainerSpec"]);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mounts = list(&container["Mounts"]).into_iter().map(|m| {
+        json!({"Type": m["Type"], "Source": m["Source"], "Destination": m["Target"], "RW": m["ReadOnly"] != true})
+    });
+    let mut ports = serde_json::Map::new();
+    for port in list(&spec["EndpointSpec"]["Ports"]) {
+        let inside = format!("{}/{}", port["TargetPort"], port["Protocol"].as_str().unwrap_or("tcp"));
+        ports.insert(inside, json!([{"HostPort": port["PublishedPort"].to_string()}]));
+    }
+    let named =
+        |place: &Value, key: &str| list(place).into_iter().map(|one| one[key].clone()).collect::<Value>();
+    Cow::Owned(json!({
+        "Config": {
+            "Image": container["Image"], "Cmd": container["Args"], "Entrypoint": container["Command"],
+            "User": container["User"], "WorkingDir": container["Dir"], "Env": container["Env"],
+            "Labels": container["Labels"], "Healthcheck": container["Healthcheck"],
+        },
+        "HostConfig": {
+            "Memory": task["Resources"]["Limits"]["MemoryBytes"],
+            "NanoCpus": task["Resources"]["Limits"]["NanoCPUs"],
+            "RestartPolicy": {"Name": task["RestartPolicy"]["Condition"]},
+            "PortBindings": ports,
+        },
+        "Mounts": mounts.collect::<Value>(),
+        "Replicas": spec["Mode"]["Replicated"]["Replicas"],
+        "Names": {
+            "config": named(&container["Configs"], "ConfigName"),
+            "secret": named(&container["Secrets"], "SecretName"),
+            "network": named(&task["Networks"], "Target"),
+        },
+    }))
+}
+
+/// Names of what a Swarm service is given.
+fn names(inspect: &Value, kind: &str) -> BTreeSet<String> {
+    let all = inspect["Names"][kind].as_array().into_iter().flatten();
+    all.filter_map(Value::as_str).map(|name| redact::line(name, &[])).collect()
 }
 
 fn shown(value: &Value, secrets: &[String]) -> String {
@@ -119,7 +171,7 @@ fn shown(value: &Value, secrets: &[String]) -> String {
 }
 
 fn environment(inspect: &Value) -> BTreeMap<&str, &str> {
-    let all = inspect["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let all = redact::environment(inspect).filter_map(Value::as_str);
     all.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
 }
 
@@ -257,5 +309,42 @@ mod tests {
         );
         assert_eq!(found.changes[1].bad, "bbbbbbbbbbbb");
         assert_eq!(found.bad.labels, [("commit".to_owned(), "4f2a9c1".to_owned())]);
+        assert!(found.compared);
+    }
+
+    #[test]
+    fn services_of_a_swarm_are_compared_where_they_write_it() {
+        let service = |image: &str, env: &[&str], args: &[&str], replicas: u32| {
+            json!({"ID": "x", "Spec": {"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}},
+                "TaskTemplate": {"ContainerSpec": {"Image": image, "Env": env, "Args": args,
+                    "Labels": {"team": image},
+                    "Mounts": [{"Type": "volume", "Source": format!("data-{image}"), "Target": "/data"}],
+                    "Configs": [{"ConfigName": format!("conf-{image}")}]}},
+                "EndpointSpec": {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080}]}}})
+        };
+        let good = service("v1", &["DB_PASSWORD=hunter2hunter2", "SAME=x"], &["serve"], 2);
+        let bad = service("v2", &["DB_PASSWORD=swordfish123", "SAME=x"], &["serve", "swordfish123"], 3);
+        let found = Releases::compare((&good, &Value::Null), (&bad, &Value::Null));
+        let what: Vec<&str> = found.changes.iter().map(|change| change.what.as_str()).collect();
+        assert_eq!(
+            what,
+            [
+                "image reference",
+                "command",
+                "replicas",
+                "variable DB_PASSWORD",
+                "mount volume data-v1 at /data",
+                "mount volume data-v2 at /data",
+                "config conf-v1",
+                "config conf-v2",
+                "label team"
+            ]
+        );
+        let text = serde_json::to_string(&found).unwrap();
+        assert!(found.compared && !text.contains("hunter2") && !text.contains("swordfish"), "{text}");
+        let same = Releases::compare((&good, &Value::Null), (&good, &Value::Null));
+        assert!(same.changes.is_empty() && same.compared);
+        let nothing = Releases::compare((&Value::Null, &Value::Null), (&good, &Value::Null));
+        assert!(!nothing.compared, "what is not known is not the same");
     }
 }

@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use super::plot::Mark;
 use super::{Incident, moment};
 use crate::core::Timestamp;
-use crate::core::time::human;
 
 const PAGE: &str = include_str!("incident.html");
 const STYLE: &str = include_str!("incident.css");
@@ -114,12 +113,7 @@ fn view(i: &Incident) -> View<'_> {
 }
 
 fn told(told: &super::Told) -> Told<'_> {
-    let delivered = match (&told.delivered, &told.error) {
-        (Some(at), _) => format!("after {}", human(at.since(told.at))),
-        (None, Some(why)) => format!("not yet, tried {} times: {why}", told.attempts),
-        (None, None) => "not yet".to_owned(),
-    };
-    Told { title: &told.title, at: moment(told.at), delivered }
+    Told { title: &told.title, at: moment(told.at), delivered: told.reached() }
 }
 
 fn item(item: &super::checklist::Item) -> Item<'_> {

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use super::{Incident, moment};
-use crate::core::time::human;
 
 /// Bars for a line of a signal, from least to most.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -91,6 +90,9 @@ fn head(text: &mut String, i: &Incident) {
     text.push_str("| | |\n| --- | --- |\n");
     for (name, value) in rows {
         let _ = writeln!(text, "| {name} | {} |", safe(&value));
+    }
+    for said in &i.asked {
+        let _ = writeln!(text, "| Approval | {} |", safe(said));
     }
     for (what, span) in &i.durations {
         let _ = writeln!(text, "| {} | {} |", safe(what), safe(span));
@@ -186,7 +188,11 @@ fn releases(text: &mut String, i: &Incident) {
         }
     }
     if releases.changes.is_empty() {
-        text.push_str("Nothing of their configuration.\n\n");
+        text.push_str(if releases.compared {
+            "Nothing of their configuration.\n\n"
+        } else {
+            "Their configuration could not be compared.\n\n"
+        });
         return;
     }
     text.push_str("| what | good | bad |\n| --- | --- | --- |\n");
@@ -224,11 +230,7 @@ fn told(text: &mut String, i: &Incident) {
     }
     text.push_str("| said | message | delivered |\n| --- | --- | --- |\n");
     for told in &i.told {
-        let delivered = match (&told.delivered, &told.error) {
-            (Some(at), _) => format!("after {}", human(at.since(told.at))),
-            (None, Some(why)) => format!("not yet, tried {} times: {}", told.attempts, safe(why)),
-            (None, None) => "not yet".to_owned(),
-        };
+        let delivered = safe(&told.reached());
         let _ = writeln!(text, "| {} | {} | {delivered} |", moment(told.at), safe(&told.title));
     }
     text.push('\n');

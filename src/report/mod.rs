@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::Timestamp;
+use crate::core::approval::Approval;
 use crate::core::ledger::RollbackRecord;
 use crate::core::settings::{Action, Against, Condition, Rule};
 use crate::core::snapshot::ServiceSnapshot;
@@ -129,12 +130,50 @@ pub struct Told {
     pub kind: String,
     /// Its title.
     pub title: String,
+    /// When the first of its channels took it; none while nobody did, or where no channel is to have it.
+    pub delivered: Option<Timestamp>,
+    /// Whether its channels were found, which may be none.
+    pub routed: bool,
+    /// What became of it in each of its channels.
+    pub channels: Vec<Reached>,
+}
+
+/// A message in one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The channel's name.
+    pub channel: String,
+    /// What kind of channel it is: `slack`, `email`, ...
+    pub by: Option<String>,
     /// When it was delivered.
     pub delivered: Option<Timestamp>,
+    /// It is not tried any more.
+    pub given_up: bool,
     /// How often it was tried.
     pub attempts: u32,
     /// What went wrong last.
     pub error: Option<String>,
+}
+
+impl Told {
+    /// To whom it was delivered, for people: `ops (slack) after 2s; mail (email) not yet, tried 3 times: ...`.
+    pub fn reached(&self) -> String {
+        if self.channels.is_empty() {
+            return if self.routed { "to nobody: no channel is to have it" } else { "not yet" }.to_owned();
+        }
+        let of = |one: &Reached| {
+            let by = one.by.as_ref().map_or_else(String::new, |by| format!(" ({by})"));
+            let tried = format!("tried {} times", one.attempts);
+            let but = one.error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            match one.delivered {
+                Some(at) => format!("{}{by} after {}{but}", one.channel, human(at.since(self.at))),
+                None if one.given_up => format!("{}{by} never, {tried}{but}", one.channel),
+                None if one.attempts > 0 => format!("{}{by} not yet, {tried}{but}", one.channel),
+                None => format!("{}{by} not yet", one.channel),
+            }
+        };
+        self.channels.iter().map(of).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// Everything that a report is made of.
@@ -144,7 +183,7 @@ pub struct Sources {
     pub record: RollbackRecord,
     /// The journal in words.
     pub journal: Vec<(Timestamp, String)>,
-    /// How the operators' own checks of the target went, if there are any and all of them succeeded.
+    /// How the operators' own tests of the target went, if there are any and all of them succeeded.
     pub smoke: Option<String>,
     /// The last log lines of what was rolled back.
     pub log: Vec<String>,
@@ -200,6 +239,8 @@ pub struct Incident {
     pub rule: Option<String>,
     /// Who decided.
     pub decided_by: String,
+    /// What people were asked before, and what they said, in a sentence each; empty if nobody was.
+    pub asked: Vec<String>,
     /// When it was decided.
     pub decided: Timestamp,
     /// What took how long, for people.
@@ -264,6 +305,7 @@ pub fn incident(sources: Sources) -> Incident {
         reason,
         rule: record.decision.rule.clone(),
         decided_by: record.decided_by.clone(),
+        asked: record.approval.iter().flat_map(|asked| words(asked)).map(|(_, said)| said).collect(),
         decided: record.started,
         durations: durations(&record, scene.deployed),
         timeline: timeline(&record, &marks, journal, &told),
@@ -378,9 +420,23 @@ fn timeline(
         let at = told.delivered?;
         Some(event(at, format!("told: {}", told.title), false))
     }));
+    let asked = record.approval.iter().flat_map(|asked| words(asked));
+    all.extend(asked.map(|(at, what)| event(at, what, false)));
     all.sort_by_key(|event| (event.at, !event.turning_point));
     all.truncate(TIMELINE_MAX);
     all
+}
+
+/// What people were asked, and what they said to it: who, when and why.
+fn words(approval: &Approval) -> Vec<(Timestamp, String)> {
+    let needed = if approval.needed > 1 { format!(", by {} people", approval.needed) } else { String::new() };
+    let asked = format!("asked {} ({}{needed})", moment(approval.asked), approval.ask.name());
+    let said = approval.said.iter().map(|said| {
+        let why = if said.why.is_empty() { String::new() } else { format!(": {}", said.why) };
+        let said_so = format!("{} {} by {}{why}", said.word.name(), moment(said.at), said.who());
+        (said.at, redact::line(&said_so, &[]))
+    });
+    std::iter::once((approval.asked, asked)).chain(said).collect()
 }
 
 fn frame(record: &RollbackRecord, deployed: Option<Timestamp>, signals: &[Slot]) -> Frame {
@@ -458,10 +514,13 @@ pub fn log_of(events: &[Value], secrets: &[String]) -> Vec<String> {
     lines.map(|text| redact::line(text, secrets)).collect()
 }
 
-/// How the hooks before the verification went: the smoke tests of the operators. None if there are none, or one failed.
+/// How the hooks went that are the operators' own tests of the target: those before the verification that are called so. A hook
+/// that only does something there, as one that makes an index anew, proves nothing. None if there are none, or one failed.
 pub fn smoke_of(events: &[Value]) -> Option<String> {
     let steps = events.iter().rev().find_map(|event| event["plan"]["steps"].as_array())?;
-    let tests = steps.iter().enumerate().filter(|(_, step)| step["hook"]["phase"] == "before_verify");
+    let tests = steps.iter().enumerate().filter(|(_, step)| {
+        step["hook"]["phase"] == "before_verify" && step["hook"]["name"].as_str().is_some_and(is_test)
+    });
     let told = tests.map(|(n, step)| {
         let ended = events
             .iter()
@@ -471,6 +530,12 @@ pub fn smoke_of(events: &[Value]) -> Option<String> {
     });
     let told: Option<Vec<String>> = told.collect();
     told.filter(|told| !told.is_empty()).map(|told| redact::line(&told.join("; "), &[]))
+}
+
+/// Whether a hook is called what runbooks call a test of what was started.
+fn is_test(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["smoke", "login", "test"].iter().any(|word| name.contains(word))
 }
 
 /// A moment as a report writes it: `2026-11-29 14:02:15 UTC`.

@@ -80,9 +80,15 @@ pub fn is_secret(name: &str) -> bool {
     SECRET_NAME.as_ref().is_none_or(|names| names.is_match(name))
 }
 
+/// The environment of a container, or of the containers of a Swarm service.
+pub(super) fn environment(inspect: &Value) -> impl Iterator<Item = &Value> {
+    let all = ["/Config/Env", "/Spec/TaskTemplate/ContainerSpec/Env"];
+    all.into_iter().filter_map(|place| inspect.pointer(place)?.as_array()).flatten()
+}
+
 /// The values of a container's environment that must not be seen anywhere else, longest first.
 pub fn values(inspect: &Value) -> Vec<String> {
-    let all = inspect["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let all = environment(inspect).filter_map(Value::as_str);
     let secret = all.filter_map(|pair| pair.split_once('=')).filter(|(name, _)| is_secret(name));
     let mut values: Vec<String> =
         secret.map(|(_, value)| value.to_owned()).filter(|value| value.len() >= VALUE_MIN).collect();
@@ -118,6 +124,10 @@ mod tests {
         ]}});
         let values = values(&inspect);
         assert_eq!(values, ["tr0ub4dor&3"]);
+        let service = serde_json::json!({"Spec": {"TaskTemplate": {"ContainerSpec": {
+            "Env": ["STRIPE_SECRET=tr0ub4dor&3", "GREETING=hello there"]
+        }}}});
+        assert_eq!(super::values(&service), values, "a Swarm service has its own place for it");
         assert_eq!(line("charge with tr0ub4dor&3 was refused", &values), "charge with [hidden] was refused");
         assert!(is_secret("GITHUB_TOKEN") && is_secret("SIGNING_KEY") && !is_secret("MONKEYS"));
     }

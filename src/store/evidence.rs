@@ -4,7 +4,8 @@
 use rusqlite::params;
 use serde_json::Value;
 
-use super::{Store, StoreError, at, from_json, ms, to_json};
+use super::outbox::read_deliveries;
+use super::{Delivery, Store, StoreError, at, from_json, ms, to_json};
 use crate::core::Timestamp;
 use crate::core::release::RollbackId;
 
@@ -12,6 +13,8 @@ use crate::core::release::RollbackId;
 const ROLLBACKS_MAX: i64 = 500;
 /// One piece of evidence; an hour of a service's signals is about forty kilobytes.
 const BYTES_MAX: usize = 1 << 20;
+/// Announcements of one rollback that are read: more than any report shows.
+const ANNOUNCED_MAX: i64 = 200;
 
 /// What became of an announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +25,10 @@ pub struct Announced {
     pub kind: String,
     /// Its title.
     pub title: String,
-    /// When it was delivered.
-    pub delivered: Option<Timestamp>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// What went wrong last.
-    pub error: Option<String>,
+    /// Whether its channels were found, which may be none.
+    pub routed: bool,
+    /// What became of it in each channel.
+    pub deliveries: Vec<Delivery>,
 }
 
 impl Store {
@@ -83,7 +84,8 @@ impl Store {
             .await
     }
 
-    /// What was said about a rollback, oldest first.
+    /// What was said about a rollback and about the matter that it is a part of, oldest first: what people were asked before
+    /// it, who took it on, and who else was told.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -92,19 +94,26 @@ impl Store {
         self.reader
             .call(move |c| {
                 let mut rows = c.prepare(
-                    "SELECT at_ms, kind, title, delivered_ms, attempts, last_error FROM outbox
-                     WHERE rollback = ?1 ORDER BY id",
+                    "SELECT id, at_ms, kind, title, routed_ms FROM outbox WHERE rollback = ?1
+                     UNION
+                     SELECT o.id, o.at_ms, o.kind, o.title, o.routed_ms FROM rollbacks AS r
+                     JOIN matters AS m ON m.subject = r.service AND m.opened_ms <= coalesce(r.ended_ms, r.started_ms)
+                         AND coalesce(m.closed_ms, r.started_ms) >= r.started_ms
+                     JOIN outbox AS o ON o.service = r.service AND o.rollback IS NULL AND o.at_ms >= m.opened_ms
+                         AND (m.closed_ms IS NULL OR o.at_ms <= m.closed_ms)
+                     WHERE r.id = ?1 AND o.kind IN ('evaluate', 'approval_wanted', 'approval', 'mitigation', 'hold',
+                         'stuck', 'acknowledged', 'escalated', 'over')
+                     ORDER BY id LIMIT ?2",
                 )?;
-                let mut rows = rows.query([rollback])?;
+                let mut rows = rows.query(params![rollback, ANNOUNCED_MAX])?;
                 let mut found = Vec::new();
                 while let Some(row) = rows.next()? {
                     found.push(Announced {
-                        at: at(row.get(0)?),
-                        kind: row.get(1)?,
-                        title: row.get(2)?,
-                        delivered: row.get::<_, Option<i64>>(3)?.map(at),
-                        attempts: row.get(4)?,
-                        error: row.get(5)?,
+                        at: at(row.get(1)?),
+                        kind: row.get(2)?,
+                        title: row.get(3)?,
+                        routed: row.get::<_, Option<i64>>(4)?.is_some(),
+                        deliveries: read_deliveries(c, row.get(0)?)?,
                     });
                 }
                 Ok(found)

@@ -52,6 +52,14 @@ pub struct Delivery {
     pub last_error: Option<String>,
 }
 
+impl Delivery {
+    /// What kind of channel it is for, as its message tells: `slack`, `email`, ...
+    pub fn medium(&self) -> Option<String> {
+        let message: serde_json::Value = serde_json::from_str(&self.message).ok()?;
+        Some(message.get("to")?.as_str()?.to_owned())
+    }
+}
+
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
@@ -278,7 +286,7 @@ fn read_waiting(
     Ok((found, unreadable.len()))
 }
 
-fn read_deliveries(c: &Connection, outbox: i64) -> rusqlite::Result<Vec<Delivery>> {
+pub(super) fn read_deliveries(c: &Connection, outbox: i64) -> rusqlite::Result<Vec<Delivery>> {
     let mut rows = c.prepare(
         "SELECT channel, message, attempts, next_ms, delivered_ms, abandoned_ms, last_error FROM deliveries
          WHERE outbox = ?1 ORDER BY channel",

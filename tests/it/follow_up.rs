@@ -13,9 +13,9 @@ use backstop::app::follow_up::FollowUp;
 use backstop::config::{ReportSettings, Sources, load};
 use backstop::core::Timestamp;
 use backstop::core::announcement::Announcement;
-use backstop::core::ledger::{LedgerChange, RollbackOutcome, RollbackRecord};
+use backstop::core::ledger::{LedgerChange, Proof, RollbackOutcome, RollbackRecord, Witness};
 use backstop::core::release::{RollbackId, ServiceName};
-use backstop::core::settings::Severity;
+use backstop::core::settings::{Condition, Severity};
 use backstop::notify::plan::{Endpoint, Plan};
 use backstop::notify::{Outcomes, Tracker};
 use backstop::store::{Store, Ticked, TicketState};
@@ -40,7 +40,12 @@ fn ended(number: u32, outcome: RollbackOutcome) -> RollbackRecord {
 }
 
 fn verified(number: u32) -> RollbackRecord {
-    ended(number, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".into()))
+    let row = |condition| Witness { condition, rule: condition.name().into(), samples: 412 };
+    let requests = vec![row(Condition::ErrorRate), row(Condition::Latency)];
+    RollbackRecord {
+        proof: Some(Proof { checks: 6, healthy: 0, requests }),
+        ..ended(number, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".into()))
+    }
 }
 
 async fn keep(store: &Store, record: &RollbackRecord) {
@@ -306,6 +311,28 @@ async fn a_ticket_is_opened_through_outages_and_with_the_patience_that_is_asked_
         said.contains("https://github.example/shop/shop/issues/1") && !said.contains("Incident ticket"),
         "{said}"
     );
+}
+
+/// A secret that is new in the bad release, and that it wrote into its log, is in no report and in no ticket.
+#[tokio::test]
+async fn what_only_the_bad_release_knew_is_in_no_ticket() {
+    let bench = Bench::start(Plan::default()).await;
+    let record = verified(1);
+    keep(&bench.store, &record).await;
+    let log = json!({"event": "succeeded", "step": 0, "output": {"output": "evidence", "log": ["charge with n3w-k3y-2 was refused"]}});
+    bench.store.append_journal(&record.id, &log, false).await.unwrap();
+    let secrets = json!(["n3w-k3y-2"]);
+    bench.store.save_evidence(&record.id, "secrets", record.started, &secrets).await.unwrap();
+    let (hub, url) = Hub::start(&[]).await;
+    let (mut follow_up, _) = follow_up(&bench);
+    follow_up.look(after(61), &github(&url)).await;
+    let posted = hub.posted.lock().unwrap()[0]["body"].as_str().unwrap().to_owned();
+    assert!(
+        posted.contains("charge with \\[hidden\\] was refused")
+            || posted.contains("charge with [hidden] was refused"),
+        "{posted}"
+    );
+    assert!(!posted.contains("n3w-k3y-2"), "{posted}");
 }
 
 #[tokio::test]

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use backstop::core::Timestamp;
 use backstop::core::decision::{Compared, Reason};
-use backstop::core::ledger::{RollbackOutcome, RollbackRecord};
+use backstop::core::ledger::{Proof, RollbackOutcome, RollbackRecord, Witness};
 use backstop::core::release::RollbackId;
+use backstop::core::settings::Condition;
 use backstop::report::checklist::{Owners, Point, Tick, Ticket};
 use backstop::report::difference::Releases;
 use backstop::report::strip::Slot;
-use backstop::report::{Incident, Row, Scene, Sources, Told, html, incident, log_of, markdown};
+use backstop::report::{
+    Incident, Reached, Row, Scene, Sources, Told, html, incident, log_of, markdown, smoke_of,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -49,8 +52,15 @@ pub(crate) fn kept(record: RollbackRecord) -> Sources {
         kind: kind.into(),
         title: title.into(),
         delivered: took.map(|took| at + Duration::from_secs(secs + took)),
-        attempts: 1 + u32::from(took.is_none()) * 4,
-        error: took.is_none().then(|| "hooks.example answered 503".to_owned()),
+        routed: true,
+        channels: vec![Reached {
+            channel: "ops".into(),
+            by: Some("webhook".into()),
+            delivered: took.map(|took| at + Duration::from_secs(secs + took)),
+            given_up: false,
+            attempts: 1 + u32::from(took.is_none()) * 4,
+            error: took.is_none().then(|| "hooks.example answered 503".to_owned()),
+        }],
     };
     let line = |ms: u64, what: &str| (at + Duration::from_millis(ms), what.to_owned());
     let events: Vec<Value> =
@@ -171,6 +181,11 @@ fn errors(outcome: RollbackOutcome) -> RollbackRecord {
     let mut record = record(7, NEW_YEAR + Duration::from_secs(14 * 3600 + 142), outcome);
     record.onset = Some(record.started.before(Duration::from_secs(90)));
     record.decision.rule = Some("error_rate".into());
+    if matches!(record.outcome, RollbackOutcome::Verified(_)) {
+        let row = |condition, rule: &str| Witness { condition, rule: rule.into(), samples: 412 };
+        let requests = vec![row(Condition::ErrorRate, "error_rate"), row(Condition::Latency, "latency_p99")];
+        record.proof = Some(Proof { checks: 6, healthy: 0, requests });
+    }
     record.decision.reason = Reason::Requests {
         bad: 224,
         total: 1180,
@@ -324,6 +339,62 @@ fn what_was_not_kept_is_said_to_be_missing() {
     assert!(markdown::write(&report).contains("- [ ] `executed` Rollback executed (on-call), by "));
 }
 
+/// That it runs and nothing complained is no proof that it is healthy, and what no channel took told nobody.
+#[test]
+fn no_box_is_ticked_by_what_nobody_measured_or_heard() {
+    let open = |change: &dyn Fn(&mut Sources)| -> Vec<&'static str> {
+        let mut sources = kept(errors(RollbackOutcome::Verified("All checks passing for 30s".into())));
+        sources.told[1].delivered = sources.told[0].delivered;
+        sources.smoke = Some("smoke exit code 0".into());
+        change(&mut sources);
+        let points = incident(sources).checklist;
+        points.iter().take(11).filter(|item| !item.done).map(|item| item.id.name()).collect()
+    };
+    assert_eq!(open(&|_| ()), [""; 0]);
+    assert_eq!(open(&|s| s.record.proof = Some(Proof::default())), ["healthy", "back_to_normal"]);
+    assert_eq!(open(&|s| s.record.proof = None), ["healthy", "back_to_normal"]);
+    let only_errors = |s: &mut Sources| {
+        let proof = s.record.proof.as_mut().unwrap();
+        proof.requests.truncate(1);
+        (proof.checks, proof.healthy) = (0, 2);
+    };
+    assert_eq!(open(&only_errors), ["back_to_normal"], "nothing was measured of response times");
+    let to_nobody = |s: &mut Sources| {
+        for told in &mut s.told {
+            (told.delivered, told.channels) = (None, Vec::new());
+        }
+    };
+    assert_eq!(open(&to_nobody), ["notified", "resolution"]);
+    let mut sources = kept(errors(RollbackOutcome::Verified("All checks passing for 30s".into())));
+    to_nobody(&mut sources);
+    let text = markdown::write(&incident(sources));
+    assert!(text.contains("| to nobody: no channel is to have it |"), "{text}");
+}
+
+/// Only what is called a test is one: whatever else is done before the verification proves nothing.
+#[test]
+fn a_hook_that_is_no_test_confirms_nothing() {
+    let of = |names: &[&str], failed: Option<usize>| {
+        let steps: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"hook": {"phase": "before_verify", "name": name}}))
+            .chain([json!({"hook": {"phase": "after_rollback", "name": "smoke_later"}})])
+            .collect();
+        let mut events = vec![json!({"event": "planned", "plan": {"steps": steps}})];
+        events.extend((0..names.len()).filter(|n| Some(*n) != failed).map(
+            |n| json!({"event": "succeeded", "step": n, "output": {"output": "hook", "how": "exit code 0"}}),
+        ));
+        smoke_of(&events)
+    };
+    assert_eq!(of(&["reindex", "warm_cache"], None), None);
+    assert_eq!(of(&[], None), None);
+    assert_eq!(of(&["reindex", "smoke"], None).as_deref(), Some("smoke exit code 0"));
+    let both = of(&["Login-flow", "api_tests"], None).unwrap();
+    assert_eq!(both, "Login-flow exit code 0; api_tests exit code 0");
+    assert_eq!(of(&["login", "smoke"], Some(1)), None, "one of them failed");
+    assert_eq!(of(&["smoke", "reindex"], Some(1)).as_deref(), Some("smoke exit code 0"));
+}
+
 #[test]
 fn every_box_is_ticked_with_proof_or_has_an_owner() {
     for item in verified().checklist {
@@ -361,7 +432,8 @@ fn what_people_ticked_is_done_in_every_form_of_it() {
     assert!(text.contains(said), "{text}");
     assert!(text.contains(&format!("- [x] Incident ticket created, with this report: <{url}>\n")), "{text}");
     assert!(text.contains(&format!("| Ticket | <{url}> |")), "{text}");
-    assert!(text.contains("- [x] Health checks passing after the rollback: All checks passing for 30s\n"));
+    let healthy = "- [x] Health checks passing after the rollback: 6 health checks in a row passed\n";
+    assert!(text.contains(healthy), "{text}");
     assert!(text.contains("- [ ] `smoke_tests` Smoke tests and login flow confirmed (on-call), by 2030"));
     let page = html::write(&report).unwrap();
     assert!(

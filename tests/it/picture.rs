@@ -107,6 +107,7 @@ pub(crate) fn record(number: u32, at: Timestamp, outcome: RollbackOutcome) -> Ro
         pin: None,
         along: Vec::new(),
         approval: None,
+        proof: None,
         order: None,
         request: RollbackRequest {
             id,

@@ -134,6 +134,7 @@ fn record(id: &str, name: &str, started: Timestamp, outcome: RollbackOutcome) ->
         pin: None,
         along: Vec::new(),
         approval: None,
+        proof: None,
         order: None,
         request: RollbackRequest {
             id: RollbackId::new(id),
@@ -889,4 +890,61 @@ async fn histories_are_bounded() {
     assert_eq!(store.take_given_up(), 0, "counted once");
     store.enqueue(&announcement("newer", None, 1)).await.unwrap();
     assert_eq!(count(dir.path(), "announcements WHERE state != 'waiting'"), 5_001);
+}
+
+/// The report of a rollback tells whom people asked before it and who took it on, and nothing of other matters.
+#[tokio::test]
+async fn what_was_said_of_the_same_matter_is_told_with_the_rollback() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let own =
+        RollbackRecord { ended: Some(at(60)), ..record("r2", "shop", at(30), RollbackOutcome::Verifying) };
+    store.remember(vec![LedgerChange::RollbackOpened(Box::new(own))]).await.unwrap();
+    let say = |key: &str, kind, rollback: Option<&str>, when| Announcement {
+        kind,
+        title: key.into(),
+        ..announcement(key, rollback, when)
+    };
+    use AnnouncementKind as Kind;
+    let all = [
+        say("of an earlier matter", Kind::Stuck, None, 5),
+        say("asked", Kind::ApprovalWanted, None, 20),
+        say("bob", Kind::Approval, None, 25),
+        say("of another rollback", Kind::RollbackInProgress, Some("r1"), 26),
+        say("no news of it", Kind::Target, None, 27),
+        say("begun", Kind::RollbackInProgress, Some("r2"), 30),
+        Announcement { service: Some(service("web")), ..say("of another service", Kind::Stuck, None, 40) },
+        say("complete", Kind::RollbackComplete, Some("r2"), 60),
+        say("later", Kind::ApprovalWanted, None, 90),
+        say("of it, later", Kind::Reminder, Some("r2"), 95),
+    ];
+    for a in &all {
+        store.enqueue(a).await.unwrap();
+    }
+    let matter = Matter {
+        subject: "shop".into(),
+        opened: at(20),
+        severity: Severity::High,
+        spoken: at(60),
+        rollback: None,
+        told: ["a".to_owned()].into(),
+        asked: None,
+        acknowledged: None,
+        levels: Default::default(),
+        round: 0,
+        closed: Some(at(60)),
+    };
+    let taken = Delivery {
+        state: DeliveryState::Delivered(at(31)),
+        message: "{\"to\":\"slack\"}".into(),
+        ..delivery("ops")
+    };
+    store.record(6, &[taken], Some(&matter), at(60)).await.unwrap();
+    store.record(8, &[], None, at(61)).await.unwrap();
+    let told = store.announced(&RollbackId::new("r2")).await.unwrap();
+    let titles: Vec<&str> = told.iter().map(|a| a.title.as_str()).collect();
+    assert_eq!(titles, ["asked", "bob", "begun", "complete", "of it, later"]);
+    assert_eq!(told[2].deliveries[0].medium().as_deref(), Some("slack"));
+    assert!(told[3].routed && told[3].deliveries.is_empty(), "it went to no channel");
+    assert!(!told[4].routed, "nobody looked for its channels yet");
 }
