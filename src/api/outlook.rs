@@ -168,21 +168,56 @@ fn watching(service: &ServiceSnapshot, fleet: &FleetSnapshot) -> Vec<String> {
     let crossed: Vec<(&RowSnapshot, String)> =
         service.rows.iter().filter_map(|row| Some((row, crossed(row, service, fleet)?))).collect();
     let leads_to = |action| crossed.iter().any(|(row, _)| row.action == action);
+    let on = |row: &&RowSnapshot| row.action == Action::Rollback && row.answer != RowAnswer::Off;
     let mut lines: Vec<String> = crossed.iter().map(|(_, line)| line.clone()).collect();
     if leads_to(Action::Rollback) {
-        lines.push(format!("Then {}.", consequence(service)));
+        let rows: Vec<&RowSnapshot> = crossed.iter().map(|(row, _)| *row).filter(on).collect();
+        lines.push(format!("Then {}.", consequence(service, &rows)));
         return lines;
     }
     if leads_to(Action::Evaluate) {
         lines.push("Then a person is told, with the numbers; nothing is rolled back by that.".to_owned());
     }
-    let on = |row: &RowSnapshot| row.action == Action::Rollback && row.answer != RowAnswer::Off;
-    lines.push(if service.rows.iter().any(on) {
-        format!("If a row with the action `rollback` is breached, {}.", consequence(service))
-    } else {
+    let rows: Vec<&RowSnapshot> = service.rows.iter().filter(on).collect();
+    lines.push(if rows.is_empty() {
         "No row leads to a rollback: all of them are off, or only tell a person.".to_owned()
+    } else {
+        format!("If a row with the action `rollback` is breached, {}.", consequence(service, &rows))
     });
     lines
+}
+
+/// What is tried before a rollback for one of these rows: the next rung of each ladder that is not at its end.
+fn tried_first(service: &ServiceSnapshot, rows: &[&RowSnapshot]) -> Vec<String> {
+    let current = service.current.as_ref().map(|current| &current.id);
+    let next = |row: &&RowSnapshot| {
+        let ladder = &service.settings.rules.iter().find(|rule| rule.name == row.rule)?.mitigations;
+        let taken = service.flags.mitigated.iter();
+        let taken = taken.filter(|taken| taken.rule == row.rule && Some(&taken.release) == current).count();
+        Some(format!("`{}`: {}", row.rule, ladder.get(taken)?.intent()))
+    };
+    rows.iter().filter_map(next).collect()
+}
+
+/// What a breach of one of these rows would lead to now: the first gate that denies decides.
+fn consequence(service: &ServiceSnapshot, rows: &[&RowSnapshot]) -> String {
+    let denied: Option<&GateAnswer> = service.gates.iter().find(|answer| !answer.allow);
+    match (denied, &service.target, service.settings.mode) {
+        (Some(answer), _, _) => {
+            format!("it is held by the gate `{}`: {}", answer.gate, answer.why.trim_end_matches('.'))
+        }
+        (None, None, _) => "it is held: there is no release to roll back to".to_owned(),
+        (None, Some(target), Mode::DryRun) => {
+            format!("a rollback to {target} is announced and not carried out: dry-run mode")
+        }
+        (None, Some(target), Mode::Act) => match tried_first(service, rows).as_slice() {
+            [] => format!("it is rolled back to {target}"),
+            first => format!(
+                "something else is tried first ({}); if that does not help, it is rolled back to {target}",
+                first.join("; ")
+            ),
+        },
+    }
 }
 
 /// What a crossed row still wants before it is breached.
@@ -223,20 +258,5 @@ fn wants(rule: &Rule, row: &RowSnapshot, service: &ServiceSnapshot, fleet: &Flee
         (Condition::Alerts, None) => "when further alerts fire".to_owned(),
         (_, Some(left)) => format!("if it stays crossed for another {left}"),
         (_, None) => "with the next bad samples".to_owned(),
-    }
-}
-
-/// What a breach would lead to now: the first gate that denies decides.
-fn consequence(service: &ServiceSnapshot) -> String {
-    let denied: Option<&GateAnswer> = service.gates.iter().find(|answer| !answer.allow);
-    match (denied, &service.target, service.settings.mode) {
-        (Some(answer), _, _) => {
-            format!("it is held by the gate `{}`: {}", answer.gate, answer.why.trim_end_matches('.'))
-        }
-        (None, None, _) => "it is held: there is no release to roll back to".to_owned(),
-        (None, Some(target), Mode::DryRun) => {
-            format!("a rollback to {target} is announced and not carried out: dry-run mode")
-        }
-        (None, Some(target), Mode::Act) => format!("it is rolled back to {target}"),
     }
 }

@@ -239,6 +239,10 @@ fn one(path: &Path, given: &Given) -> Played {
         return Err(why);
     }
     let trace = Trace::read(from).map_err(|wrong| format!("it is not a trace:\n{wrong}"))?;
+    // A pipeline that wrote nothing must not look like one in which nothing was wrong.
+    if trace.services.is_empty() {
+        return Err("it is empty: there is nothing in it that could be replayed".into());
+    }
     let settings = &given.settings;
     let known = configured(settings, trace.services.keys())?;
     let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();

@@ -8,7 +8,7 @@ use backstop::core::approval::Via;
 use backstop::core::decision::Gate;
 use backstop::core::ledger::RollbackOutcome;
 use backstop::core::release::ServiceName;
-use backstop::core::settings::{Action, Mode, ServiceSettings, Severity};
+use backstop::core::settings::{Action, Mitigation, Mode, Remedy, ServiceSettings, Severity};
 use backstop::core::snapshot::{EngineSnapshot, RowAnswer, State};
 use backstop::core::{Command, EngineState, Timestamp};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -214,6 +214,19 @@ async fn what_would_happen_next_is_what_the_rows_lead_to() {
     let lines = body["outlook"].as_array().unwrap();
     assert_eq!(lines.last().unwrap(), "Then it is rolled back to shop:v1 [aaaaaaaaaaaa].", "{lines:?}");
     assert_eq!(lines.len(), 4, "{lines:?}");
+
+    // A ladder comes first, as long as it is not at its end.
+    let mut laddered = picture.clone();
+    let settings = Arc::make_mut(&mut laddered.services[2].settings);
+    let rule = settings.rules.iter_mut().find(|rule| rule.name == "error_rate").unwrap();
+    rule.mitigations = vec![Mitigation::of(Remedy::Restart), Mitigation::of(Remedy::Scale(3))];
+    surface.fleet.send_replace(Arc::new(laddered));
+    let (_, ladder) = surface.get("/api/v1/services/shop").await;
+    assert_eq!(
+        ladder["outlook"].as_array().unwrap().last().unwrap(),
+        "Then something else is tried first (`error_rate`: restart it, one replica after the other); if that does not help, it \
+         is rolled back to shop:v1 [aaaaaaaaaaaa]."
+    );
     assert_eq!(
         lines[0],
         "`error_rate` is breached after another 9m 10s above 5.0 %, or 2m 10s above 7.0 %, or 10s above 10 %, \

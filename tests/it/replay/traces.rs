@@ -369,6 +369,19 @@ fn a_compressed_file_is_refused_with_what_to_type() {
     );
 }
 
+/// A pipeline that wrote nothing must not look like one in which nothing was wrong.
+#[test]
+fn an_empty_file_is_said_to_be_empty() {
+    let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
+    for text in ["", "\n\n"] {
+        std::fs::write(file.path(), text).unwrap();
+        let output = backstop(&["replay", file.path().to_str().unwrap()]);
+        let said = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("it is empty: there is nothing in it that could be replayed"), "{said}");
+    }
+}
+
 /// Errors that rise, in a trace in which nothing is deployed, or in which something is later.
 #[test]
 fn where_nothing_was_deployed_no_deployment_is_spoken_of() {
