@@ -121,6 +121,7 @@ impl From<&RollbackRecord> for RollbackView {
             decision_to_applied_seconds: span(Some(record.started), record.applied),
             duration_seconds: span(Some(record.started), record.ended),
             gates: record.decision.gates.iter().map(Into::into).collect(),
+            approval: record.approval.as_deref().map(Into::into),
         }
     }
 }
@@ -252,6 +253,12 @@ impl From<&OpenWindow> for WindowView {
     }
 }
 
+/// What a release was before we made it anew.
+fn earlier(entry: &LedgerEntry, service: &ServiceSnapshot) -> Vec<String> {
+    let taken = service.flags.mitigated.iter().filter(|taken| taken.release == entry.release.id);
+    taken.filter_map(|taken| Some(taken.was.as_ref()?.id.to_string())).collect()
+}
+
 impl LedgerView {
     pub(crate) fn new(entry: &LedgerEntry, service: &ServiceSnapshot) -> Self {
         let is = |release: Option<&Release>| release.is_some_and(|release| release.id == entry.release.id);
@@ -273,6 +280,7 @@ impl LedgerView {
             standing_since: since.map(time),
             why,
             origin: entry.note.as_ref().and_then(|note| note.origin()),
+            earlier: earlier(entry, service),
             current: is(service.current.as_ref()),
             target: is(service.target.as_ref()),
             availability_why: availability.as_ref().and_then(Availability::why).map(str::to_owned),

@@ -243,6 +243,9 @@ pub struct LedgerView {
     /// What whoever deployed it said of it: commit, author, pipeline.
     #[serde(default)]
     pub origin: Option<String>,
+    /// What it was before Backstop made it anew with something set, as a mitigation: the same image under other ids.
+    #[serde(default)]
+    pub earlier: Vec<String>,
     /// Whether it runs now.
     pub current: bool,
     /// Whether a rollback would go there now.
@@ -433,6 +436,9 @@ pub struct RollbackView {
     pub duration_seconds: Option<f64>,
     /// The gates that were asked before it.
     pub gates: Vec<GateView>,
+    /// What people were asked before it, and what they said; `null` if nobody was.
+    #[serde(default)]
+    pub approval: Option<ApprovalView>,
 }
 
 /// Answer to `GET /api/v1/rollbacks/ID`.

@@ -8,10 +8,11 @@ use serde_json::json;
 use super::client::{Answer, Client};
 use super::failure::{Code, Failure};
 use super::rollback::{can_ask, confirm, follow, newest};
-use super::table::{Screen, span};
+use super::table::{Screen, release, span};
 use super::{Output, whoami};
 use crate::api::views::{
-    AnswerRequestBody, AnswerView, DrillPointView, DrillView, RollbackRequestBody, RollbackView, ServiceView,
+    AnswerRequestBody, AnswerView, DrillPointView, DrillView, ReleaseView, RollbackRequestBody, RollbackView,
+    ServiceView,
 };
 use crate::rollback::drill::{EXECUTED_WITHIN, PROVED_WITHIN};
 
@@ -64,18 +65,45 @@ async fn for_real(args: &DrillArgs, client: &Client, out: &Output) -> anyhow::Re
         return Err(Failure::new(Code::Failure, format!("{} has nothing to go back to", args.service)).into());
     };
     let back = go(args, client, &target.id).await?;
-    // Whatever came of that, what ran is wanted again.
-    let forward = go(args, client, &runs.id).await?;
-    let legs = [("back", &back), ("forward", &forward)];
-    let took: Vec<_> = legs.iter().map(|(what, leg)| json!({"leg": what, "rollback": leg})).collect();
-    out.show(&json!({"service": args.service, "legs": took}), |screen| times(&legs, screen))?;
-    match legs.iter().find(|(_, leg)| !is_in_time(leg)) {
-        None => Ok(()),
-        Some((what, leg)) => {
-            let why = format!("going {what} ended as `{}`: {}", leg.outcome, leg.detail);
-            Err(Failure::new(Code::Failure, why).hint(format!("backstop explain {}", args.service)).into())
+    let failed = (!is_in_time(&back, &target.id)).then(|| failure(args, "back", &back, &target));
+    let mut legs = vec![("back", back, target.id)];
+    // Whatever came of that, what ran is wanted again, unless it still runs.
+    if failed.is_none() || !runs_now(client, &args.service, &runs.id).await? {
+        match go(args, client, &runs.id).await {
+            Ok(forward) => legs.push(("forward", forward, runs.id.clone())),
+            // What failed first is what has to be known.
+            Err(error) if failed.is_some() => anstream::eprintln!("it could not go forward again: {error}"),
+            Err(error) => return Err(error),
         }
     }
+    let took: Vec<_> = legs.iter().map(|(what, leg, _)| json!({"leg": what, "rollback": leg})).collect();
+    out.show(&json!({"service": args.service, "legs": took}), |screen| times(&legs, screen))?;
+    let forward = legs.get(1).filter(|(_, leg, to)| !is_in_time(leg, to));
+    let failed = failed.or_else(|| forward.map(|(what, leg, _)| failure(args, what, leg, &runs)));
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// What is said of a way that did not go as it should.
+fn failure(args: &DrillArgs, what: &str, leg: &RollbackView, to: &ReleaseView) -> Failure {
+    let why = if leg.outcome == "verified" && leg.to.id == to.id {
+        format!("going {what} worked, and took longer than the runbooks allow")
+    } else if leg.to.id == to.id {
+        format!("going {what} ended as `{}`: {}", leg.outcome, leg.detail)
+    } else {
+        format!(
+            "going {what} did not end with {}, but with {} (`{}`): {}",
+            release(to),
+            release(&leg.to),
+            leg.outcome,
+            leg.detail
+        )
+    };
+    Failure::new(Code::Failure, why).hint(format!("backstop explain {}", args.service))
+}
+
+async fn runs_now(client: &Client, service: &str, id: &str) -> anyhow::Result<bool> {
+    let seen: Answer<ServiceView> = client.get(&["api", "v1", "services", service], &[]).await?;
+    Ok(seen.view.summary.current.is_some_and(|current| current.id == id))
 }
 
 /// One way, until it is proved or not.
@@ -93,19 +121,22 @@ async fn go(args: &DrillArgs, client: &Client, to: &str) -> anyhow::Result<Rollb
     Ok(follow(client, &args.service, before.as_deref()).await?.0)
 }
 
-fn is_in_time(leg: &RollbackView) -> bool {
+/// Whether a way ended with the release that it was for, within the runbooks' budgets. If its target does not pass, an older one
+/// has its turn: that is well for whoever is served, and no drill that went as it should.
+fn is_in_time(leg: &RollbackView, to: &str) -> bool {
     let within =
         |took: Option<f64>, most: Duration| took.is_some_and(|seconds| seconds <= most.as_secs_f64());
     leg.outcome == "verified"
+        && leg.to.id == to
         && within(leg.decision_to_applied_seconds, EXECUTED_WITHIN)
         && within(leg.duration_seconds, PROVED_WITHIN)
 }
 
-fn times(legs: &[(&str, &RollbackView)], screen: &Screen) -> String {
+fn times(legs: &[(&str, RollbackView, String)], screen: &Screen) -> String {
     let time = |seconds: Option<f64>| seconds.map_or_else(|| "never".to_owned(), span);
-    let row = |(what, leg): &(&str, &RollbackView)| {
+    let row = |(what, leg, to): &(&str, RollbackView, String)| {
         let (served, proved) = (time(leg.decision_to_applied_seconds), time(leg.duration_seconds));
-        let verdict = if is_in_time(leg) { "ready" } else { "missing" };
+        let verdict = if is_in_time(leg, to) { "ready" } else { "missing" };
         [screen.mark(verdict), (*what).to_owned(), served, proved, leg.outcome.clone()]
     };
     let rows = legs.iter().map(row).collect();

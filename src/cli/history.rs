@@ -6,7 +6,9 @@ use super::client::Client;
 use super::log::{self, Format};
 use super::table::{Screen, bold, release, release_or, span};
 use super::{Output, write_out};
-use crate::api::views::{ReleaseView, RollbackDetailView, RollbackView, RollbacksView, ServiceView};
+use crate::api::views::{
+    ApprovalView, ReleaseView, RollbackDetailView, RollbackView, RollbacksView, ServiceView,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -68,6 +70,7 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
                 rollback.service.clone(),
                 format!("{from} -> {}", short(&rollback.to)),
                 screen.mark(&rollback.outcome),
+                rollback.decided_by.clone(),
                 rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
                 rollback.id.clone(),
             ];
@@ -78,7 +81,8 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
             (row, format!("{}{with}", rollback.text))
         })
         .collect();
-    let mut text = screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "APPLIED IN", "ID"], rows);
+    let mut text =
+        screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "DECIDED BY", "APPLIED IN", "ID"], rows);
     text.push_str("\nOne of them with its journal: backstop history --rollback ID\n");
     if let Some(before) = &view.next_before {
         let service = args.service.as_ref().map_or_else(String::new, |service| format!(" {service}"));
@@ -113,16 +117,21 @@ pub(super) fn summary(rollback: &RollbackView, screen: &Screen) -> String {
         format!("{}  {outcome}\n", bold(&format!("Rollback {} of {}", rollback.id, rollback.service)));
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            text.push_str(&screen.wrapped(value, &format!("{name:<11}"), "           "));
+            text.push_str(&screen.wrapped(value, &format!("{name:<12}"), "            "));
         }
     };
     line("outcome", &rollback.detail);
+    line("environment", &rollback.environment);
     line("from", &release_or(rollback.from.as_ref(), "nothing"));
     line("to", &release(&rollback.to));
     line("with", &rollback.along.join(", "));
     line("order", rollback.order.as_deref().unwrap_or_default());
     line("why", &format!("{} ({})", rollback.text, rollback.severity));
     line("decided", &format!("{} by {}", screen.moment(rollback.started), rollback.decided_by));
+    let asked = rollback.approval.iter().flat_map(|approval| approved(approval, screen));
+    for (i, said) in asked.enumerate() {
+        line(if i == 0 { "asked" } else { "answered" }, &said);
+    }
     line("applied", &took(rollback.decision_to_applied_seconds, "after the decision"));
     line(
         "users felt",
@@ -130,6 +139,20 @@ pub(super) fn summary(rollback: &RollbackView, screen: &Screen) -> String {
     );
     line("ended", &took(rollback.duration_seconds, "after the decision"));
     text
+}
+
+/// What people were asked, and what they said, one line each.
+fn approved(approval: &ApprovalView, screen: &Screen) -> Vec<String> {
+    let needed = match approval.needed {
+        1 => String::new(),
+        needed => format!(", {needed} people have to say yes"),
+    };
+    let asked = format!("{} ({}{needed})", screen.moment(approval.asked), approval.ask);
+    let said = approval.said.iter().map(|said| {
+        let why = if said.why.is_empty() { String::new() } else { format!(": {}", said.why) };
+        format!("{} {} by {}{why}", screen.moment(said.at), said.word, said.by)
+    });
+    std::iter::once(asked).chain(said).collect()
 }
 
 fn took(seconds: Option<f64>, what: &str) -> String {

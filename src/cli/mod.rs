@@ -134,16 +134,30 @@ pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         // If standard error is gone there is nobody to tell.
         let _ = error.print();
-        let usage = if is_for(wait::NAME) { wait::WRONG } else { Code::Usage };
+        let usage = if is_for(wait::NAME, std::env::args().skip(1)) { wait::WRONG } else { Code::Usage };
         if error.use_stderr() { usage.into() } else { ExitCode::SUCCESS }
     })
 }
 
 /// Whether the command line, which is wrong, is for this command.
-fn is_for(name: &str) -> bool {
+fn is_for(name: &str, mut words: impl Iterator<Item = String>) -> bool {
     let all = Cli::command();
-    let asked = std::env::args().skip(1).find(|word| all.find_subcommand(word).is_some());
-    asked.is_some_and(|asked| asked == name)
+    // The value of an option may be called like a command, as a host is in `--endpoint wait`.
+    let takes_value = |word: &str| {
+        let mut options = all.get_arguments().filter(|option| option.get_action().takes_values());
+        options.any(|option| {
+            option.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long))
+                || option.get_short().is_some_and(|short| word.strip_prefix('-') == Some(&short.to_string()))
+        })
+    };
+    while let Some(word) = words.next() {
+        if takes_value(&word) {
+            words.next();
+        } else if all.find_subcommand(&word).is_some() {
+            return word == name;
+        }
+    }
+    false
 }
 
 /// Carries the command out and reports a failure.

@@ -142,6 +142,12 @@ async fn look(client: &Client, service: &str, wanted: &mut Option<String>) -> an
     let meant = view.releases.iter().find(|entry| is(&entry.release, name));
     let new = meant.filter(|entry| entry.current && entry.standing != "known_good");
     let name = new.map_or_else(|| name.to_owned(), |entry| entry.release.id.clone());
+    // Made anew with something set, as a mitigation, it is still what was deployed.
+    let anew = view
+        .releases
+        .iter()
+        .find(|entry| meant.is_some_and(|meant| !meant.current && entry.earlier.contains(&meant.release.id)));
+    let name = anew.map_or(name, |entry| entry.release.id.clone());
     *wanted = Some(name.clone());
     let query = [("service", service), ("limit", "20")];
     let rollbacks = client.get::<RollbacksView>(&["api", "v1", "rollbacks"], &query).await?.view.rollbacks;
@@ -159,12 +165,7 @@ fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Sta
     let rolled_back = rollbacks.iter().find(of).filter(|r| r.started >= entry.deployed);
     if !entry.current {
         return match rolled_back {
-            Some(rollback) if rollback.over => Standing::RolledBack(format!(
-                "{name} was rolled back to {} ({}): {}",
-                release(&rollback.to),
-                rollback.outcome.replace('_', " "),
-                rollback.text
-            )),
+            Some(rollback) if rollback.over => after(view, entry, rollback),
             Some(rollback) => Standing::Judged(format!("{name} is being rolled back: {}", rollback.text)),
             None => Standing::Replaced(replaced(view, entry)),
         };
@@ -176,10 +177,36 @@ fn standing(view: &ServiceView, rollbacks: &[RollbackView], wanted: &str) -> Sta
     }
 }
 
+/// What a rollback that is over means for the release that it was to take away, and that does not run any more.
+fn after(view: &ServiceView, entry: &LedgerView, rollback: &RollbackView) -> Standing {
+    let (name, to, why) = (release(&entry.release), release(&rollback.to), &rollback.text);
+    let ended = rollback.outcome.replace('_', " ");
+    match rollback.outcome.as_str() {
+        "void" => Standing::Replaced(format!(
+            "{}; its rollback to {to} did not begin: {}",
+            runs_instead(view, entry),
+            rollback.detail
+        )),
+        "unwound" => Standing::Replaced(format!(
+            "{}; its rollback to {to} failed and was taken back: {}",
+            runs_instead(view, entry),
+            rollback.detail
+        )),
+        "stuck" => Standing::Stuck(format!(
+            "the rollback of {name} to {to} got stuck, and a person is needed: {}",
+            rollback.detail
+        )),
+        _ => Standing::RolledBack(format!("{name} was rolled back to {to} ({ended}): {why}")),
+    }
+}
+
 fn replaced(view: &ServiceView, entry: &LedgerView) -> String {
+    format!("{}, and nobody rolled it back", runs_instead(view, entry))
+}
+
+fn runs_instead(view: &ServiceView, entry: &LedgerView) -> String {
     let by = view.summary.current.as_ref().map_or_else(|| "nothing".to_owned(), release);
-    let wanted = release(&entry.release);
-    format!("{} runs {by} instead of {wanted}, and nobody rolled it back", view.summary.name)
+    format!("{} runs {by} instead of {}", view.summary.name, release(&entry.release))
 }
 
 /// Whether a release is meant: by id, reference, tag, version label, digest or the image's id.

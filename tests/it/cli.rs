@@ -2,20 +2,23 @@
 
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backstop::api::Tokens;
 use backstop::core::Command as Asked;
-use backstop::core::approval::Via;
+use backstop::core::approval::{Approval, Ask, Said, Via, Word};
 use backstop::core::ledger::{RollbackOutcome, RollbackRecord, Standing};
-use backstop::core::release::ServiceName;
+use backstop::core::mitigation::Mitigated;
+use backstop::core::release::{ApprovalId, MitigationId, ServiceName};
+use backstop::core::settings::{Mitigation, Remedy};
 use backstop::core::snapshot::{FleetSnapshot, State};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, fleet, record, release, service};
+use crate::picture::{HOOK_TOKEN, NEW_YEAR, Surface, TOKEN, decision, fleet, record, release, service};
 
 async fn up() -> Surface {
     Surface::start(fleet(NEW_YEAR)).await
@@ -90,6 +93,29 @@ async fn explain_prints_the_whole_matrix_and_every_gate() {
     assert!(missing.stdout.is_empty());
 }
 
+/// Two people that were asked, and what they said.
+fn asked() -> Approval {
+    let said = |secs, by: &str, word, why: &str| Said {
+        at: NEW_YEAR.before(Duration::from_secs(secs)),
+        by: by.to_owned(),
+        via: Via::Person,
+        word,
+        why: why.to_owned(),
+    };
+    Approval {
+        id: ApprovalId::new("a1"),
+        ask: Ask::Consent,
+        decision: Box::new(decision(NEW_YEAR)),
+        asked: NEW_YEAR.before(Duration::from_secs(300)),
+        needed: 2,
+        said: vec![
+            said(120, "bob", Word::Approved, "checkout is down"),
+            said(60, "carol", Word::Approved, ""),
+        ],
+        reminded: None,
+    }
+}
+
 #[tokio::test]
 async fn history_lists_and_shows_one_with_its_journal() {
     let surface = up().await;
@@ -102,6 +128,7 @@ async fn history_lists_and_shows_one_with_its_journal() {
         RollbackRecord {
             along: vec![ServiceName::new("jobs")],
             order: Some("stop-first: it publishes ports".to_owned()),
+            approval: Some(Box::new(asked())),
             ..record(2, NEW_YEAR, RollbackOutcome::Verified("shop:v1 passed every rule for 30s".to_owned()))
         },
         record(1, NEW_YEAR, RollbackOutcome::Unwound("the image is gone".to_owned())),
@@ -172,6 +199,14 @@ async fn wait_says_by_its_exit_code_what_became_of_a_release() {
         assert_eq!(output.status.code(), Some(3), "{wrong:?}: {}", err(&output));
     }
     assert_eq!(backstop(&["explain"]).output().await.unwrap().status.code(), Some(2), "elsewhere it is 2");
+    for elsewhere in
+        [&["--endpoint", "wait", "status", "--bogus"][..], &["--endpoint=wait", "status", "--bogus"]]
+    {
+        let output = backstop(elsewhere).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{elsewhere:?}: {}", err(&output));
+    }
+    let behind = backstop(&["--endpoint", "status", "wait", "--bogus"]).output().await.unwrap();
+    assert_eq!(behind.status.code(), Some(3), "{}", err(&behind));
     assert_eq!(backstop(&["wait", "--help"]).output().await.unwrap().status.code(), Some(0));
 }
 
@@ -208,6 +243,26 @@ async fn wait_tells_why_a_release_was_rolled_back() {
         err(&replaced)
     );
 
+    // One that did not begin, or was taken back, rolled nothing back, whatever came in its place.
+    for (outcome, code, said) in [
+        (
+            RollbackOutcome::Void("a newer deployment came first".into()),
+            3,
+            "did not begin: a newer deployment",
+        ),
+        (RollbackOutcome::Unwound("no space".into()), 3, "failed and was taken back: no space"),
+        (RollbackOutcome::Stuck("the name is taken".into()), 2, "a person is needed: the name is taken"),
+    ] {
+        *surface.past.rollbacks.lock().unwrap() = vec![record(1, NEW_YEAR, outcome)];
+        let cannot = wait("v2").await;
+        assert_eq!(cannot.status.code(), Some(code), "{}", err(&cannot));
+        assert!(
+            err(&cannot).contains(said) && err(&cannot).contains("hint: backstop explain shop"),
+            "{}",
+            err(&cannot)
+        );
+    }
+
     *surface.past.rollbacks.lock().unwrap() =
         vec![record(1, NEW_YEAR, RollbackOutcome::Verified("all checks pass".to_owned()))];
     let rolled_back = wait("v2").await;
@@ -220,6 +275,60 @@ async fn wait_tells_why_a_release_was_rolled_back() {
         ),
         "{json}"
     );
+}
+
+/// What went wrong first is what is said, and nobody goes forward to what never went away.
+#[tokio::test]
+async fn a_drill_for_real_fails_with_its_first_way() {
+    let surface = Surface::start(fleet(NEW_YEAR)).await;
+    surface.core.ready.store(true, Ordering::Relaxed);
+    let drill = async || surface.run_with_token(&["drill", "shop", "--for-real", "--yes"]).await;
+    *surface.core.then.lock().unwrap() =
+        vec![record(1, NEW_YEAR, RollbackOutcome::Unwound("no space".into()))];
+    let failed = drill().await;
+    assert_eq!(failed.status.code(), Some(1), "{}", err(&failed));
+    assert!(err(&failed).contains("error: going back ended as `unwound`: no space"), "{}", err(&failed));
+    assert_eq!(surface.core.commands.lock().unwrap().len(), 1, "it still runs");
+
+    // An older release than the one that was asked for is not what was tried.
+    let other = RollbackRecord {
+        to: release("shop:v0", 'c'),
+        ..record(2, NEW_YEAR, RollbackOutcome::Verified("all checks pass".into()))
+    };
+    *surface.core.then.lock().unwrap() = vec![other];
+    let failed = drill().await;
+    assert_eq!(failed.status.code(), Some(1), "{}", err(&failed));
+    assert!(
+        err(&failed).contains("going back did not end with shop:v1 [aaaaaaaaaaaa], but with shop:v0"),
+        "{}",
+        err(&failed)
+    );
+}
+
+/// A mitigation made it anew with something set: another release by its id, and still the one that was deployed.
+#[tokio::test]
+async fn wait_follows_a_release_that_a_mitigation_made_anew() {
+    let mut shop = service("shop", NEW_YEAR);
+    let (was, anew) = (release("shop:v2", 'b'), release("shop:v2", 'd'));
+    let mut entry = shop.ledger.iter().find(|entry| entry.release.id == was.id).unwrap().clone();
+    entry.release = anew.clone();
+    shop.ledger.insert(0, entry);
+    shop.current = Some(anew.clone());
+    shop.flags.mitigated = vec![Mitigated {
+        id: MitigationId::new("m1"),
+        what: Mitigation::of(Remedy::Set([("POOL".to_owned(), "8".to_owned())].into())),
+        rule: "memory".into(),
+        release: anew.id,
+        at: NEW_YEAR,
+        result: Some(Ok("made anew".into())),
+        was: Some(Box::new(was.clone())),
+        helped: true,
+    }];
+    let surface = Surface::start(FleetSnapshot { services: vec![shop], ..fleet(NEW_YEAR) }).await;
+    let words = ["wait", "shop", "--release", was.id.as_str(), "--timeout", "0s"];
+    let waited = surface.run(&words).await;
+    assert_eq!(waited.status.code(), Some(0), "{}", err(&waited));
+    assert_eq!(out(&waited), "shop:v2 [dddddddddddd] is known-good\n");
 }
 
 /// `latest` was deployed, rolled back to the `latest` before it, and that one is known-good: it is not what was waited for.
