@@ -191,14 +191,22 @@ impl Approval {
         self.decision.from.as_ref().map(|from| &from.id) == release
     }
 
-    /// Whether it asks for what is to be asked about something so urgent: with a deadline, or until somebody says yes.
-    fn asks(&self, severity: Severity, countdown: bool) -> bool {
+    /// Whether it asks for what is to be asked about something so urgent: with a deadline, or until somebody says yes. What
+    /// has a deadline keeps it while something less urgent is foremost.
+    fn asks(&self, severity: Severity, frozen: bool) -> bool {
         let alike = match self.ask {
-            Ask::Countdown { .. } => countdown,
-            Ask::Consent => !countdown,
+            Ask::Countdown { .. } => !frozen,
+            Ask::Consent => frozen || severity != Severity::High,
             Ask::Evaluate | Ask::Second { .. } => false,
         };
         self.decision.severity >= severity && (alike || self.is_approved())
+    }
+
+    /// Whether the link to it was used: for an answer to this question, not for what is carried over from an earlier one.
+    /// Putting it off answers nothing.
+    fn answered_by_link(&self) -> Option<&Said> {
+        let answers = |said: &&Said| !matches!(said.word, Word::Extended { .. });
+        self.said.iter().filter(answers).find(|said| said.via == Via::Link && said.at >= self.asked)
     }
 
     /// What was said about it holds for a later question too, if a yes to that leads to the same.
@@ -318,12 +326,10 @@ impl Service {
         if self.is_ruled_out(severity) {
             return;
         }
-        let countdown = severity == Severity::High && !frozen;
-        if !self.question().is_some_and(|known| known.asks(severity, countdown)) {
-            let ask = if countdown {
-                Ask::Countdown { until: turn.now + self.settings.deadline }
-            } else {
-                Ask::Consent
+        if !self.question().is_some_and(|known| known.asks(severity, frozen)) {
+            let ask = match severity {
+                Severity::High if !frozen => Ask::Countdown { until: turn.now + self.settings.deadline },
+                Severity::Critical | Severity::High | Severity::Medium | Severity::Low => Ask::Consent,
             };
             let decision = Decision { verdict: Verdict::Evaluate, ..decision };
             self.record(turn, &decision);
@@ -393,8 +399,11 @@ impl Service {
 
     /// Whether a rollback for something so urgent will not come, because somebody said no or nobody wants one.
     pub(crate) fn is_ruled_out(&self, severity: Severity) -> bool {
+        let current = self.current.as_ref().map(|release| &release.id);
+        let earlier = self.flags.refused.as_deref().filter(|approval| approval.is_about(current));
         let no = self.question().filter(|approval| approval.refusal().is_some());
-        severity == Severity::Low || no.is_some_and(|approval| approval.decision.severity >= severity)
+        let mut refused = no.into_iter().chain(earlier);
+        severity == Severity::Low || refused.any(|approval| approval.decision.severity >= severity)
     }
 
     /// The symptom passed: what was asked about it needs no answer, and a yes to it is no yes to what comes later. What a
@@ -452,7 +461,12 @@ impl Service {
             let so_far = format!("{} of {needed}: {}", approvals, approval.approvers());
             a.fields.push(("Said yes already".into(), so_far));
         }
-        self.flag(turn, |flags| flags.approval = Some(Box::new(approval)));
+        self.flag(turn, |flags| {
+            // A no outlives whatever more urgent is asked after it.
+            let refused = flags.approval.take().filter(|known| known.refusal().is_some());
+            flags.refused = refused.or(flags.refused.take());
+            flags.approval = Some(Box::new(approval));
+        });
         turn.effect(Effect::Announce(a));
     }
 
@@ -463,7 +477,7 @@ impl Service {
 
     fn drop_question(&mut self, turn: &mut Turn<'_>, title: &str, why: &str, closes: Option<Closed>) {
         let Some(approval) = self.flags.approval.clone().filter(|a| a.refusal().is_none()) else { return };
-        self.flag(turn, |flags| flags.approval = None);
+        self.flag(turn, |flags| flags.approval = flags.refused.take());
         let mut a = self.announcement(turn, AnnouncementKind::Approval, title);
         a.key = format!("{}/over", approval.id);
         a.closes = closes;
@@ -478,7 +492,7 @@ impl Service {
     /// Something else was deployed: whatever was asked, and answered, was about another release.
     pub(crate) fn forget_question(&mut self, turn: &mut Turn<'_>) {
         self.withdraw_question(turn, "something else was deployed");
-        self.flag(turn, |flags| flags.approval = None);
+        self.flag(turn, |flags| (flags.approval, flags.refused) = (None, None));
     }
 
     /// Drops a question that nobody answers.
@@ -553,8 +567,9 @@ impl Service {
         if let Word::Extended { until } = said.word {
             a.fields.push(("Goes ahead".into(), format!("at {}", time_of_day(until))));
         }
-        // Whoever may still answer gets a link to do so.
-        a.approval = answered.is_open().then(|| answered.id.clone());
+        // Whoever may still answer gets a link to do so, unless it was used.
+        let open = answered.is_open() && answered.answered_by_link().is_none();
+        a.approval = open.then(|| answered.id.clone());
         turn.effect(Effect::Announce(a));
         self.keep_answer(turn, answered, &said);
         Ok(answer)
@@ -576,7 +591,9 @@ impl Service {
         self.record(turn, &decision);
         // A no to somebody's order is no word about what else may be wrong with the release.
         let ordered = matches!(answered.ask, Ask::Second { .. });
-        self.flag(turn, |flags| flags.approval = (!ordered).then(|| Box::new(answered)));
+        self.flag(turn, |flags| {
+            flags.approval = if ordered { flags.refused.take() } else { Some(Box::new(answered)) };
+        });
         if self.state == State::AwaitingApproval {
             self.drop_prepared(turn);
             self.go(turn, Event::Answered);
@@ -586,10 +603,7 @@ impl Service {
 
 /// Whether this can be said about the question.
 fn check(approval: &Approval, said: &Said, name: &super::release::ServiceName) -> Result<(), String> {
-    // Putting it off answers nothing: whoever has only the message can still say yes or no.
-    let answers = |said: &Said| !matches!(said.word, Word::Extended { .. });
-    let by_link = |earlier: &&Said| earlier.via == Via::Link && said.via == Via::Link && answers(earlier);
-    if let Some(earlier) = approval.said.iter().find(by_link) {
+    if let Some(earlier) = approval.answered_by_link().filter(|_| said.via == Via::Link) {
         return Err(format!(
             "this link was used already, by {}; next: backstop explain {name}",
             earlier.sentence()

@@ -16,7 +16,7 @@ use super::service::{BACKSTOP, Service, Turn};
 use super::settings::{Action, Condition, Mitigation, Severity, WindowKind};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
-use super::surroundings::{Surroundings, word_is_awaited};
+use super::surroundings::{LINGERS, Surroundings, word_is_awaited};
 use super::time::{Timestamp, human};
 
 /// A specification that could not be kept is tried again after this long.
@@ -203,7 +203,9 @@ impl Service {
     fn all_clear(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>) {
         self.mitigation_helped(turn);
         // Others recover later than what they depend on: as long as that may take, they are not yet on their own again.
-        if self.held_by_surroundings && !self.is_excused(turn.now, around) {
+        let well =
+            matches!(self.state, State::Trial | State::Steady) && turn.now.since(self.since) >= LINGERS;
+        if self.held_by_surroundings && (well || !self.is_excused(turn.now, around)) {
             self.void_evidence(turn.now);
         }
         match self.state {

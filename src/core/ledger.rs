@@ -230,6 +230,9 @@ pub struct Flags {
     /// What people are asked, or what they said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Box<Approval>>,
+    /// What was answered with no before something more urgent was asked: it holds again when that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Box<Approval>>,
     /// What was tried before a rollback.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mitigated: Vec<Mitigated>,

@@ -79,7 +79,7 @@ impl Service {
         // Only a person begins one for a service that is stuck: that is the help that was called for.
         self.flag(turn, |flags| {
             flags.stuck = None;
-            flags.approval = None;
+            (flags.approval, flags.refused) = (None, None);
         });
         turn.remember(LedgerChange::RollbackOpened(Box::new(record.clone())));
         let mut a = self.announcement(turn, AnnouncementKind::RollbackInProgress, "ROLLBACK IN PROGRESS");

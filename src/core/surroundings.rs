@@ -195,7 +195,7 @@ impl Reliance {
     /// The outage that lasts, as far as anybody knows now: what was last heard long ago says nothing.
     pub(crate) fn failing_now(&self, now: Timestamp) -> Option<Outage> {
         let most = SILENT.max(3 * self.every);
-        let (began, seen) = self.failing.zip(self.seen)?;
+        let (began, seen) = self.failing.zip(self.seen.or(self.failing))?;
         self.heard.filter(|heard| now.since(*heard) <= most).map(|_| Outage { began, seen, ended: now })
     }
 

@@ -21,7 +21,7 @@ pub(super) enum Message {
     },
     PagerDuty {
         event: Value,
-        /// Incidents that it ends first.
+        /// Incidents that it ends.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ends: Vec<Value>,
     },
@@ -149,12 +149,13 @@ impl Sender {
                 self.send_alerts(std::slice::from_ref(alert), now).await
             }
             (Message::PagerDuty { event, ends }, Way::Post(post)) => {
+                let alone = |event: &Value| Message::PagerDuty { event: event.clone(), ends: Vec::new() };
+                post.send(self.letter(&alone(event), post, now)?, now).await?;
+                // No alarm waits for these: what is not heard now is said again with the next event.
                 for end in ends {
-                    let end = Message::PagerDuty { event: end.clone(), ends: Vec::new() };
-                    post.send(self.letter(&end, post, now)?, now).await?;
+                    let _ = post.send(self.letter(&alone(end), post, now)?, now).await;
                 }
-                let event = Message::PagerDuty { event: event.clone(), ends: Vec::new() };
-                post.send(self.letter(&event, post, now)?, now).await
+                Ok(())
             }
             (message, Way::Post(post)) => post.send(self.letter(message, post, now)?, now).await,
             (_, Way::Mail(_)) => Err(Failure::permanent("it was written for another kind of channel")),

@@ -192,11 +192,17 @@ impl Fleet {
             word: Word::Approved,
             why: order.why.clone(),
         };
+        let open = self.services.get(name).and_then(Service::open_approval);
+        if open.is_some_and(|known| known.carries_over_to(&decision)) {
+            // The same is being asked already: whoever orders it says yes to that, and it is done if that was the last one.
+            let answer = self.with(now, name, effects, |s, turn| s.say(turn, None, said))?;
+            let asked = self.services.get(name).and_then(|s| s.flags.approval.as_deref());
+            return match asked.filter(|approval| approval.is_approved()).map(Approval::approvers) {
+                Some(by) => self.carry_out(now, name, Order { by, ..order }, effects),
+                None => Ok(answer),
+            };
+        }
         self.with(now, name, effects, |s, turn| {
-            if s.open_approval().is_some_and(|known| known.carries_over_to(&decision)) {
-                // The same is being asked already: whoever orders it says yes to that.
-                return s.say(turn, None, said);
-            }
             s.record(turn, &decision);
             let ask = Ask::Second { to: order.to, why: order.why, accept_schema: order.accept_schema };
             s.put_question(turn, ask, decision, None);

@@ -112,7 +112,7 @@ pub(super) fn is_planned(plan: &Plan, id: &str) -> bool {
 
 impl ContainerRuntime {
     /// What the listed containers are tied to. Each is asked once.
-    pub(super) async fn ties(&self, listed: &Value) -> Result<(), RuntimeError> {
+    pub(super) async fn ties(&self, listed: &Value) {
         let all: Vec<&str> =
             listed.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str()).collect();
         let there: HashSet<&str> = all.iter().copied().collect();
@@ -126,12 +126,14 @@ impl ContainerRuntime {
             .buffered(INSPECTS);
         let answers: Vec<_> = asked.collect().await;
         for answer in answers {
-            // Gone since it was listed.
-            if let (id, Some(inspect)) = answer? {
-                self.known().ties.insert(id, Ties::of(&inspect));
+            match answer {
+                Ok((id, Some(inspect))) => drop(self.known().ties.insert(id, Ties::of(&inspect))),
+                // Gone since it was listed.
+                Ok((_, None)) => {}
+                // One container that cannot be looked at, half removed perhaps, hides no other; it is asked again.
+                Err(why) => tracing::debug!(%why, "what a container is tied to is not known"),
             }
         }
-        Ok(())
     }
 
     /// What lives with the replicas of a service, but for services of its project that Compose makes anew.
@@ -202,11 +204,7 @@ impl ContainerRuntime {
             match one.rejoin().await {
                 Ok(note) => notes.extend(note),
                 Err(error) if error.class == crate::runtime::ErrorClass::Transient => return Err(error),
-                Err(error) => notes.push(format!(
-                    "{} lived with what was replaced, and could not be made anew ({error}): until it is, it is cut off; \
-                     remove it and start it again",
-                    dependant.name
-                )),
+                Err(error) => notes.push(one.failed(&error).await),
             }
         }
         Ok(notes)
@@ -260,6 +258,19 @@ impl Rejoining<'_> {
         Ok(Some(format!("{name} was made anew, tied to what runs now")))
     }
 
+    /// For whoever has to see to it.
+    async fn failed(&self, error: &RuntimeError) -> String {
+        self.runtime.ours.unmark(self.dependant.container.as_str());
+        let aside = self.named("rbold");
+        let kept = verbs::inspect(&self.runtime.engine, &aside).await.is_ok_and(|found| found.is_some());
+        let kept = if kept { format!(" (as it was it is kept, stopped, as {aside})") } else { String::new() };
+        format!(
+            "{} lived with what was replaced, and could not be made anew ({error}): until it is, it is cut off; \
+             remove it and start it again{kept}",
+            self.dependant.name
+        )
+    }
+
     fn named(&self, kind: &str) -> String {
         format!("{}.{kind}-{}", self.dependant.name, planning::transaction(&self.plan.id))
     }
@@ -303,7 +314,7 @@ impl Rejoining<'_> {
         if self.dependant.runs && !runs {
             verbs::start(engine, id).await?;
             note = Some(format!("{} was started again", self.dependant.name));
-        } else if runs && started(found) < since {
+        } else if runs && found["State"]["Paused"] != true && started(found) < since {
             verbs::restart(engine, id, Ties::of(found).stops).await?;
             note = Some(format!("{} was restarted, to join what runs now", self.dependant.name));
         }

@@ -152,7 +152,7 @@ impl ContainerRuntime {
         let mut refused = Vec::new();
         let mut ids: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
         let mut projects = Projects::default();
-        self.ties(&listed).await?;
+        self.ties(&listed).await;
         for listed in listed.as_array().into_iter().flatten() {
             let enrolled = self.enrol(listed);
             let watched = enrolled.as_ref().and_then(|one| one.as_ref().ok());

@@ -332,7 +332,8 @@ impl Progress {
 
 fn homeless(plan: &Plan, name: &str) -> RuntimeError {
     permanent(format!(
-        "no node may run {} by its placement constraints, so nothing of {name} would run: `docker node ls`, and the          labels of the nodes",
+        "no node may run {} by its placement constraints, so nothing of {name} would run: `docker node ls`, and the \
+         labels of the nodes",
         plan.to
     ))
 }
