@@ -52,7 +52,44 @@ pub(super) fn database(plan: &mut Plan) {
     not_to_blame(plan);
 }
 
-/// The same for a service that is watched alone.
+/// The database is back, and those who need it recover from most of it at once, and from the rest within a minute and a half.
+pub(super) fn slow_recovery(plan: &mut Plan) {
+    plan.serves(5.0, 80.0, &[5.0, 10.0]);
+    let (from, to) = trouble(plan, 60.0, 240.0);
+    let lag = plan.turn(&[60.0, 75.0, 88.0]);
+    let share = plan.rng.between(0.7, 1.0);
+    let left = share * plan.rng.between(0.15, 0.4);
+    for service in 0..plan.services.len() {
+        depends(plan, service, "db", vec![(from, to)]);
+        let it = &mut plan.services[service];
+        it.happens(from, to, Effect::Errors(share)).happens(to, to + lag, Effect::Errors(left));
+    }
+    not_to_blame(plan);
+}
+
+/// The database comes and goes, and so do the errors of those who need it.
+pub(super) fn flapping_database(plan: &mut Plan) {
+    const TIMES: usize = 6;
+    plan.serves(5.0, 80.0, &[5.0]);
+    let (from, _) = trouble(plan, 0.0, 1.0);
+    let every = plan.rng.between(40.0, 70.0);
+    let mut down = Vec::new();
+    for i in 0..TIMES {
+        let at = every.mul_add(i as f64, from);
+        down.push((at, at + plan.rng.between(14.0, 24.0)));
+    }
+    let share = plan.rng.between(0.4, 1.0);
+    for service in &mut plan.services {
+        let dependency = Dependency { name: "db".into(), interval: 5.0, down: down.clone(), blips: 0.0 };
+        service.dependencies.push(dependency);
+        for (from, to) in &down {
+            service.happens(*from, *to, Effect::Errors(share));
+        }
+    }
+    not_to_blame(plan);
+}
+
+/// The database is down for a service that is watched alone.
 pub(super) fn database_alone(plan: &mut Plan) {
     plan.fleet(1);
     database(plan);

@@ -88,6 +88,17 @@ pub(super) fn hard_blip(plan: &mut Plan) {
     plan.all_well();
 }
 
+/// All requests fail for nearly as long as the shortest window, and are counted every second or so.
+pub(super) fn nearly_half_a_minute(plan: &mut Plan) {
+    plan.serves(20.0, 100.0, &[1.0, 2.0, 3.0]);
+    for after in [130.0, 700.0] {
+        let at = plan.deployed + after + plan.rng.between(0.0, 120.0);
+        let lasts = plan.rng.between(18.0, 25.0);
+        plan.subject().happens(at, at + lasts, Effect::Errors(1.0));
+    }
+    plan.all_well();
+}
+
 /// Very slow for one or two minutes.
 pub(super) fn slow_blip(plan: &mut Plan) {
     plan.serves(5.0, 100.0, &[5.0, 10.0]);
