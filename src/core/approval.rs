@@ -211,11 +211,10 @@ impl Approval {
 
     /// What was said about it holds for a later question too, if a yes to that leads to the same.
     pub(crate) fn carries_over_to(&self, decision: &Decision) -> bool {
-        let of = |decision: &Decision| {
-            let id = |release: &Option<super::release::Release>| release.as_ref().map(|r| r.id.clone());
-            (id(&decision.from), id(&decision.to))
-        };
-        self.is_open() && of(&self.decision) == of(decision)
+        let target = |decision: &Decision| decision.to.as_ref().map(|to| to.id.clone());
+        self.is_open()
+            && self.is_about(decision.from.as_ref().map(|from| &from.id))
+            && target(&self.decision) == target(decision)
     }
 
     fn lapses(&self) -> Timestamp {

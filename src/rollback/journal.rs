@@ -188,6 +188,20 @@ impl StepStatus {
         }
     }
 
+    /// Why it was given up, if it was.
+    fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) => Some(why),
+            Self::Pending
+            | Self::Started
+            | Self::Succeeded
+            | Self::Undoing
+            | Self::Undone
+            | Self::UndoFailed(_)
+            | Self::LeftAlone => None,
+        }
+    }
+
     /// Nothing of it is in effect.
     const fn is_clean(&self) -> bool {
         matches!(self, Self::Pending | Self::Undone)
@@ -406,17 +420,8 @@ impl SagaState {
         let stops = (self.plan.pivot..self.plan.close).contains(&step)
             && self.plan.hook(step).is_some()
             && !self.is_shrugged_off(step);
-        match &self.steps[step] {
-            StepStatus::Failed(why) if stops => Some(format!("could not {}: {why}", self.plan.steps[step])),
-            StepStatus::Failed(_)
-            | StepStatus::Pending
-            | StepStatus::Started
-            | StepStatus::Succeeded
-            | StepStatus::Undoing
-            | StepStatus::Undone
-            | StepStatus::UndoFailed(_)
-            | StepStatus::LeftAlone => None,
-        }
+        let why = self.steps[step].failure().filter(|_| stops)?;
+        Some(format!("could not {}: {why}", self.plan.steps[step]))
     }
 
     /// Whether it has gone further than to the pivot: those that are carried out together with it have come to theirs.
@@ -466,16 +471,7 @@ impl SagaState {
             .enumerate()
             // Before the pivot, only what was let fail.
             .filter(|(i, _)| *i >= self.plan.pivot || self.is_shrugged_off(*i))
-            .filter_map(|(_, (status, step))| match status {
-                StepStatus::Failed(why) => Some(format!("could not {step}: {why}")),
-                StepStatus::Pending
-                | StepStatus::Started
-                | StepStatus::Succeeded
-                | StepStatus::Undoing
-                | StepStatus::Undone
-                | StepStatus::UndoFailed(_)
-                | StepStatus::LeftAlone => None,
-            });
+            .filter_map(|(_, (status, step))| Some(format!("could not {step}: {}", status.failure()?)));
         let yielded = self.outputs.iter().flatten().flat_map(StepOutput::notes).cloned();
         self.plan.notes.iter().cloned().chain(yielded).chain(failed).collect()
     }

@@ -96,18 +96,22 @@ async fn what_somebody_takes_on_goes_no_further_and_the_pager_hears_of_it() {
     assert_ne!(pager.next().await.json()["dedup_key"], key);
 }
 
+/// Somebody is asked something, and two levels are called if nobody answers.
+async fn asked() -> (Bench, Receiver, Receiver, Receiver) {
+    let ops = Receiver::start(&[Answer::Status(200)]).await;
+    let pager = Receiver::start(&[Answer::Status(202)]).await;
+    let boss = Receiver::start(&[Answer::Status(200)]).await;
+    let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
+    bench.say(&now(Kind::Evaluate, "asked")).await;
+    (bench, ops, pager, boss)
+}
+
 /// One of two that have to agree, whoever puts it off and whatever else is said of a question settle nothing.
 #[tokio::test]
 async fn only_an_answer_that_settles_the_question_ends_the_escalation() {
     for (closes, goes_on) in [(None, true), (Some(Closed::Answered), false), (Some(Closed::Withdrawn), false)]
     {
-        let [ops, mut pager, mut boss] = [
-            Receiver::start(&[Answer::Status(200)]).await,
-            Receiver::start(&[Answer::Status(202)]).await,
-            Receiver::start(&[Answer::Status(200)]).await,
-        ];
-        let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
-        bench.say(&now(Kind::Evaluate, "asked")).await;
+        let (bench, _ops, mut pager, mut boss) = asked().await;
         let mut answer = now(Kind::Approval, "said");
         answer.title = "APPROVED BY bob, 1 OF 2: shop".into();
         answer.closes = closes;
@@ -127,13 +131,7 @@ async fn only_an_answer_that_settles_the_question_ends_the_escalation() {
 /// Somebody said yes; five minutes later a person is needed: that is news to everybody.
 #[tokio::test]
 async fn what_gets_stuck_after_somebody_took_it_on_calls_everybody_anew() {
-    let [ops, mut pager, mut boss] = [
-        Receiver::start(&[Answer::Status(200)]).await,
-        Receiver::start(&[Answer::Status(202)]).await,
-        Receiver::start(&[Answer::Status(200)]).await,
-    ];
-    let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
-    bench.say(&now(Kind::Evaluate, "asked")).await;
+    let (bench, _ops, mut pager, mut boss) = asked().await;
     let first = pager.next().await.json();
     boss.next().await;
     let mut yes = now(Kind::Approval, "yes");
@@ -163,13 +161,7 @@ async fn what_gets_stuck_after_somebody_took_it_on_calls_everybody_anew() {
 /// Nobody answered, and it went ahead by itself; whoever was told of the question hears of what became of it as well.
 #[tokio::test]
 async fn whoever_was_called_for_a_question_is_called_again_when_a_person_is_needed() {
-    let [ops, mut pager, mut boss] = [
-        Receiver::start(&[Answer::Status(200)]).await,
-        Receiver::start(&[Answer::Status(202)]).await,
-        Receiver::start(&[Answer::Status(200)]).await,
-    ];
-    let bench = Bench::start(plan(&ops, &pager, &boss, Duration::from_millis(300))).await;
-    bench.say(&now(Kind::Evaluate, "asked")).await;
+    let (bench, _ops, mut pager, mut boss) = asked().await;
     pager.next().await;
     boss.next().await;
     bench.say(&now(Kind::RollbackInProgress, "r/in-progress")).await;

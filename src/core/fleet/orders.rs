@@ -139,6 +139,19 @@ impl Fleet {
             // A yes that could not be carried out is not taken down: it can be said again.
             self.decide(now, name, order)?;
         }
+        self.take_down(now, name, question, said, order, effects)
+    }
+
+    /// Takes down what somebody said about what is asked, and carries the order out if that was the last yes to it.
+    fn take_down(
+        &mut self,
+        now: Timestamp,
+        name: &ServiceName,
+        question: Option<&ApprovalId>,
+        said: Said,
+        order: Option<Order>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<String, String> {
         let answer = self.with(now, name, effects, |s, turn| s.say(turn, question, said))?;
         let agreed = self.services.get(name).and_then(|s| s.flags.approval.as_deref());
         match (order, agreed.filter(|approval| approval.is_approved()).map(Approval::approvers)) {
@@ -195,12 +208,7 @@ impl Fleet {
         let open = self.services.get(name).and_then(Service::open_approval);
         if open.is_some_and(|known| known.carries_over_to(&decision)) {
             // The same is being asked already: whoever orders it says yes to that, and it is done if that was the last one.
-            let answer = self.with(now, name, effects, |s, turn| s.say(turn, None, said))?;
-            let asked = self.services.get(name).and_then(|s| s.flags.approval.as_deref());
-            return match asked.filter(|approval| approval.is_approved()).map(Approval::approvers) {
-                Some(by) => self.carry_out(now, name, Order { by, ..order }, effects),
-                None => Ok(answer),
-            };
+            return self.take_down(now, name, None, said, Some(order), effects);
         }
         self.with(now, name, effects, |s, turn| {
             s.record(turn, &decision);
