@@ -175,7 +175,7 @@ impl Matters {
             return Err(format!("{who} took it on {ago} ago already; next: backstop explain {subject}"));
         }
         let mut a = of(matter, Kind::Acknowledged, format!("ACKNOWLEDGED: {subject}"), now, environment);
-        a.key = format!("ack/{}", matter.mark());
+        a.key = format!("ack/{}", mark(subject, matter, matter.round));
         a.fields.push((ACKNOWLEDGED_BY.into(), by.to_owned()));
         if !why.is_empty() {
             a.fields.push(("Why".into(), why.to_owned()));
@@ -230,12 +230,12 @@ impl Matter {
         (self.acknowledged, self.asked) = (None, None);
         self.levels.clear();
     }
+}
 
-    /// What sets it apart from all others: its subject, its beginning, and how often it was opened anew.
-    fn mark(&self) -> String {
-        let again = if self.round > 0 { format!("/{}", self.round) } else { String::new() };
-        format!("{}/{}{again}", self.subject, self.opened.as_millis())
-    }
+/// What sets a matter apart from all others: its subject, its beginning, and how often it was opened anew.
+pub(super) fn mark(subject: &str, matter: &Matter, round: u32) -> String {
+    let again = if round > 0 { format!("/{round}") } else { String::new() };
+    format!("{subject}/{}{again}", matter.opened.as_millis())
 }
 
 fn new(subject: &str, a: &Announcement) -> Matter {

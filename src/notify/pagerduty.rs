@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::kinds::{self, Course};
+use super::matters::mark;
 use super::plan::Channel;
 use super::post::cut;
 use super::words;
@@ -74,8 +75,7 @@ fn key(a: &Announcement, matter: &Matter) -> String {
 
 fn key_of(a: &Announcement, matter: &Matter, round: u32) -> String {
     let subject = if matter.subject.is_empty() { "fleet" } else { &matter.subject };
-    let again = if round > 0 { format!("/{round}") } else { String::new() };
-    let key = format!("backstop/{}/{subject}/{}{again}", a.environment, matter.opened.as_millis());
+    let key = format!("backstop/{}/{}", a.environment, mark(subject, matter, round));
     if key.chars().count() <= KEY_MAX { key } else { words::digest(&key) }
 }
 
