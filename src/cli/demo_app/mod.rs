@@ -22,11 +22,13 @@ use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
 mod args;
 mod dials;
+mod door;
 mod traffic;
 mod figures;
 mod memory;
@@ -35,11 +37,14 @@ pub(crate) use args::DemoAppArgs;
 
 use args::{Exports, Health, Login, Metrics};
 use dials::Dials;
+use door::Door;
 use figures::Figures;
 use traffic::Fates;
 
 /// What a probe may take; a Docker HEALTHCHECK has its own limit on top.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// After its stop signal: whoever had connected by then gets an answer.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// More than any sane reader of a health endpoint takes in.
 const HUGE_BODY_BYTES: usize = 10 * 1024 * 1024;
 
@@ -60,12 +65,16 @@ pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
     };
     let app = Arc::new(App::new(&args));
     spawn_life(&app, &args);
+    let closing = CancellationToken::new();
+    let serving = serve(app, &args, closing.clone());
+    tokio::pin!(serving);
     tokio::select! {
         _ = stopped => say("SIGTERM, bye"),
         _ = interrupt.recv() => say("interrupted, bye"),
-        served = serve(app, &args) => return served,
+        served = &mut serving => return served,
     }
-    Ok(())
+    closing.cancel();
+    tokio::time::timeout(LAST_ANSWERS, serving).await.unwrap_or(Ok(()))
 }
 
 /// What goes on beside the HTTP answers: traffic, complaints, memory that is taken, and an exit.
@@ -128,7 +137,7 @@ struct App {
     asked: AtomicU64,
 }
 
-async fn serve(app: Arc<App>, args: &DemoAppArgs) -> anyhow::Result<()> {
+async fn serve(app: Arc<App>, args: &DemoAppArgs, closing: CancellationToken) -> anyhow::Result<()> {
     if let Some(wait) = args.slow_start {
         tokio::time::sleep(wait).await;
     }
@@ -143,7 +152,7 @@ async fn serve(app: Arc<App>, args: &DemoAppArgs) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     say(&format!("version {} serves on {}", args.version, args.listen));
-    axum::serve(listener, router(app)).await.context("serving ended")
+    axum::serve(Door::new(listener, closing), router(app)).await.context("serving ended")
 }
 
 fn router(app: Arc<App>) -> Router {
