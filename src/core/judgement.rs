@@ -7,6 +7,7 @@ use super::announcement::{Announcement, AnnouncementKind};
 use super::approval::{Approval, Ask};
 use super::assess::Finding;
 use super::decision::{Decision, Gate, GateAnswer, Reason, Verdict};
+use super::gate::Symptom;
 use super::group::Complaint;
 use super::io::{Effect, EngineState, RollbackRequest};
 use super::ledger::{LedgerChange, Standing};
@@ -41,13 +42,16 @@ struct Breach {
     rule: String,
     condition: Option<Condition>,
     onset: Option<Timestamp>,
+    /// The share of bad requests.
+    share: f64,
     action: Action,
 }
 
 impl Breach {
     /// What the gates are asked about; none for what no row judged.
-    fn symptom(&self) -> Option<(Condition, Option<Timestamp>)> {
-        self.condition.map(|condition| (condition, self.onset))
+    fn symptom(&self) -> Option<Symptom<'_>> {
+        let (rule, onset, share) = (&*self.rule, self.onset, self.share);
+        self.condition.map(|condition| Symptom { rule, condition, onset, share })
     }
 
     /// Memory is the container's own: nobody else is at fault.
@@ -103,7 +107,7 @@ impl Service {
         }
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
-        self.keep_onsets(&findings);
+        self.keep_onsets(turn.now, &findings);
         if self.blind(turn, around, &findings) {
             return;
         }
@@ -122,7 +126,7 @@ impl Service {
         if let Some(suspect) =
             crossed.iter().find(|f| f.rule.action == Action::Rollback && !self.is_ruled_out(f.rule.severity))
         {
-            self.prepare(turn, around, (suspect.rule.condition, suspect.since));
+            self.prepare(turn, around, suspect.symptom());
         }
         if removed || self.undone.is_some() {
             return;
@@ -252,7 +256,8 @@ impl Service {
 
     /// Whether its surroundings would be to blame for what began now.
     fn is_excused(&self, now: Timestamp, around: Surroundings<'_>) -> bool {
-        let answers = self.ask(now, Some((Condition::ErrorRate, Some(now))), None, around);
+        let began_now = Symptom { rule: "", condition: Condition::ErrorRate, onset: Some(now), share: 0.0 };
+        let answers = self.ask(now, Some(began_now), None, around);
         answers.iter().any(|answer| answer.gate == Gate::Environment && !answer.allow)
     }
 
@@ -321,12 +326,7 @@ impl Service {
     }
 
     /// Creates the replacement while the row is only pending, so that at the decision only stop and start remain.
-    fn prepare(
-        &mut self,
-        turn: &mut Turn<'_>,
-        around: Surroundings<'_>,
-        suspect: (Condition, Option<Timestamp>),
-    ) {
+    fn prepare(&mut self, turn: &mut Turn<'_>, around: Surroundings<'_>, suspect: Symptom<'_>) {
         if !self.settings.prepare || !self.acts() || self.prepared.is_some() {
             return;
         }
@@ -371,6 +371,7 @@ impl Service {
             rule: "redeploy".into(),
             condition: None,
             onset: Some(self.deployed),
+            share: 0.0,
             action: Action::Rollback,
         });
         let mut breached: Vec<_> = findings
@@ -386,6 +387,7 @@ impl Service {
                 rule: f.rule.name.clone(),
                 condition: Some(f.rule.condition),
                 onset: f.since,
+                share: f.share,
                 action: f.rule.action,
             })
         });
@@ -402,7 +404,7 @@ impl Service {
         }
         let told = breaches.iter().filter(|breach| breach.action == Action::Rollback).find_map(|breach| {
             let (condition, onset) = breach.condition.zip(breach.onset)?;
-            let mut answers = self.ask(now, Some((condition, Some(onset))), None, around).into_iter();
+            let mut answers = self.ask(now, breach.symptom(), None, around).into_iter();
             let allowed = answers.all(|answer| answer.allow || ITS_OWN.contains(&answer.gate));
             let new = around.companions(&self.name).any(|(_, n)| n.companion.unproved && n.deployed <= onset);
             let (reason, severity) = (breach.reason.clone(), breach.severity);
@@ -419,6 +421,7 @@ impl Service {
             rule: format!("group/{service}"),
             condition: None,
             onset: Some(complaint.onset),
+            share: 0.0,
             action: Action::Rollback,
         });
         told.collect()

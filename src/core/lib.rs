@@ -30,6 +30,7 @@ mod service;
 mod sighting;
 mod surroundings;
 mod window;
+mod spells;
 mod streak;
 mod traffic;
 mod latency;

@@ -23,7 +23,7 @@ impl Service {
             .find(|f| f.answer == RowAnswer::Breached)
             .or(findings.iter().find(|f| f.crossed()));
         let asks = worst.filter(|f| f.rule.action == Action::Rollback).map(|f| f.rule.severity);
-        let gates = self.ask(now, worst.map(|f| (f.rule.condition, f.since)), asks, around);
+        let gates = self.ask(now, worst.map(Finding::symptom), asks, around);
         ServiceSnapshot {
             name: self.name.clone(),
             settings: Arc::clone(&self.settings),

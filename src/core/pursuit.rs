@@ -169,11 +169,12 @@ impl Service {
         turn.remember(LedgerChange::RollbackUpdated(Box::new(record.clone())));
         self.condemn(turn, &record);
         // The target is what the release that was rolled back was compared with.
-        let norm = std::mem::take(&mut self.before.norm);
+        let Before { norm, recurring, .. } = std::mem::take(&mut self.before);
         self.evidence = self.evidence.successor();
         self.onsets.clear();
+        self.spells.forget_since(self.deployed);
         self.exits = Exits::default();
-        self.before = Before { norm, ..Before::default() };
+        self.before = Before { norm, recurring, ..Before::default() };
         self.usual.reset(now, &self.before);
         self.ailing = None;
         self.undone = None;

@@ -14,7 +14,7 @@ use super::assess::{Finding, Scene, assess};
 use super::availability::Checked;
 use super::baseline::{History, Norm, Norms};
 use super::decision::{Decision, GateAnswer};
-use super::gate::{Question, ask};
+use super::gate::{Question, Symptom, ask};
 use super::group::Complaint;
 use super::io::{Effect, RollbackRequest};
 use super::ledger::{Flags, LedgerChange, LedgerEntry, RollbackRecord, Standing, targets};
@@ -22,8 +22,9 @@ use super::migration::Schema;
 use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
-use super::settings::{Condition, FleetSettings, Mode, Rule, ServiceSettings, Severity};
+use super::settings::{FleetSettings, Mode, Rule, ServiceSettings, Severity};
 use super::snapshot::SampleCounts;
+use super::spells::Spells;
 use super::state::{Event, State};
 use super::streak::ERRORS_IN_A_ROW;
 use super::surroundings::{
@@ -90,6 +91,9 @@ pub(crate) struct Service {
     pub(crate) stopped: Option<Stopped>,
     /// When each row that is crossed now was crossed first: a trouble that lasts does not begin later and later.
     pub(crate) onsets: BTreeMap<String, Timestamp>,
+    /// What was crossed and is so no more.
+    #[serde(default)]
+    pub(crate) spells: Spells,
     /// What it depends on, by name.
     pub(crate) reliances: BTreeMap<String, Reliance>,
     pub(crate) counts: BTreeMap<Signal, SampleCounts>,
@@ -213,6 +217,7 @@ impl Service {
             ailing: None,
             stopped: None,
             onsets: BTreeMap::new(),
+            spells: Spells::default(),
             reliances: BTreeMap::new(),
             counts: BTreeMap::new(),
             exits: Exits::default(),
@@ -435,9 +440,15 @@ impl Service {
         findings
     }
 
-    /// Remembers since when rows are crossed.
-    pub(crate) fn keep_onsets(&mut self, findings: &[Finding<'_>]) {
+    /// Remembers since when rows are crossed, and what passed.
+    pub(crate) fn keep_onsets(&mut self, now: Timestamp, findings: &[Finding<'_>]) {
         let crossed = findings.iter().filter(|f| f.crossed());
+        crossed.clone().for_each(|f| self.spells.goes_on(&f.rule.name, f.share));
+        for (row, began) in &self.onsets {
+            if !crossed.clone().any(|f| f.rule.name == *row) {
+                self.spells.ended(now, row, *began);
+            }
+        }
         let first = |f: &Finding<'_>| {
             let known = self.onsets.get(&f.rule.name).copied();
             Some((f.rule.name.clone(), f.since.map(|since| known.map_or(since, |known| known.min(since)))?))
@@ -464,7 +475,7 @@ impl Service {
     pub(crate) fn ask(
         &self,
         now: Timestamp,
-        breach: Option<(Condition, Option<Timestamp>)>,
+        symptom: Option<Symptom<'_>>,
         severity: Option<Severity>,
         around: Surroundings<'_>,
     ) -> Vec<GateAnswer> {
@@ -479,10 +490,9 @@ impl Service {
             release: self.current.as_ref().map(|release| &release.id),
             severity,
             settings: &self.settings,
-            condition: breach.map(|(condition, _)| condition),
+            symptom,
             error_rate: self.error_rate(),
             reliances: &self.reliances,
-            onset: breach.and_then(|(_, onset)| onset),
             deployed: self.deployed,
             before: &self.before,
             flags: &self.flags,

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
+use super::assess::slow_spells;
 use super::io::Effect;
 use super::ledger::{DeployNote, LedgerEntry, RollbackOutcome, Standing};
 use super::observation::{ContainerHealth, Observation, Phase, Replica};
 use super::release::{Release, ReleaseId, ReplicaId};
 use super::service::{Arrival, Exits, Service, Turn};
-use super::settings::Redeploy;
+use super::settings::{Condition, Redeploy};
 use super::state::{Event, State};
 use super::surroundings::{BORNE, Reliance};
 use super::time::{Timestamp, human};
@@ -180,6 +181,7 @@ impl Service {
         }
         self.evidence = self.evidence.successor();
         self.onsets.clear();
+        self.spells.break_off();
         self.usual.reset(turn.now, &self.before);
         self.ailing = None;
         self.undone = None;
@@ -292,7 +294,13 @@ impl Service {
         let within = |name: &str| self.settings.rules.iter().find(|r| r.name == name).map(|r| r.within);
         let (exits, kills) = (within("crash_loop"), within("oom"));
         let (exits, kills) = (exits.unwrap_or_default(), kills.unwrap_or_default());
-        self.evidence.sum_up(now, exits, kills, self.settings.baseline)
+        let mut before = self.evidence.sum_up(now, exits, kills, self.settings.baseline);
+        before.recurring = self.spells.recurring(now);
+        for rule in self.settings.rules.iter().filter(|rule| rule.condition == Condition::Latency) {
+            let slow = slow_spells(rule, &self.evidence, &before.norm, now);
+            before.recurring.extend(slow.map(|slow| (rule.name.clone(), slow)));
+        }
+        before
     }
 
     /// When the trial is over. Who has run that long already, or was known-good before, needs one verification only.

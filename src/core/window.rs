@@ -12,6 +12,7 @@ use super::pace::{Pace, Rhythm};
 use super::release::ReplicaId;
 use super::sample::{Measurement, Signal, Took};
 use super::snapshot::SampleCounts;
+use super::spells::Recurring;
 use super::streak::{Levels, Streak};
 use super::time::Timestamp;
 use super::traffic::Traffic;
@@ -129,6 +130,9 @@ pub(crate) struct Before {
     pub(crate) memory: Option<f64>,
     /// What its traffic was like.
     pub(crate) norm: Norm,
+    /// What came and went by itself, by row.
+    #[serde(default)]
+    pub(crate) recurring: BTreeMap<String, Recurring>,
 }
 
 impl Evidence {
@@ -387,6 +391,7 @@ impl Evidence {
             oom_kills: count(self.oom_kills.iter().filter(|at| now.since(**at) <= kills).count()),
             memory: shares.get(shares.len() / 2).copied(),
             norm: Norm { log_errors, ..self.norm(now, baseline) },
+            recurring: BTreeMap::new(),
         }
     }
 }

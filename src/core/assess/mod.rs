@@ -8,10 +8,12 @@ mod requests;
 
 use std::borrow::Cow;
 
+pub(crate) use requests::slow_spells;
 pub use requests::{Window, windows};
 
 use super::baseline::History;
 use super::decision::{Reason, percent_of as percent, seconds};
+use super::gate::Symptom;
 use super::observation::Replica;
 use super::settings::{Action, Against, Condition, Rule, ServiceSettings};
 use super::snapshot::{RowAnswer, RowSnapshot};
@@ -51,6 +53,8 @@ pub(crate) struct Finding<'a> {
     pub(crate) value: Cow<'static, str>,
     baseline: Option<String>,
     samples: u32,
+    /// The share of requests that are bad now; zero for rows that count none.
+    pub(crate) share: f64,
     /// Since when the line is crossed, or nothing can be measured.
     pub(crate) since: Option<Timestamp>,
     /// The reason, if the row is pending or breached.
@@ -112,7 +116,7 @@ fn judge<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
 impl Rule {
     fn finding(&self, answer: RowAnswer, value: impl Into<Cow<'static, str>>) -> Finding<'_> {
         let (value, rule) = (value.into(), self);
-        Finding { rule, answer, value, baseline: None, samples: 0, since: None, reason: None }
+        Finding { rule, answer, value, baseline: None, samples: 0, share: 0.0, since: None, reason: None }
     }
 
     fn crossed(
@@ -156,6 +160,14 @@ impl Rule {
             Condition::ErrorRate => format!("{} for {}", times(""), human(self.sustained)),
             Condition::LogErrors => format!("{} for {}", times(" a minute"), human(self.sustained)),
         }
+    }
+}
+
+impl<'a> Finding<'a> {
+    /// What the gates are asked about.
+    pub(crate) fn symptom(&self) -> Symptom<'a> {
+        let rule = self.rule;
+        Symptom { rule: &rule.name, condition: rule.condition, onset: self.since, share: self.share }
     }
 }
 

@@ -14,9 +14,11 @@ use super::super::decision::{Averaged, Compared, Reason, percent_of as percent, 
 use super::super::sample::Signal;
 use super::super::settings::{Action, Against, Condition, Profile, Rule};
 use super::super::snapshot::RowAnswer;
+use super::super::spells::{Recurring, Spell};
 use super::super::streak::ERRORS_IN_A_ROW;
 use super::super::time::{Timestamp, human};
 use super::super::traffic::{BIN, Bad, Counted, Share};
+use super::super::window::Evidence;
 use super::{Finding, Scene, pace};
 
 /// No window is shorter, however short the row's time is set.
@@ -274,6 +276,35 @@ fn by_histogram<'a>(rule: &'a Rule, scene: Scene<'_>) -> Finding<'a> {
     judge(rule, scene, &Line { counted, bad: Bad::Slower(limit), allowed, compared }, scene.settings.grace)
 }
 
+/// Times at which the release that is being replaced was slow by what is its own baseline: only now is that known.
+pub(crate) fn slow_spells(
+    rule: &Rule,
+    evidence: &Evidence,
+    norm: &Norm,
+    now: Timestamp,
+) -> Option<Recurring> {
+    const STEP: Duration = Duration::from_secs(60);
+    let limit = (rule.threshold * norm.p99.filter(|_| rule.against == Against::Baseline)?).max(rule.floor);
+    let allowed = TAIL.max(WORSE * norm.slower_at_most(limit));
+    let counted = Counted::Requests(&evidence.traffic);
+    let step = STEP.max(counted.usual());
+    let mut spells: Vec<Spell> = Vec::new();
+    // Newest first.
+    let whole = usize::try_from(norm.span.as_secs() / step.as_secs().max(1)).unwrap_or_default();
+    for (began, share) in counted.steps_back(Bad::Slower(limit), step).take(whole) {
+        if share.rate() <= allowed || share.bad() < 2 {
+            continue;
+        }
+        match spells.last_mut().filter(|spell| spell.began == began + step) {
+            Some(spell) => {
+                *spell = Spell { began, lasted: spell.lasted + step, worst: spell.worst.max(share.rate()) }
+            }
+            None => spells.push(Spell { began, lasted: step, worst: share.rate() }),
+        }
+    }
+    Recurring::of(now, spells.iter().rev())
+}
+
 /// What this hour of earlier days was like, if today's traffic is not what it was before the deployment.
 fn unusual(scene: Scene<'_>) -> Option<Norm> {
     if is_unusual(scene)? { scene.history.same_hour(scene.now) } else { None }
@@ -333,7 +364,8 @@ pub(super) fn judge<'a>(rule: &'a Rule, scene: Scene<'_>, line: &Line<'_>, grace
     let shown = counted.share(line.bad, lately, end);
     let told = |row: Finding<'a>| {
         let baseline = if scene.aloud { line.compared.baseline() } else { None };
-        row.baseline(baseline).samples(u32::try_from(shown.n).unwrap_or(u32::MAX))
+        let samples = u32::try_from(shown.n).unwrap_or(u32::MAX);
+        Finding { share: shown.rate(), ..row.baseline(baseline).samples(samples) }
     };
     let value = scene.say(|| line.value(shown, lately));
     if shown.n == 0 && matches!(line.bad, Bad::Slower(_)) && counted.share(Bad::Failed, from, end).n > 0 {

@@ -27,7 +27,7 @@ pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     if memory(q) {
         return Ok("memory is the container's own".into());
     }
-    let onset = q.onset.unwrap_or(q.now);
+    let onset = q.onset().unwrap_or(q.now);
     connectivity(around)?;
     deployed_closer(q, around, onset)?;
     let dependencies = depended_on(q, around, onset)?;

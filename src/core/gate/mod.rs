@@ -46,14 +46,12 @@ pub(crate) struct Question<'a> {
     /// How urgent the breach is; none if nobody has to be asked.
     pub(crate) severity: Option<Severity>,
     pub(crate) settings: &'a ServiceSettings,
-    /// What the breached row judges; none for a question in general.
-    pub(crate) condition: Option<Condition>,
+    /// The breached row; none for a question in general.
+    pub(crate) symptom: Option<Symptom<'a>>,
     /// The share of requests that fail now.
     pub(crate) error_rate: f64,
     /// What it depends on, by name.
     pub(crate) reliances: &'a BTreeMap<String, Reliance>,
-    /// When the symptom began.
-    pub(crate) onset: Option<Timestamp>,
     pub(crate) deployed: Timestamp,
     pub(crate) before: &'a Before,
     pub(crate) flags: &'a Flags,
@@ -66,6 +64,19 @@ pub(crate) struct Question<'a> {
     pub(crate) last_ended: Option<Timestamp>,
     /// Automatic rollbacks within `settings.attempts_window`.
     pub(crate) attempts: u32,
+}
+
+/// A row that is crossed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Symptom<'a> {
+    /// The row's name.
+    pub(crate) rule: &'a str,
+    /// What it judges.
+    pub(crate) condition: Condition,
+    /// When it began.
+    pub(crate) onset: Option<Timestamp>,
+    /// The share of bad requests; zero for rows that count none.
+    pub(crate) share: f64,
 }
 
 /// Asks every gate in order.
@@ -97,8 +108,17 @@ fn answer(gate: Gate, q: Question<'_>, around: Surroundings<'_>) -> GateAnswer {
 pub(crate) type Answer = Result<String, String>;
 
 impl Question<'_> {
+    fn condition(&self) -> Option<Condition> {
+        self.symptom.map(|symptom| symptom.condition)
+    }
+
     fn signal(&self) -> Option<Signal> {
-        self.condition.map(Condition::signal)
+        self.condition().map(Condition::signal)
+    }
+
+    /// When the symptom began.
+    fn onset(&self) -> Option<Timestamp> {
+        self.symptom?.onset
     }
 }
 
@@ -155,7 +175,7 @@ fn paused(q: Question<'_>, around: Surroundings<'_>) -> Answer {
 fn new_enough(q: Question<'_>) -> Answer {
     let slow = matches!(q.signal(), Some(Signal::Memory | Signal::OomKills | Signal::Exits));
     let watch = if slow { q.settings.watch_slow } else { q.settings.watch };
-    let age = q.onset.unwrap_or(q.now).since(q.deployed);
+    let age = q.onset().unwrap_or(q.now).since(q.deployed);
     if age <= watch {
         Ok(format!("deployed {} before", human(age)))
     } else {
@@ -194,7 +214,7 @@ fn before(q: Question<'_>) -> Answer {
             (kills > 0)
                 .then(|| format!("the release before it was killed for want of memory too ({kills} times)"))
         }
-        Some(Signal::Requests) if q.condition == Some(Condition::ErrorRate) => failed_before(q),
+        Some(Signal::Requests) if q.condition() == Some(Condition::ErrorRate) => failed_before(q),
         // The other rows compare with what was before themselves.
         Some(
             Signal::Cpu
@@ -210,13 +230,38 @@ fn before(q: Question<'_>) -> Answer {
             .filter(|m| *m > BEFORE_MEMORY)
             .map(|m| format!("the release before it used {:.0} % of its memory too", m * 100.0)),
     };
-    bad.map_or_else(|| Ok("it was not so before the deployment".into()), Err)
+    bad.or_else(|| recurs(q)).map_or_else(|| Ok("it was not so before the deployment".into()), Err)
+}
+
+/// It came and went before the deployment too.
+fn recurs(q: Question<'_>) -> Option<String> {
+    let symptom = q.symptom?;
+    let passes = match symptom.condition {
+        Condition::Health
+        | Condition::AdvisoryHealth
+        | Condition::HealthFlapping
+        | Condition::ContainerHealth
+        | Condition::Memory
+        | Condition::CpuThrottling
+        | Condition::ErrorRate
+        | Condition::Latency
+        | Condition::LogErrors
+        | Condition::Alerts => true,
+        // These count what happened, and go on for as long as that is in their window.
+        Condition::Exits
+        | Condition::OomKills
+        | Condition::Down
+        | Condition::MemoryLeak
+        | Condition::UserReports => false,
+    };
+    let recurring = q.before.recurring.get(symptom.rule)?;
+    recurring.excuse(q.now.since(symptom.onset?), symptom.share).filter(|_| passes)
 }
 
 /// Requests failed just before the deployment already, far more often than usual.
 fn failed_before(q: Question<'_>) -> Option<String> {
     // It was well for a while after the deployment: what was before that is over.
-    if q.onset.is_some_and(|onset| onset.since(q.deployed) > BEFORE_IS_OVER) {
+    if q.onset().is_some_and(|onset| onset.since(q.deployed) > BEFORE_IS_OVER) {
         return None;
     }
     let norm = &q.before.norm;

@@ -295,10 +295,11 @@ impl Rule {
             row("oom", Condition::OomKills, 2.0).within(mins(15)),
             // "Memory usage > 90 %": every sample of a minute.
             row("memory", Condition::Memory, 0.90).sustained(secs(60), 5),
-            // It will be there within half an hour, by the last ten minutes. Caches that fill look the same: a person.
+            // It will be there within half an hour, by the last ten minutes. Caches that fill look the same: a person. Eight
+            // points are what a source that speaks once a minute gives in that time, if it misses two.
             row("memory_leak", Condition::MemoryLeak, 0.90)
                 .within(mins(30))
-                .sustained(mins(10), 20)
+                .sustained(mins(10), 8)
                 .only_says(High, Evaluate),
             // Half of the time for five minutes: the limit is too tight, which is rarely the release's fault.
             row("cpu_throttling", Condition::CpuThrottling, 0.50)

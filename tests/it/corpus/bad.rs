@@ -1,5 +1,6 @@
 //! Bad deployments: they must be rolled back, for the right reason, in time.
 
+use super::environment::recurs;
 use super::model::{Dependency, Effect, Event, Layout, Shape, Use};
 use super::plan::{Ask, MINUTE, Plan};
 use super::stats::{ERRORS, Expectation, SLOW, seen};
@@ -641,4 +642,18 @@ pub(super) fn slow_to_show(plan: &mut Plan) {
         }
         plan.bad(0, at, onset, within(45.0, 100.0), BY_EXITS);
     }
+}
+
+/// What came every few minutes and went by itself comes with the new release and stays.
+pub(super) fn recurring_too(plan: &mut Plan) {
+    plan.serves(8.0, 100.0, &[1.0, 5.0, 10.0]);
+    let kind = plan.turn(&[0, 3]);
+    recurs(plan, kind);
+    let (at, onset) = (plan.deployed, plan.onset(&[0.0, 6.0]));
+    let (effect, signals) =
+        if kind == 0 { (Effect::Errors(0.4), BY_ERRORS) } else { (Effect::Sick(1.0), BY_HEALTH) };
+    plan.subject().happens(onset, EVER, effect);
+    // It has to last for longer than what passed.
+    plan.deploy(0, at, "v2").bad(0, at, onset, within(240.0, 600.0), signals);
+    plan.labels[0].earliest = at;
 }

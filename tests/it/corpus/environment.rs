@@ -413,3 +413,34 @@ pub(super) fn degraded(plan: &mut Plan) {
     plan.subject().happens(onset, EVER, Effect::Slow(factor));
     a_person_decides(plan, onset, onset + 1320.0);
 }
+
+/// Trouble that comes every few minutes and goes by itself, under the old release as under the new one.
+pub(super) fn recurring(plan: &mut Plan) {
+    plan.serves(8.0, 100.0, &[1.0, 5.0, 10.0]);
+    let kind = plan.turn(&[0, 1, 2, 3]);
+    recurs(plan, kind);
+    not_to_blame(plan);
+}
+
+/// What recurs, until the end of the trace: failures, slowness, memory, a probe that fails.
+pub(super) fn recurs(plan: &mut Plan, kind: u8) {
+    let every = plan.rng.between(420.0, 900.0);
+    let mut at = plan.rng.between(0.0, every);
+    if kind == 3 {
+        // Where nobody serves, nothing contradicts the probe.
+        (plan.subject().rate, plan.subject().probes) = (0.0, plan.rng.pick(&[5.0, 10.0]));
+    }
+    plan.subject().memory_every = plan.rng.pick(&[5.0, 10.0]);
+    let (share, slow) = (plan.rng.between(0.15, 0.6), plan.rng.between(3.0, 6.0));
+    while at < plan.until {
+        let about = plan.rng.between(0.8, 1.25);
+        let (effect, lasts) = match kind {
+            0 => (Effect::Errors(share * about), plan.rng.between(45.0, 110.0)),
+            1 => (Effect::Slow(slow * about), plan.rng.between(120.0, 230.0)),
+            2 => (Effect::Memory(Use::Level(0.95)), plan.rng.between(50.0, 120.0)),
+            _ => (Effect::Sick(1.0), plan.rng.between(15.0, 40.0)),
+        };
+        plan.subject().happens(at, at + lasts, effect);
+        at += every * plan.rng.between(0.9, 1.1);
+    }
+}

@@ -159,12 +159,19 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
     first.parse().unwrap()..=last.parse().unwrap()
 }
 
+/// What `BACKSTOP_CORPUS_FAMILIES` names ("b_leak e_database"); all of them, if it is not set.
+fn chosen(traces: Vec<(&'static Family, u64, usize)>) -> Vec<(&'static Family, u64, usize)> {
+    let Some(names) = std::env::var_os("BACKSTOP_CORPUS_FAMILIES") else { return traces };
+    let names = names.to_string_lossy();
+    traces.into_iter().filter(|(family, ..)| names.split(' ').any(|name| name == family.name)).collect()
+}
+
 /// For `tests/bench/corpus`: the table, and with `BACKSTOP_CORPUS_DETAILS` each family and what went wrong.
 #[test]
 #[ignore = "takes minutes: tests/bench/corpus runs it"]
 #[allow(clippy::print_stdout, reason = "a table for the README is what it is for")]
 fn in_full() {
-    let scores = scores(&all(seeds(), false), false);
+    let scores = scores(&chosen(all(seeds(), false)), false);
     let detailed = std::env::var_os("BACKSTOP_CORPUS_DETAILS").is_some();
     println!("{}", score::table(&scores, detailed));
     if detailed {
@@ -180,7 +187,7 @@ fn write() {
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder).unwrap();
     let small = std::env::var_os("BACKSTOP_CORPUS_SMALL").is_some();
-    let mut truth: Vec<String> = side_by_side(&all(seeds(), small), |(family, seed, turn)| {
+    let mut truth: Vec<String> = side_by_side(&chosen(all(seeds(), small)), |(family, seed, turn)| {
         let trace = families::make(family, *seed, *turn, small);
         std::fs::write(folder.join(format!("{}.jsonl", trace.name)), &trace.text).unwrap();
         trace.truth_as_json()
