@@ -71,7 +71,7 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
                 format!("{from} -> {}", short(&rollback.to)),
                 screen.mark(&rollback.outcome),
                 rollback.decided_by.clone(),
-                rollback.decision_to_applied_seconds.map_or_else(|| "-".to_owned(), span),
+                took_in_all(rollback),
                 rollback.id.clone(),
             ];
             let with = match rollback.along.as_slice() {
@@ -82,7 +82,7 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
         })
         .collect();
     let mut text =
-        screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "DECIDED BY", "APPLIED IN", "ID"], rows);
+        screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "DECIDED BY", "APPLIED / OVER", "ID"], rows);
     text.push_str("\nOne of them with its journal: backstop history --rollback ID\n");
     if let Some(before) = &view.next_before {
         let service = args.service.as_ref().map_or_else(String::new, |service| format!(" {service}"));
@@ -92,6 +92,15 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
         ));
     }
     text
+}
+
+/// How long after the decision the target was started, and how long after it all was over.
+fn took_in_all(rollback: &RollbackView) -> String {
+    let shown = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), span);
+    match (rollback.decision_to_applied_seconds, rollback.duration_seconds) {
+        (None, None) => shown(None),
+        (applied, over) => format!("{} / {}", shown(applied), shown(over)),
+    }
 }
 
 fn one(detail: &RollbackDetailView, screen: &Screen) -> String {

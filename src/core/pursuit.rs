@@ -12,10 +12,10 @@ use super::observation::ContainerHealth;
 use super::plan::Pin;
 use super::release::{Release, RollbackId, ServiceName};
 use super::service::{BACKSTOP, Exits, Service, Turn};
-use super::settings::{Action, Condition};
+use super::settings::{Action, Condition, Dependency};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
-use super::surroundings::Surroundings;
+use super::surroundings::{BORNE, Reliance, Surroundings};
 use super::time::{Timestamp, human};
 use super::window::{Before, count};
 
@@ -261,7 +261,9 @@ impl Service {
         let proof = if !around.engine_answers() {
             Err("the engine does not answer, so nobody knows what runs".into())
         } else if identical {
-            self.proof(turn.now).and_then(|()| self.symptom_gone(&findings))
+            self.proof(turn.now)
+                .and_then(|()| self.symptom_gone(&findings))
+                .and_then(|()| self.relies_on_the_well(turn.now, around))
         } else {
             Err(format!("{to} is not seen running yet"))
         };
@@ -286,6 +288,35 @@ impl Service {
         }
     }
 
+    /// Whether what it depends on is well, as far as that is measured: without it nobody knows how the target serves. What was
+    /// down for long before the trouble began is what it lived with.
+    fn relies_on_the_well(&self, now: Timestamp, around: Surroundings<'_>) -> Result<(), String> {
+        let began = self.rollback.as_ref().map_or(now, |record| record.onset.unwrap_or(record.started));
+        let fresh = |since: Timestamp| since + BORNE >= began;
+        for (name, dependency) in &self.settings.dependencies {
+            let asked = self.reliances.get(name).filter(|reliance| reliance.is_down(now));
+            let outage = asked.and_then(|reliance| Some((reliance.failing_now(now)?, &reliance.last)));
+            if let Some((_, last)) = outage.filter(|(outage, _)| fresh(outage.seen)) {
+                return Err(format!("{name}, which it depends on, is down: {last}"));
+            }
+            let Dependency::Service(service) = dependency else { continue };
+            let Some(other) = around.roster.get(service).filter(|other| other.present) else { continue };
+            let ails = other.ailing.as_ref().filter(|ailing| !ailing.faint && ailing.until.is_none());
+            if ails.is_some_and(|ailing| fresh(ailing.since)) {
+                return Err(format!("{service}, which it depends on, is degraded"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of its dependencies that were asked, for people; empty if there are none.
+    fn relied_on(&self) -> String {
+        let known = |name: &&String| self.reliances.get(*name).is_some_and(Reliance::is_known);
+        let names: Vec<&str> =
+            self.settings.dependencies.keys().filter(known).map(String::as_str).collect();
+        if names.is_empty() { String::new() } else { format!("; {} ok", names.join(", ")) }
+    }
+
     /// Proved: said with what was proved.
     fn verified(&mut self, turn: &mut Turn<'_>, findings: &[Finding<'_>], from: Timestamp) {
         let Some(record) = self.rollback.clone() else {
@@ -294,8 +325,9 @@ impl Service {
         let checks: u32 = self.evidence.checks.values().map(|s| s.samples).fold(0, u32::saturating_add);
         let rows = count(findings.iter().filter(|f| f.answer == RowAnswer::Ok).count());
         let health = if checks > 0 { format!("; {checks} health checks passed") } else { String::new() };
+        let relied_on = self.relied_on();
         let said = format!(
-            "All checks passing for {} ({rows} rows ok{health}); image and configuration are those of {}",
+            "All checks passing for {} ({rows} rows ok{health}{relied_on}); image and configuration are those of {}",
             human(turn.now.since(from)),
             record.to
         );
