@@ -309,11 +309,11 @@ impl Service {
         Ok(())
     }
 
-    /// Those of its dependencies that were asked, for people; empty if there are none.
+    /// Those of its dependencies that are well, for people; empty if there are none.
     fn relied_on(&self) -> String {
-        let known = |name: &&String| self.reliances.get(*name).is_some_and(Reliance::is_known);
-        let names: Vec<&str> =
-            self.settings.dependencies.keys().filter(known).map(String::as_str).collect();
+        let well = |reliance: &Reliance| reliance.is_known() && reliance.failures == 0;
+        let known = |name: &&String| self.reliances.get(*name).is_some_and(well);
+        let names: Vec<&str> = self.settings.dependencies.keys().filter(known).map(String::as_str).collect();
         if names.is_empty() { String::new() } else { format!("; {} ok", names.join(", ")) }
     }
 
