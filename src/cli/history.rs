@@ -81,8 +81,8 @@ fn list(view: &RollbacksView, args: &HistoryArgs, screen: &Screen) -> String {
             (row, format!("{}{with}", rollback.text))
         })
         .collect();
-    let mut text =
-        screen.noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "DECIDED BY", "APPLIED / OVER", "ID"], rows);
+    let mut text = screen
+        .noted(["DECIDED", "SERVICE", "ROLLBACK", "OUTCOME", "DECIDED BY", "APPLIED / OVER", "ID"], rows);
     text.push_str("\nOne of them with its journal: backstop history --rollback ID\n");
     if let Some(before) = &view.next_before {
         let service = args.service.as_ref().map_or_else(String::new, |service| format!(" {service}"));

@@ -46,7 +46,7 @@ pub(super) fn of(kind: Kind) -> Announcement {
         Kind::Reminder => &[
             ("Rollback", "20260101T000000000Z-shop of 2026-01-01 00:00:00 UTC"),
             ("Reason", REASON),
-            ("Open", "2 of 18, 1 overdue"),
+            ("Open", "2 of 20, 1 overdue"),
             ("root_cause", "Root cause found: service owner, overdue by 1d (since 2026-01-02 00:00:00 UTC)"),
             ("prevention", "Preventive measures decided: team lead, by 2026-01-08 00:00:00 UTC"),
         ],

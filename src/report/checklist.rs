@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Told, moment, redact};
 use crate::core::Timestamp;
 use crate::core::announcement::AnnouncementKind;
-use crate::core::decision::Reason;
+use crate::core::decision::{Reason, percent_of};
 use crate::core::ledger::{Proof, RollbackOutcome, RollbackRecord};
 use crate::core::settings::Condition;
 use crate::core::time::human;
@@ -34,6 +34,8 @@ const BUDGET: Duration = Duration::from_secs(10 * 60);
 pub enum Point {
     /// That there was something wrong.
     Confirmed,
+    /// Whom it hit.
+    Impact,
     /// Where to go back to.
     Target,
     /// That the team was told.
@@ -68,12 +70,15 @@ pub enum Point {
     PostMortem,
     /// What keeps it from happening again.
     Prevention,
+    /// What others can learn from it.
+    Lessons,
 }
 
 impl Point {
     /// All of them, in the order of the checklist.
     pub const ALL: &[Self] = &[
         Self::Confirmed,
+        Self::Impact,
         Self::Target,
         Self::Notified,
         Self::Executed,
@@ -91,12 +96,14 @@ impl Point {
         Self::DeploymentPlan,
         Self::PostMortem,
         Self::Prevention,
+        Self::Lessons,
     ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
+            Self::Impact => "impact",
             Self::Target => "target",
             Self::Notified => "notified",
             Self::Executed => "executed",
@@ -114,6 +121,7 @@ impl Point {
             Self::DeploymentPlan => "deployment_plan",
             Self::PostMortem => "post_mortem",
             Self::Prevention => "prevention",
+            Self::Lessons => "lessons",
         }
     }
 
@@ -127,7 +135,8 @@ impl Point {
     const fn words(self) -> &'static str {
         match self {
             Self::Confirmed => "Issue confirmed (health checks, error rates, user reports)",
-            Self::Target => "Previous stable version identified",
+            Self::Impact => "Scope of impact determined (all users or some of them)",
+            Self::Target => "Previous stable version identified, and that it was deployed before",
             Self::Notified => "Team notified",
             Self::Executed => "Rollback executed",
             Self::InTime => "Rollback took less than 10 minutes",
@@ -144,6 +153,7 @@ impl Point {
             Self::DeploymentPlan => "Deployment of the fix planned",
             Self::PostMortem => "Post-mortem held",
             Self::Prevention => "Preventive measures decided; runbooks and deployment checklist updated",
+            Self::Lessons => "Missed warning signs reviewed, lessons learned shared with the team",
         }
     }
 
@@ -151,6 +161,7 @@ impl Point {
     fn owner(self, owners: &Owners) -> &str {
         match self {
             Self::Confirmed
+            | Self::Impact
             | Self::Target
             | Self::Notified
             | Self::Executed
@@ -164,7 +175,7 @@ impl Point {
             | Self::Stakeholders => &owners.incident,
             Self::RootCause => &owners.cause,
             Self::Fix | Self::DeploymentPlan => &owners.fix,
-            Self::InTime | Self::PostMortem | Self::Prevention => &owners.review,
+            Self::InTime | Self::PostMortem | Self::Prevention | Self::Lessons => &owners.review,
         }
     }
 
@@ -172,6 +183,7 @@ impl Point {
     const fn due(self) -> (Option<Duration>, Duration) {
         match self {
             Self::Confirmed
+            | Self::Impact
             | Self::Target
             | Self::Notified
             | Self::Executed
@@ -186,7 +198,7 @@ impl Point {
             Self::RootCause => (Some(SOON.0), A_DAY),
             Self::Fix | Self::DeploymentPlan => (None, NEXT_DAY.1),
             Self::PostMortem => (Some(NEXT_DAY.0), NEXT_DAY.1),
-            Self::InTime | Self::Prevention => (None, A_WEEK),
+            Self::InTime | Self::Prevention | Self::Lessons => (None, A_WEEK),
         }
     }
 }
@@ -340,6 +352,7 @@ impl Proofs<'_> {
         let ran = record.applied.map(|applied| applied.since(record.started));
         match point {
             Point::Confirmed => Some(record.decision.reason.to_string()),
+            Point::Impact => impact(&record.decision.reason),
             Point::Target => Some(record.to.to_string()),
             Point::Notified => self.heard(AnnouncementKind::RollbackInProgress),
             Point::Executed => ran.map(|ran| format!("in {}", human(ran))),
@@ -356,7 +369,8 @@ impl Proofs<'_> {
             | Point::Fix
             | Point::DeploymentPlan
             | Point::PostMortem
-            | Point::Prevention => None,
+            | Point::Prevention
+            | Point::Lessons => None,
         }
     }
 
@@ -372,6 +386,13 @@ impl Proofs<'_> {
         let took: Vec<&str> = took.map(|one| one.channel.as_str()).collect();
         Some(format!("\"{}\" was delivered to {}", found.title, took.join(", ")))
     }
+}
+
+/// How much of the traffic it hit; none if nobody counted it.
+fn impact(reason: &Reason) -> Option<String> {
+    let Reason::Requests { bad, total, window, .. } = reason else { return None };
+    let share = percent_of(*bad as f64 / (*total).max(1) as f64);
+    Some(format!("{bad} of {total} requests ({share}) in the {} before the decision", human(*window)))
 }
 
 /// By which checks the target is healthy; none if nobody asked it.

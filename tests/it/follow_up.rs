@@ -91,7 +91,7 @@ async fn people_are_reminded_once_a_day_until_everything_is_ticked() {
     for said in [
         "root_cause: Root cause found: service owner, overdue by 0s (since 2030-01-02 00:00:33 UTC)",
         "post_mortem: Post-mortem held: team lead, by 2030-01-03 00:00:33 UTC",
-        "Next: backstop incident tick r0001 notified --note \"...\"",
+        "Next: backstop incident tick r0001 impact --note \"...\"",
     ] {
         assert!(text.contains(said), "{said} is not in {text}");
     }
@@ -103,8 +103,7 @@ async fn people_are_reminded_once_a_day_until_everything_is_ticked() {
     anew.look(after(3 * DAY), &settings).await;
     assert_eq!(bench.reminders(), ["reminder/r0001/0", "reminder/r0001/2"]);
 
-    let open =
-        "notified resolution smoke_tests ticket stakeholders root_cause fix deployment_plan post_mortem";
+    let open = "impact notified resolution smoke_tests ticket stakeholders root_cause fix deployment_plan post_mortem";
     for item in open.split(' ') {
         let tick = Ticked { item: item.into(), at: after(3 * DAY), by: "anna".into(), note: String::new() };
         bench.store.tick(&RollbackId::new("r0001"), &tick).await.unwrap();
@@ -113,9 +112,10 @@ async fn people_are_reminded_once_a_day_until_everything_is_ticked() {
     assert_eq!(bench.reminders().len(), 2, "what is left has a week");
     anew.look(after(8 * DAY), &settings).await;
     assert_eq!(bench.reminders().len(), 3);
-    let tick =
-        Ticked { item: "prevention".into(), at: after(8 * DAY), by: "anna".into(), note: "done".into() };
-    bench.store.tick(&RollbackId::new("r0001"), &tick).await.unwrap();
+    for item in ["prevention", "lessons"] {
+        let tick = Ticked { item: item.into(), at: after(8 * DAY), by: "anna".into(), note: "done".into() };
+        bench.store.tick(&RollbackId::new("r0001"), &tick).await.unwrap();
+    }
     anew.look(after(9 * DAY), &settings).await;
     assert_eq!(bench.reminders().len(), 3, "nothing is left to do");
     bench.store.untick(&RollbackId::new("r0001"), "prevention", "ben", after(9 * DAY)).await.unwrap();

@@ -527,7 +527,7 @@ async fn items_are_ticked_and_taken_back_by_command() {
     let tick = async |args: &[&str]| surface.run_with_token(&[&["incident", "tick"], args].concat()).await;
     let said = succeeded(&tick(&[id, "root_cause", "--note", "a pool of 4"]).await);
     let open = "resolution, smoke_tests, ticket, stakeholders";
-    let rest = "fix, deployment_plan, post_mortem, prevention";
+    let rest = "fix, deployment_plan, post_mortem, prevention, lessons";
     assert_eq!(said, format!("ticked: Root cause found; still open: {open}, {rest}\n"));
     let by = surface.past.ticks.lock().unwrap()[0].1.by.clone();
     assert!(by == "anna" || by.starts_with("anna@"), "{by}");
@@ -570,7 +570,7 @@ async fn what_cannot_be_ticked_says_what_can_be() {
     let tick = async |args: &[&str]| surface.run_with_token(&[&["incident", "tick"], args].concat()).await;
     let unknown = tick(&[id, "coffee"]).await;
     assert_eq!(unknown.status.code(), Some(1));
-    let all = "resolution, smoke_tests, ticket, stakeholders, root_cause, fix, deployment_plan, post_mortem, prevention";
+    let all = "resolution, smoke_tests, ticket, stakeholders, root_cause, fix, deployment_plan, post_mortem, prevention, lessons";
     assert_eq!(
         err(&unknown),
         format!("error: there is no item `coffee` on the checklist of {id}\nhint: one of: {all}\n")

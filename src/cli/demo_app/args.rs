@@ -80,6 +80,10 @@ pub(crate) struct DemoAppArgs {
     #[arg(long, env = "DEMO_METRICS", value_name = "MODE", default_value = "on")]
     pub(super) metrics: Metrics,
 
+    /// /metrics is shown only to whoever has this bearer token
+    #[arg(long, env = "DEMO_METRICS_TOKEN", value_name = "TOKEN")]
+    pub(super) metrics_token: Option<String>,
+
     /// Requests per second that the app makes to itself, without a network; they count, and are logged, as any other
     #[arg(long, env = "DEMO_SELF_TRAFFIC", value_name = "NUMBER", value_parser = amount, default_value = "0")]
     pub(super) self_traffic: f64,

@@ -129,6 +129,7 @@ struct App {
     hostname: String,
     environment: BTreeMap<String, String>,
     exports: Exports,
+    metrics_token: Option<String>,
     clock: Clock,
     dials: Mutex<Dials>,
     fates: Fates,
@@ -191,6 +192,7 @@ impl App {
             environment: environment().filter(|(name, _)| of_interest(name)).collect(),
             clock: Clock::start(),
             exports: args.export_mode,
+            metrics_token: args.metrics_token.clone(),
             dials: Mutex::new(dials),
             fates: Fates::new(args.seed),
             figures: Figures::default(),
@@ -299,14 +301,21 @@ async fn login(State(app): State<Arc<App>>, Json(who): Json<serde_json::Value>) 
 }
 
 async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if app.dials().login == Login::Refuse || shown != Some(&format!("Bearer {}", app.token())) {
+    if app.dials().login == Login::Refuse || bearer(&headers) != Some(&app.token()) {
         return (StatusCode::UNAUTHORIZED, "who are you?\n").into_response();
     }
     Json(serde_json::json!({"user": "demo"})).into_response()
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+/// The bearer token that was shown.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if app.metrics_token.as_ref().is_some_and(|token| bearer(&headers) != Some(token)) {
+        return (StatusCode::UNAUTHORIZED, "metrics need a token\n").into_response();
+    }
     match app.dials().metrics {
         Metrics::On => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.figures.text()).into_response()

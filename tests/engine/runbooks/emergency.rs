@@ -1,6 +1,6 @@
 //! "Runbook: Emergency Rollback": a backend in a Compose project whose `.env` says which release runs.
 
-use super::{Project, answer, reminders, report, step, ticked, watched, within_minutes};
+use super::{Project, answer, measured, reminders, report, step, ticked, watched, within_minutes};
 use crate::support::port::free_port_of;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
@@ -8,6 +8,9 @@ use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 const API: &str = "production-api-1";
 /// Whoever watches a login as well: it is a flow of several requests.
 const LOGIN: &str = r#"
+    [services.production-api.logs]
+    enabled = true
+    interval = "1s"
     [services.production-api.checks.login]
     interval = "500ms"
     timeout = "500ms"
@@ -55,6 +58,8 @@ fn emergency_rollback() {
     assert_eq!(record["outcome"], "verified", "{record:#}");
     let why = record["text"].as_str().unwrap();
     assert!(why.contains("login"), "{why}");
+    step("Check error rate in logs");
+    measured(&daemon, "production-api", "log_errors");
     webhook.announced(seconds(5), &["ROLLBACK IN PROGRESS", "production-api"]);
 
     step("2. Identify Target Version: v1.2.2 (before v1.2.3)");
@@ -136,6 +141,17 @@ fn emergency_configuration_error() {
         &["ROLLBACK APPLIED, WITH NOTES", "brings the bad one back: put right GREETING in "],
     );
     assert!(!said.to_string().contains("nothing to pin"), "{said:#}");
+
+    step("1. Fix configuration: vim deploy/production/.env; 2. docker compose up -d --force-recreate api");
+    project.edit(".env", "GREETING=oops", "GREETING=hello");
+    project.compose(&["up", "-d", "--force-recreate", "api"]);
+    answer(&bed, API, "/healthz", 200);
+    daemon.proved_as("production-api", "ignition-api:v1.2.2");
+    assert_eq!(
+        rollback_over(&daemon, "production-api")["id"],
+        record["id"],
+        "nothing is rolled back any more"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! "Rollback Runbook" with its decision criteria: a backend and a frontend that are one release, as services of a Swarm.
 
 use super::{reminders, report, step, ticked, within_minutes};
+use crate::support::port::free_port_of;
 use crate::support::story::{newest_rollback, rollback_over};
 use crate::support::{Daemon, Image, Webhook, eventually, seconds};
 use crate::swarm::Cluster;
@@ -16,6 +17,13 @@ const RELEASE: &str = r#"
     timeout = "1s"
     [services.app-backend.rules.error_rate]
     sustained = "2m"
+    [services.app-backend.hooks.smoke-test]
+    phase = "before_verify"
+    timeout = "20s"
+    steps = [
+        { url = "http://127.0.0.1:@PORT@/healthz" },
+        { url = "http://127.0.0.1:@PORT@/", json = { ".version" = "{{to_tag}}" } },
+    ]
 "#;
 
 #[test]
@@ -31,10 +39,13 @@ fn failed_production_deployment() {
     );
     bed.image("app-frontend:bad", &Image::demo("bad"));
     let webhook = Webhook::start();
-    let daemon = Daemon::start(bed, Some(&webhook.url()), RELEASE);
+    let port = free_port_of("127.0.0.1").to_string();
+    let daemon = Daemon::start(bed, Some(&webhook.url()), &RELEASE.replace("@PORT@", &port));
     let on_trial = ["--label", "backstop.trial=60s"];
+    let published = format!("mode=host,published={port},target=8080");
+    cluster.create("app-backend", "app-backend:good", &["--publish", &published]);
+    cluster.create("app-frontend", "app-frontend:good", &[]);
     for name in ["app-backend", "app-frontend"] {
-        cluster.create(name, &format!("{name}:good"), &[]);
         daemon.proved(name);
     }
 
@@ -64,7 +75,7 @@ fn failed_production_deployment() {
         assert_eq!(cluster.runs(name), [format!("{name}:good")]);
     }
 
-    step("Step 4: Verify Rollback: health checks; verify correct version is running");
+    step("Step 4: Verify Rollback: health checks; smoke tests; verify correct version is running");
     let record = rollback_over(&daemon, "app-backend");
     assert!(record["detail"].as_str().unwrap().contains("checks passing"), "{record:#}");
 
@@ -75,13 +86,15 @@ fn failed_production_deployment() {
     let said = report(&daemon, &record);
     let boxes = [
         "Issue confirmed (health checks, error rates, user reports)",
+        "Scope of impact determined",
         "Previous stable version identified",
         "Team notified",
         "Rollback executed",
         "Health checks passing after the rollback",
+        "Smoke tests",
         "Resolution announced",
     ];
     ticked(&said, &boxes);
-    reminders(&said, &[("Smoke tests", "on-call"), ("ticket", "on-call"), ("Post-mortem", "team lead")]);
+    reminders(&said, &[("ticket", "on-call"), ("Post-mortem", "team lead")]);
     within_minutes(&record, 10.0);
 }

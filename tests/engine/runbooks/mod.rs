@@ -112,6 +112,15 @@ fn answer(bed: &Bed, container: &str, path: &str, status: u16) -> String {
     })
 }
 
+/// A row has measured what runs, and finds nothing.
+#[track_caller]
+fn measured(daemon: &Daemon, service: &str, row: &str) {
+    eventually(seconds(20), &format!("{row} of {service} is measured"), || {
+        let row = daemon.row(service, row)?;
+        if row["answer"] == "ok" { Ok(()) } else { Err(format!("{row:#}")) }
+    });
+}
+
 /// A rollback is on record with its duration, within what the runbooks allow.
 #[track_caller]
 fn within_minutes(record: &Value, minutes: f64) {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Project, answer, report, step, ticked, watched};
+use super::{Project, answer, measured, reminders, report, step, ticked, watched};
 use crate::support::port::free_port_of;
 use crate::support::postgres::Postgres;
 use crate::support::story::rollback_over;
@@ -13,6 +13,17 @@ const OPTIONS: [&str; 4] = ["--env-file", ".env", "-f", "docker-compose.yml"];
 const API: &str = "prod-api-1";
 const JOBS: &str = "prod-jobs-1";
 const RELEASE: &str = "[groups]\nrelease = [\"prod-jobs\", \"prod-api\"]\n";
+/// "Check metrics scrape with the bearer token"; "verify recent logs for errors in `api` and `jobs`".
+const MEASURED: &str = r#"
+    [services.prod-api.metrics]
+    port = 8080
+    interval = "1s"
+    timeout = "1s"
+    token_file = "@TOKEN@"
+    [defaults.logs]
+    enabled = true
+    interval = "1s"
+"#;
 const READY: &str = r#"
     [services.prod-api.checks.ready]
     port = 8080
@@ -35,17 +46,22 @@ fn project<'a>(bed: &'a Bed, tag: &str, api: &str) -> Project<'a> {
 #[ignore = "needs private engines: tests/run engine"]
 fn production_release_with_an_additive_migration() {
     let bed = Bed::lease();
-    for name in ["app-api", "app-jobs"] {
-        bed.image(&format!("{name}:rc1"), &Image::demo("rc1"));
+    const TOKEN: &str = "metrics-metrics-metrics";
+    let api = |version| Image::demo(version).env("DEMO_METRICS_TOKEN", TOKEN);
+    bed.image("app-api:rc1", &api("rc1").env("DEMO_SELF_TRAFFIC", "20"));
+    bed.image("app-api:rc2", &api("rc2").env("DEMO_BAD_AFTER", "8s"));
+    for version in ["rc1", "rc2"] {
+        bed.image(&format!("app-jobs:{version}"), &Image::demo(version));
     }
-    bed.image("app-api:rc2", &Image::demo("rc2").env("DEMO_BAD_AFTER", "8s"));
-    bed.image("app-jobs:rc2", &Image::demo("rc2"));
+    let token = tempfile::NamedTempFile::new().unwrap();
+    fs::write(token.path(), TOKEN).unwrap();
+    let sources = MEASURED.replace("@TOKEN@", &token.path().display().to_string());
     let database = Postgres::start();
     database
         .sql("CREATE TABLE schema_migrations (version text); INSERT INTO schema_migrations VALUES ('14')");
     let webhook = Webhook::start();
     let more = format!(
-        "{RELEASE}{READY}\n[services.prod-api.migrations]\nquery = \"SELECT max(version) FROM schema_migrations\"\nurl_file = \"{}\"\n\
+        "{RELEASE}{READY}{sources}\n[services.prod-api.migrations]\nquery = \"SELECT max(version) FROM schema_migrations\"\nurl_file = \"{}\"\n\
          changed = \"additive\"\n",
         database.url_file().display()
     );
@@ -84,7 +100,15 @@ fn production_release_with_an_additive_migration() {
     step("5) Post-rollback validation: /healthz and /readyz; announce rollback completion");
     answer(&bed, API, "/healthz", 200);
     assert!(answer(&bed, API, "/readyz", 200).contains("\"migrations_current\":true"));
+    step("Check metrics scrape with the bearer token; verify recent logs for errors in api and jobs");
+    answer(&bed, API, "/metrics", 401);
+    measured(&daemon, "prod-api", "error_rate");
+    measured(&daemon, "prod-api", "log_errors");
+    measured(&daemon, "prod-jobs", "log_errors");
     webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "app-api:rc1"]);
+    let said = report(&daemon, &rollback_over(&daemon, "prod-api"));
+    ticked(&said, &["Resolution announced", "Health checks passing"]);
+    reminders(&said, &[("Incident ticket created", "on-call"), ("Fix developed", "service owner")]);
     let runs = [API, JOBS].map(|container| bed.inspect(container)["Id"].clone());
     project.compose(&["up", "-d", "api", "jobs"]);
     assert_eq!(

@@ -5,12 +5,36 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use super::{Project, answer, reminders, report, step, ticked, watched};
+use crate::support::port::free_port_of;
 use crate::support::story::rollback_over;
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
 const OPTIONS: [&str; 4] = ["-f", "docker-compose.yml", "-f", "docker-compose.production.yml"];
 const BACKEND: &str = "kompass-backend-1";
 const FRONTEND: &str = "kompass-frontend-1";
+
+/// Two services that are one release, with the stores that they depend on.
+const RELEASE: &str = r#"
+    [groups]
+    kompass = ["kompass-backend", "kompass-frontend"]
+    [services.kompass-backend.dependencies]
+    couchdb = { url = "http://STORES/_up", interval = "2s" }
+    meilisearch = { url = "http://STORES/health", interval = "2s" }
+    [services.kompass-backend.hooks.functional-tests]
+    phase = "before_verify"
+    timeout = "20s"
+    steps = [
+        { url = "http://127.0.0.1:@PORT@/login", method = "POST", headers = { Content-Type = "application/json" }, body = '{"user": "demo", "password": "demo"}', capture = { token = ".token" } },
+        { url = "http://127.0.0.1:@PORT@/me", headers = { Authorization = "Bearer {{token}}" } },
+    ]
+    [services.kompass-backend]
+    schema = "breaking"
+    [services.kompass-backend.migrations.downgrade]
+    steps = [
+        { url = "http://STORES/_replicate", method = "POST", headers = { Content-Type = "application/json" }, body = '{"source":"kompass_backup","target":"kompass","create_target":false}', json = { ".ok" = true } },
+        { url = "http://STORES/indexes/customers", method = "DELETE" },
+    ]
+"#;
 
 /// What CouchDB and MeiliSearch are asked for, and how they answer: what their documentation says.
 struct Stores {
@@ -86,24 +110,12 @@ fn rollback_images_and_stores() {
     bed.image("backend:2", &Image::demo("2").env("DEMO_BAD_AFTER", "6s"));
     bed.image("frontend:2", &Image::demo("2"));
     let (stores, webhook) = (Stores::start(), Webhook::start());
-    let more = r#"
-        [groups]
-        kompass = ["kompass-backend", "kompass-frontend"]
-        [services.kompass-backend.dependencies]
-        couchdb = { url = "http://STORES/_up", interval = "2s" }
-        meilisearch = { url = "http://STORES/health", interval = "2s" }
-        [services.kompass-backend]
-        schema = "breaking"
-        [services.kompass-backend.migrations.downgrade]
-        steps = [
-            { url = "http://STORES/_replicate", method = "POST", headers = { Content-Type = "application/json" }, body = '{"source":"kompass_backup","target":"kompass","create_target":false}', json = { ".ok" = true } },
-            { url = "http://STORES/indexes/customers", method = "DELETE" },
-        ]
-    "#;
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), &more.replace("STORES", &stores.address));
+    let port = free_port_of("127.0.0.1").to_string();
+    let more = RELEASE.replace("STORES", &stores.address).replace("@PORT@", &port);
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), &more);
     let base = format!(
         "services:\n{}{}",
-        watched("backend", "backend:latest", ""),
+        watched("backend", "backend:latest", &format!("    ports: ['127.0.0.1:{port}:8080']\n")),
         watched("frontend", "frontend:latest", "")
     );
     let over = "services:\n  backend:\n    environment:\n      GREETING: production\n    labels:\n      backstop.trial: 30s\n  frontend:\n    labels:\n      backstop.trial: 30s\n";
@@ -161,6 +173,9 @@ fn verified(bed: &Bed, daemon: &Daemon, webhook: &Webhook) {
     let gates = rollback_over(daemon, "kompass-backend");
     assert!(gates["gates"].to_string().contains("couchdb, meilisearch ok"), "{gates:#}");
 
+    let detail = gates["detail"].as_str().unwrap();
+    assert!(detail.contains("couchdb, meilisearch ok"), "every dependency is asked again: {detail}");
+
     step("Alert team");
     webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "kompass-backend"]);
 
@@ -171,7 +186,11 @@ fn verified(bed: &Bed, daemon: &Daemon, webhook: &Webhook) {
     for words in ["health check failed", "backstop"] {
         assert!(said.contains(words), "no `{words}` in:\n{said}");
     }
-    ticked(&said, &["Issue confirmed", "Team notified", "Incident report created"]);
+    step("2. Functional Tests: test key endpoints; test login");
+    ticked(
+        &said,
+        &["Issue confirmed", "Team notified", "Smoke tests and login flow", "Incident report created"],
+    );
     reminders(
         &said,
         &[
@@ -179,11 +198,22 @@ fn verified(bed: &Bed, daemon: &Daemon, webhook: &Webhook) {
             ("Root cause", "service owner"),
             ("test that fails without it", "service owner"),
             ("runbooks and deployment checklist updated", "team lead"),
+            ("Missed warning signs reviewed", "team lead"),
+            ("Scope of impact", "on-call"),
         ],
     );
 
     step("Rollback History: date, environment, reason, rolled back by, duration, resolution");
     let (code, log) = daemon.command(&["history", "--format", "csv"]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("kompass-backend") && log.contains("verified"), "{log}");
+    let (head, rows) = log.split_once('\n').unwrap();
+    let row = rows.lines().find(|row| row.contains("kompass-backend")).unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(
+        head.trim(),
+        "Date,Service,Environment,From,To,Reason,Decided by,Duration,Resolution,ID",
+        "{log}"
+    );
+    for words in ["health check failed", "backstop", "verified"] {
+        assert!(row.contains(words), "no `{words}` in {row}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Backstop itself, as a program: started, killed, stopped and asked.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -171,6 +172,28 @@ impl Daemon {
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The same by somebody at a terminal, who types `answer` when asked.
+    pub(crate) fn command_typed(&self, token: &str, words: &[&str], answer: &str) -> (Option<i32>, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), token).unwrap();
+        let quoted = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+        let command = format!("'{}' {quoted}", handed_over("BACKSTOP_BIN"));
+        let mut typing = Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .env("BACKSTOP_ENDPOINT", format!("http://{}", self.address))
+            .env("BACKSTOP_TOKEN_FILE", file.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its end is the end of what is typed: it stays open until the command has ended.
+        let mut keyboard = typing.stdin.take().unwrap();
+        writeln!(keyboard, "{answer}").unwrap();
+        let output = typing.wait_with_output().unwrap();
+        drop(keyboard);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// SIGKILL: nothing is written, closed or finished.
