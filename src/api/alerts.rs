@@ -8,7 +8,6 @@
 //! logged, with the labels that would have fitted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::sync::{MutexGuard, PoisonError};
 
 use axum::Json;
@@ -16,29 +15,22 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::body::{one_line, shortened};
 use super::error::{ApiError, nearest};
 use super::views::{AlertsView, UnmatchedAlertView};
 use super::{Intake, not_taken};
+use crate::core::Input;
 use crate::core::sample::{Measurement, Signal};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
-use crate::core::{Input, Timestamp};
 use crate::metrics::AlertOutcome;
+use crate::signal::alerts::{self, Alert, Notification, Status};
+use crate::signal::texts::{one_line, shortened};
 
 /// Largest notification. An alert is about a kilobyte, with long annotations a few.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most alerts taken from one notification: a group of more than that is not about one service any more.
 const ALERTS_MAX: usize = 256;
-
-/// Longest name of an alert with its labels: it stands in tables and is kept with the evidence.
-const NAME_CHARS_MAX: usize = 200;
-
-/// Longest text of an alert: chats cut off what is longer.
-const SUMMARY_CHARS_MAX: usize = 500;
 
 /// Alerts without a service that are remembered as logged. When there are more, each may be logged once more.
 const TOLD_MAX: usize = 1024;
@@ -58,35 +50,6 @@ const COMPOSE_PROJECT: &str = "com_docker_compose_project";
 
 /// What cAdvisor puts before the labels of containers.
 const CADVISOR: &str = "container_label_";
-
-/// A notification. Fields that are not used are not looked at, so that other senders of the format are understood.
-#[derive(Debug, Deserialize)]
-struct Notification {
-    #[serde(default)]
-    receiver: String,
-    alerts: Vec<Alert>,
-    /// Left out by Alertmanager itself, because of its `max_alerts`.
-    #[serde(default, rename = "truncatedAlerts")]
-    truncated: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Alert {
-    status: Status,
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-    /// RFC 3339. Other senders of the format leave it out, or have their own idea of it.
-    #[serde(default, rename = "startsAt")]
-    starts_at: Option<serde_json::Value>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Firing,
-    Resolved,
-}
 
 pub(super) async fn alertmanager(
     State(intake): State<Intake>,
@@ -129,34 +92,12 @@ pub(super) async fn alertmanager(
 
 fn parse(body: Result<Bytes, BytesRejection>) -> Result<Notification, ApiError> {
     let body = body.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
-    let mut json = serde_json::Deserializer::from_slice(&body);
-    let wrong = |what: String| {
-        let what = shortened(&one_line(&what), SUMMARY_CHARS_MAX);
-        ApiError::new(StatusCode::BAD_REQUEST, format!("this is no notification of Alertmanager: {what}"))
-            .next(
-                "point the `url` of a `webhook_configs` entry of Alertmanager here; its format is version 4",
-            )
-    };
-    let notification: Notification = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let place = error.path().to_string();
-        let place = if place == "." { String::new() } else { format!("`{place}`: ") };
-        wrong(format!("{place}{}", error.into_inner()))
-    })?;
-    json.end().map_err(|error| wrong(error.to_string()))?;
-    Ok(notification)
-}
-
-/// What is kept of the alerts of a notification, for fuzzing: the name and the words of each.
-///
-/// # Errors
-/// As its sender would be told.
-pub fn examine(body: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
-    let notification = parse(Ok(Bytes::copy_from_slice(body)))?;
-    let kept = notification.alerts.iter().take(ALERTS_MAX).map(|alert| {
-        let _ = alert.starts_at.as_ref().and_then(began);
-        (name(&alert.labels, &[LABEL.to_owned()]), summary(alert.annotations.as_ref()))
-    });
-    Ok(kept.collect())
+    alerts::parse(&body).map_err(|what| {
+        let what = format!("this is no notification of Alertmanager: {what}");
+        ApiError::new(StatusCode::BAD_REQUEST, what).next(
+            "point the `url` of a `webhook_configs` entry of Alertmanager here; its format is version 4",
+        )
+    })
 }
 
 /// The services that an alert is about, each with the labels that said so.
@@ -214,49 +155,13 @@ fn sample(alert: &Alert, service: &ServiceSnapshot, keys: &[String]) -> Input {
         service: service.name.clone(),
         replica: None,
         signal: Signal::Alerts,
-        name: name(&alert.labels, keys),
+        name: alert.name(keys),
         measurement: Measurement::Alert {
             firing: alert.status == Status::Firing,
-            began: alert.starts_at.as_ref().and_then(began),
-            summary: summary(alert.annotations.as_ref()),
+            began: alert.began(),
+            summary: alert.summary(),
         },
     }
-}
-
-/// What is no time says nothing, and refuses nothing.
-fn began(starts_at: &serde_json::Value) -> Option<Timestamp> {
-    let at: jiff::Timestamp = starts_at.as_str()?.parse().ok()?;
-    u64::try_from(at.as_millisecond()).ok().map(Timestamp::from_millis)
-}
-
-/// `HighErrorRate{instance="shop-1:8080"}`: equal for equal alerts, whether they begin or end. The labels that name the
-/// service say nothing new; of long names the end is replaced by a digest of the whole.
-fn name(labels: &BTreeMap<String, String>, without: &[String]) -> String {
-    let mut name = labels.get("alertname").cloned().unwrap_or_else(|| "(no alertname)".to_owned());
-    let rest = labels.iter().filter(|(key, _)| *key != "alertname" && !without.contains(key));
-    for (n, (key, value)) in rest.enumerate() {
-        let before = if n == 0 { '{' } else { ',' };
-        // Writing into a string cannot fail.
-        let _ = write!(name, "{before}{key}={value:?}");
-    }
-    if name.contains('{') {
-        name.push('}');
-    }
-    let line = one_line(&name);
-    if line.chars().count() <= NAME_CHARS_MAX {
-        return line;
-    }
-    let digest = Sha256::digest(name.as_bytes());
-    let digest = digest.iter().take(4).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    format!("{}#{digest}", shortened(&line, NAME_CHARS_MAX - digest.len() - 1))
-}
-
-/// What an alert says, for people: the annotations that rules usually have, the shortest first.
-fn summary(annotations: Option<&BTreeMap<String, String>>) -> String {
-    let said = ["summary", "message", "description"]
-        .iter()
-        .find_map(|key| annotations?.get(*key).map(|text| one_line(text)).filter(|text| !text.is_empty()));
-    shortened(&said.unwrap_or_default(), SUMMARY_CHARS_MAX)
 }
 
 fn unmatched(alert: &Alert, fleet: &FleetSnapshot) -> UnmatchedAlertView {
@@ -276,7 +181,7 @@ fn unmatched(alert: &Alert, fleet: &FleetSnapshot) -> UnmatchedAlertView {
             format!("no watched service is named by {}; is it `{near}`?", said.join(", "))
         }
     };
-    UnmatchedAlertView { alert: name(labels, &[]), why }
+    UnmatchedAlertView { alert: alert.name(&[]), why }
 }
 
 /// Logs what was not taken: each alert without a service once by its name.
@@ -308,41 +213,5 @@ fn tell(intake: &Intake, receiver: &str, view: &AlertsView) {
             "a notification had more alerts than are taken from one ({ALERTS_MAX}, or the sender's `max_alerts`); \
              group them by service in Alertmanager: `group_by: [service]`"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn an_alert_is_named_by_what_tells_it_from_others() {
-        let shop = labels(&[("alertname", "Slow"), ("service", "shop"), ("instance", "shop-1:8080")]);
-        assert_eq!(name(&shop, &["service".to_owned()]), r#"Slow{instance="shop-1:8080"}"#);
-        assert_eq!(name(&labels(&[("alertname", "Slow")]), &[]), "Slow");
-        assert_eq!(name(&labels(&[("a", "b\n\"c\"")]), &[]), r#"(no alertname){a="b\n\"c\""}"#);
-    }
-
-    #[test]
-    fn long_names_stay_apart_though_they_are_cut() {
-        let long = |end: &str| labels(&[("alertname", "Slow"), ("path", &("x".repeat(5000) + end))]);
-        let (one, two) = (name(&long("1"), &[]), name(&long("2"), &[]));
-        assert_eq!(one.chars().count(), NAME_CHARS_MAX);
-        assert_ne!(one, two);
-        assert_eq!(one, name(&long("1"), &[]));
-    }
-
-    #[test]
-    fn the_summary_is_the_shortest_text_that_there_is() {
-        let of = |pairs| summary(Some(&labels(pairs)));
-        assert_eq!(of(&[("description", "long"), ("summary", "short")]), "short");
-        assert_eq!(of(&[("description", "long"), ("summary", " \n")]), "long");
-        assert_eq!(of(&[("runbook_url", "http://x")]), "");
-        assert_eq!(summary(None), "");
-        assert_eq!(of(&[("summary", &"ü".repeat(900))]).chars().count(), SUMMARY_CHARS_MAX);
     }
 }

@@ -58,7 +58,6 @@ use crate::report::Incident;
 use crate::report::checklist::{Point, Tick};
 use crate::rollback::drill::Drill;
 
-pub use self::alerts::examine as examine_notification;
 pub use self::auth::Tokens;
 use self::auth::{Door, Guard};
 use self::error::ApiError;

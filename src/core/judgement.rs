@@ -17,7 +17,7 @@ use super::service::{BACKSTOP, Service, Turn};
 use super::settings::{Action, Condition, Mitigation, Severity, WindowKind};
 use super::snapshot::RowAnswer;
 use super::state::{Event, State};
-use super::surroundings::{LINGERS, Surroundings, word_is_awaited};
+use super::surroundings::{LINGERS, Surroundings, relies_on, word_is_awaited};
 use super::time::{Timestamp, human};
 
 /// A specification that could not be kept is tried again after this long.
@@ -432,9 +432,10 @@ impl Service {
         breach.action == Action::Rollback
             && breach.condition.is_some()
             && !breach.is_its_own()
-            && breach
-                .onset
-                .is_some_and(|onset| word_is_awaited(now, onset, &self.name, &self.reliances, around))
+            && breach.onset.is_some_and(|onset| {
+                let relied_on = (&self.reliances, &*relies_on(&self.settings));
+                word_is_awaited(now, onset, &self.name, relied_on, around)
+            })
     }
 
     /// A row is breached, and the gates have answered: acts, asks a person, or holds.

@@ -301,7 +301,10 @@ impl Service {
             }
             let Dependency::Service(service) = dependency else { continue };
             let Some(other) = around.roster.get(service).filter(|other| other.present) else { continue };
-            let ails = other.ailing.as_ref().filter(|ailing| !ailing.faint && ailing.until.is_none());
+            let ails = other
+                .ailing
+                .as_ref()
+                .filter(|ailing| !ailing.faint && !ailing.quiet && ailing.until.is_none());
             if ails.is_some_and(|ailing| fresh(ailing.since)) {
                 return Err(format!("{service}, which it depends on, is degraded"));
             }

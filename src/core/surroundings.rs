@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::baseline::Norm;
 use super::chance::binomial_tail;
 use super::engines::{Engine, Engines};
+use super::gate::callers;
 use super::group::Companion;
 use super::io::{EngineState, HostState};
 use super::ledger::Flags;
@@ -128,6 +129,9 @@ pub(crate) struct Ailing {
     pub(crate) until: Option<Timestamp>,
     /// A single check failed, and nothing else: that happens. Only several such at the same time say something.
     pub(crate) faint: bool,
+    /// Nothing at all has been heard of it for long, and nothing else is known to be wrong.
+    #[serde(default)]
+    pub(crate) quiet: bool,
 }
 
 /// A service that a person stopped or removed: nobody's fault, and nothing that others can do without.
@@ -285,18 +289,26 @@ pub(crate) fn symptoms(
     let unhealthy = evidence.unhealthy.values().chain(evidence.down.values()).map(|(since, _)| *since);
     let exits = evidence.exits.iter().map(|(at, _)| *at).filter(|at| now.since(*at) < LINGERS);
     let traffic = &evidence.traffic;
-    let silent = traffic
-        .last
-        .filter(|last| traffic.samples > 2 && traffic.is_stale(now) && now.since(*last) < SILENCE_COUNTS);
-    let others = sure.chain(unhealthy).chain(exits).chain(silent).min();
+    let silent = traffic.last.filter(|_| traffic.samples > 2 && traffic.is_stale(now));
+    let lately = silent.filter(|last| now.since(*last) < SILENCE_COUNTS);
+    let others = sure.chain(unhealthy).chain(exits).chain(lately).min();
     let since = [errors.map(|(since, _)| since), slow.map(|(since, _)| since), others];
     let since = since.into_iter().flatten().min();
     let faint = since.is_none();
+    // Who has stopped to say anything whatever may be down for as long as that lasts.
+    let mute = silent.filter(|_| {
+        evidence.checks.values().all(|streak| !streak.is_current(now))
+            && evidence.levels.values().all(|levels| !levels.is_current(now))
+    });
+    if let (true, Some(since)) = (faint, mute) {
+        return Some(Ailing { since, error_rate: 1.0, until: None, faint: false, quiet: true });
+    }
     since.or(failing.iter().map(|(first, _)| *first).min()).map(|since| Ailing {
         since,
         error_rate: errors.map_or(if others.is_some() { 1.0 } else { 0.0 }, |(_, rate)| rate),
         until: None,
         faint,
+        quiet: false,
     })
 }
 
@@ -356,9 +368,10 @@ pub(crate) fn word_is_awaited(
     now: Timestamp,
     onset: Timestamp,
     service: &ServiceName,
-    reliances: &BTreeMap<String, Reliance>,
+    (reliances, relies_on): (&BTreeMap<String, Reliance>, &[ServiceName]),
     around: Surroundings<'_>,
 ) -> bool {
+    let callers = callers(service, around.roster);
     let mut others = around
         .roster
         .iter()
@@ -368,8 +381,16 @@ pub(crate) fn word_is_awaited(
         let first = r.failures == 1 && !r.is_left_at_that(now);
         is_late(now, onset, r.heard, r.every) || (first && r.failing.is_some_and(|at| at < onset + SHOWS))
     };
-    others.any(|(_, n)| !n.relies_on.contains(service) && is_late(now, onset, n.heard, n.every))
-        || reliances.values().any(unclear)
+    // Nor is the first failed check of a service that it relies on.
+    let hinted = |n: &Neighbour| {
+        let first =
+            n.ailing.as_ref().filter(|a| a.faint && a.until.is_none() && a.since <= onset + 2 * SHOWS);
+        first.is_some_and(|a| now.since(a.since) < CONTRADICTED.max(n.every + SHOWS))
+    };
+    others.any(|(name, n)| {
+        (!callers.contains(name.as_str()) && is_late(now, onset, n.heard, n.every))
+            || (relies_on.contains(name) && hinted(n))
+    }) || reliances.values().any(unclear)
 }
 
 /// Whether somebody who speaks `every` so often has last been heard of at `heard`, before what began at `onset` could show,

@@ -9,7 +9,9 @@
 pub mod trace;
 mod bare;
 mod world;
+#[cfg(not(fuzzing))]
 pub mod record;
+#[cfg(not(fuzzing))]
 pub mod anew;
 pub mod history;
 pub mod near_miss;

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use crate::core::sample::{Measurement, Signal};
 
 pub mod check;
+pub mod alerts;
+pub mod texts;
 pub mod tls;
 mod fetch;
 pub mod scrape;

@@ -10,9 +10,9 @@ use backstop::clock::Clock;
 use backstop::core::release::ReplicaId;
 use backstop::core::sample::{Measurement, Requests, Signal};
 use backstop::core::settings::{AccessLog, LatencyUnit, LogSource};
-use backstop::runtime::logs::Decoder;
 use backstop::signal::Probe;
 use backstop::signal::logs::access::request_of;
+use backstop::signal::logs::frames::Decoder;
 use backstop::signal::logs::{
     EngineTime, Following, LINE_MAX, LogLine, LogProbe, LogStreams, Unfollowed, examine,
 };

@@ -284,14 +284,15 @@ pub(crate) fn slow_spells(
     now: Timestamp,
 ) -> Option<Recurring> {
     const STEP: Duration = Duration::from_secs(60);
+    /// As far back as requests are kept.
+    const STEPS: usize = 60;
     let limit = (rule.threshold * norm.p99.filter(|_| rule.against == Against::Baseline)?).max(rule.floor);
     let allowed = TAIL.max(WORSE * norm.slower_at_most(limit));
     let counted = Counted::Requests(&evidence.traffic);
     let step = STEP.max(counted.usual());
     let mut spells: Vec<Spell> = Vec::new();
     // Newest first.
-    let whole = usize::try_from(norm.span.as_secs() / step.as_secs().max(1)).unwrap_or_default();
-    for (began, share) in counted.steps_back(Bad::Slower(limit), step).take(whole) {
+    for (began, share) in counted.steps_back(Bad::Slower(limit), step).take(STEPS) {
         if share.rate() <= allowed || share.bad() < 2 {
             continue;
         }

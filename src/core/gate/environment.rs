@@ -1,9 +1,11 @@
 //! Blame: a release is not rolled back for what happens to everybody, or to what it depends on (decision.md, 4.3).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::settings::Dependency;
-use super::super::surroundings::{BORNE, LINGERS, Neighbour, Outage, Reliance, Surroundings};
+use super::super::release::ServiceName;
+use super::super::settings::{Condition, Dependency};
+use super::super::surroundings::{BORNE, LINGERS, Neighbour, Outage, Reliance, Roster, Surroundings};
 use super::super::time::{Timestamp, human};
 use super::{Answer, Question, memory};
 
@@ -19,8 +21,11 @@ const CENTRE_AFTER: Duration = Duration::from_secs(2 * 60);
 const CENTRE_RATE: f64 = 0.2;
 /// ... so many times as many as anybody else has, and the release is what the others suffer from.
 const CENTRE_TIMES: f64 = 2.0;
-/// What begins within this time began at the same moment, as well as probes can tell.
+/// What begins within this time began at the same moment, as well as probes can tell; what is deployed within it was
+/// deployed together, in whatever order.
 const AT_ONCE: Duration = Duration::from_secs(30);
+/// Of those that were deployed together, who fails so many times as much is what the others suffer from.
+const FAR_WORSE: f64 = 1.5;
 
 /// Whether what is seen can be the release's own fault.
 pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
@@ -29,9 +34,10 @@ pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     }
     let onset = q.onset().unwrap_or(q.now);
     connectivity(around)?;
-    deployed_closer(q, around, onset)?;
+    let callers = callers(q.service, around.roster);
+    deployed_closer(q, around, onset, &callers)?;
     let dependencies = depended_on(q, around, onset)?;
-    let others = blast_radius(q, around, onset)?;
+    let others = blast_radius(q, around, onset, &callers)?;
     pressure(q, around, onset)?;
     Ok(format!("{dependencies}{others}"))
 }
@@ -72,8 +78,28 @@ fn neighbours<'a>(
         .map(|(name, n)| (name.as_str(), n))
 }
 
-/// Whether it is ill, or was until just now.
+/// All who say that they rely on a service, through others too: what ails them may be its fault.
+pub(crate) fn callers<'a>(service: &ServiceName, roster: &'a Roster) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    loop {
+        let known = found.len();
+        for (name, n) in roster.iter().filter(|(name, _)| *name != service) {
+            if n.relies_on.iter().any(|on| on == service || found.contains(on.as_str())) {
+                found.insert(name.as_str());
+            }
+        }
+        if found.len() == known {
+            return found;
+        }
+    }
+}
+
+/// Whether it is ill, or was until just now. Who is not heard of any more is that only to those who rely on it.
 fn ails(n: &Neighbour, now: Timestamp) -> bool {
+    ails_or_is_quiet(n, now) && n.ailing.as_ref().is_some_and(|a| !a.quiet)
+}
+
+fn ails_or_is_quiet(n: &Neighbour, now: Timestamp) -> bool {
     may_ail(n, now) && n.ailing.as_ref().is_some_and(|a| !a.faint)
 }
 
@@ -87,17 +113,36 @@ fn may_ail(n: &Neighbour, now: Timestamp) -> bool {
     n.ailing.as_ref().is_some_and(|a| a.until.is_none_or(|until| now.since(until) < LINGERS))
 }
 
-/// Another ailing service was deployed after this one and shortly before it began: it takes the blame.
-fn deployed_closer(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
+/// Another ailing service was deployed after this one and shortly before it began: it takes the blame. So does one that was
+/// deployed together with it and fails far more.
+fn deployed_closer(
+    q: Question<'_>,
+    around: Surroundings<'_>,
+    onset: Timestamp,
+    callers: &BTreeSet<&str>,
+) -> Result<(), String> {
+    // Only failures can be compared.
+    let comparable = q.condition() == Some(Condition::ErrorRate) && q.error_rate > 0.0;
+    let together = |n: &Neighbour| {
+        comparable && n.deployed.since(q.deployed).max(q.deployed.since(n.deployed)) <= AT_ONCE
+    };
+    let worse = |n: &Neighbour| {
+        let rate = n.ailing.as_ref().map_or(0.0, |a| a.error_rate);
+        rate > CENTRE_RATE && rate >= FAR_WORSE * q.error_rate
+    };
     let closer = neighbours(q, around)
-        .filter(|(_, n)| ails(n, q.now) && n.deployed > q.deployed)
+        .filter(|(_, n)| ails(n, q.now))
+        .filter(|(_, n)| if together(n) { worse(n) } else { n.deployed > q.deployed })
         // Who relies on this one, or fell ill after it, may suffer from it.
-        .filter(|(_, n)| !n.relies_on.contains(q.service) && began_by(n, onset + AT_ONCE))
+        .filter(|(name, n)| !callers.contains(name) && began_by(n, onset + AT_ONCE))
         // Its rollback did not help this one, which was bad from the start: two bad releases at once.
         .filter(|(_, n)| !n.undone || onset.since(q.deployed) > CENTRE_AFTER)
         .filter(|(_, n)| n.deployed <= onset && onset.since(n.deployed) <= WITNESS_AGE)
         .max_by_key(|(_, n)| n.deployed);
     match closer {
+        Some((name, n)) if together(n) => {
+            Err(format!("{name} was deployed together with this release, and fails far more"))
+        }
         Some((name, n)) => Err(format!(
             "{name} was deployed {} before this began, later than this release, and is degraded too",
             human(onset.since(n.deployed))
@@ -128,7 +173,7 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
             }
         }
         if let Dependency::Service(service) = dependency
-            && let Some(n) = around.roster.get(service).filter(|n| n.present && ails(n, q.now))
+            && let Some(n) = around.roster.get(service).filter(|n| n.present && ails_or_is_quiet(n, q.now))
             && began_by(n, excused_by(q, n, onset))
             && n.ailing.as_ref().is_some_and(|a| a.since + BORNE >= q.deployed)
         {
@@ -175,14 +220,19 @@ fn excused_by(q: Question<'_>, n: &Neighbour, onset: Timestamp) -> Timestamp {
 }
 
 /// Others, that nobody deployed, suffer at the same time.
-fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Answer {
+fn blast_radius(
+    q: Question<'_>,
+    around: Surroundings<'_>,
+    onset: Timestamp,
+    callers: &BTreeSet<&str>,
+) -> Answer {
     let settled_by = onset.before(WITNESS_AGE);
     let witnesses: Vec<(&str, &Neighbour)> = neighbours(q, around)
-        .filter(|(_, n)| n.deployed <= settled_by && !n.relies_on.contains(q.service))
+        .filter(|(name, n)| n.deployed <= settled_by && !callers.contains(name))
         .collect();
     let suffering: Vec<_> = witnesses
         .iter()
-        .filter(|(_, n)| may_ail(n, q.now))
+        .filter(|(_, n)| may_ail(n, q.now) && n.ailing.as_ref().is_some_and(|a| !a.quiet))
         .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| onset.since(a.since) <= CHRONIC))
         .collect();
     let worst =
@@ -195,7 +245,7 @@ fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> 
         let names: Vec<&str> = suffering.iter().map(|(name, _)| *name).collect();
         return Err(format!("{of} that nobody deployed are degraded too ({})", names.join(", ")));
     }
-    together(q, around, onset)?;
+    together(q, around, onset, callers)?;
     Ok(match witnesses.len() {
         0 => "no other service to compare with".into(),
         _ if centre && suffering.len() >= 2 => format!("{of} are degraded too, this one worst and first"),
@@ -205,16 +255,22 @@ fn blast_radius(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> 
 
 /// Services that were deployed at about the same time, and were well for a while, fall ill at the same moment: that is
 /// not the fault of each.
-fn together(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Result<(), String> {
+fn together(
+    q: Question<'_>,
+    around: Surroundings<'_>,
+    onset: Timestamp,
+    callers: &BTreeSet<&str>,
+) -> Result<(), String> {
     if onset.since(q.deployed) <= CENTRE_AFTER {
         return Ok(());
     }
     let near = |a: Timestamp, b: Timestamp, span: Duration| a.since(b).max(b.since(a)) <= span;
-    let deployed: Vec<_> =
-        neighbours(q, around).filter(|(_, n)| near(n.deployed, q.deployed, WITNESS_AGE)).collect();
+    let deployed: Vec<_> = neighbours(q, around)
+        .filter(|(name, n)| near(n.deployed, q.deployed, WITNESS_AGE) && !callers.contains(name))
+        .collect();
     let fell: Vec<&str> = deployed
         .iter()
-        .filter(|(_, n)| may_ail(n, q.now))
+        .filter(|(_, n)| may_ail(n, q.now) && n.ailing.as_ref().is_some_and(|a| !a.quiet))
         .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| near(a.since, onset, AT_ONCE)))
         .map(|(name, _)| *name)
         .collect();

@@ -17,6 +17,7 @@ use super::settings::{Condition, Mode, OpenWindow, ServiceSettings, Severity, Wi
 use super::surroundings::{Reliance, Surroundings};
 use super::time::{Timestamp, human};
 use super::window::{Before, count};
+pub(crate) use environment::callers;
 use environment::environment;
 
 /// Health was bad before when this share of its checks failed ...

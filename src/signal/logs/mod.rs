@@ -2,6 +2,7 @@
 //!
 //! | part | what it knows |
 //! | --- | --- |
+//! | [`frames`] | an engine's answer, as lines |
 //! | `follow` | following one replica's log, through every loss of the connection, counting no line twice |
 //! | `tally` | what is counted between two measurements: lines, requests, latencies, routes |
 //! | [`errors`] | which line tells of an error |
@@ -28,6 +29,7 @@ use crate::core::release::ReplicaId;
 use crate::core::sample::{Measurement, Signal};
 use crate::core::settings::{AccessLog, LatencyUnit, LogSource};
 
+pub mod frames;
 mod follow;
 mod tally;
 pub mod errors;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use backstop::core::sample::Measurement;
-use backstop::runtime::logs::Decoder;
+use backstop::signal::logs::frames::Decoder;
 use backstop::signal::logs::{LINE_MAX, examine};
 use libfuzzer_sys::fuzz_target;
 
