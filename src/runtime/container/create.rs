@@ -132,7 +132,7 @@ impl Creation<'_> {
         if fingerprint::is_id(mode) && verbs::look_up(engine, &format!("/networks/{mode}")).await?.is_some() {
             facts.networks.push(mode.to_owned());
         }
-        facts.volumes = carried(engine, inspect, old).await?;
+        facts.volumes = carried(engine, self.snapshot, old).await?;
         Ok(facts)
     }
 
@@ -312,16 +312,21 @@ fn created(found: &Value, notes: Vec<String>) -> Result<StepOutput, RuntimeError
     Ok(StepOutput::Created { container: ReplicaId::new(id), notes })
 }
 
-/// For each anonymous volume of the record: the anonymous one that the current container has there, else the recorded one.
+/// For each anonymous volume of the record: the anonymous one that the current container has there, else the recorded one,
+/// unless that is another replica's.
 async fn carried(
     engine: &Engine,
-    recorded: &Value,
+    recorded: &Snapshot,
     old: Option<&Value>,
 ) -> Result<Vec<Carried>, RuntimeError> {
     let current: Vec<Carried> = old.into_iter().flat_map(replay::volume_mounts).collect();
+    let is_copy = !recorded.context[plan::ANOTHER_OF].is_null();
     let mut all = Vec::new();
-    for wanted in replay::anonymous(recorded) {
+    for wanted in replay::anonymous(&recorded.inspect) {
         let name = successor(&wanted, &current).to_owned();
+        if is_copy && name == wanted.name {
+            continue;
+        }
         match verbs::look_up(engine, &format!("/volumes/{name}")).await {
             Ok(Some(_)) => all.push(Carried { name, ..wanted }),
             Ok(None) => {}

@@ -53,6 +53,27 @@ pub(super) fn of_the_engine(good: &Snapshot) -> Option<String> {
     None
 }
 
+/// Why there cannot, or should not, be another replica beside all that are recorded; none if there can.
+pub(super) fn of_another(recorded: &[Snapshot]) -> Option<String> {
+    let mut one = recorded.last()?.clone();
+    // A port that the engine chooses is each one's own.
+    if let Some(ports) = one.inspect["HostConfig"]["PortBindings"].as_object_mut() {
+        ports.retain(|_, bindings| {
+            bindings
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|b| !matches!(b["HostPort"].as_str(), Some("" | "0")))
+        });
+    }
+    // So is a volume without a name. What several wrote to already, one more may.
+    let own = replay::anonymous(&one.inspect);
+    if let Some(mounts) = one.inspect["Mounts"].as_array_mut() {
+        mounts.retain(|mount| recorded.len() == 1 && !own.iter().any(|v| mount["Name"] == v.name.as_str()));
+    }
+    of_the_engine(&one).or_else(|| written(&one.inspect))
+}
+
 /// What it writes to: a program that owns its files is not made for a second one beside it.
 fn written(inspect: &Value) -> Option<String> {
     let mounts = inspect["Mounts"].as_array().into_iter().flatten();
@@ -133,6 +154,29 @@ mod tests {
         assert_eq!(log("json-file", "{{.Name}}/{{.ID}}"), (Some(said.into()), None));
         assert_eq!(log("syslog", "{{.ImageName}}"), (None, None));
         assert_eq!(log("json-file", ""), (None, None));
+    }
+
+    #[test]
+    fn another_replica_has_ports_and_volumes_of_its_own_if_nobody_gave_them_a_name() {
+        let another = |inspect: &Value, recorded: usize| {
+            let context = json!({"engine": "26.1.5"});
+            let one =
+                Snapshot { name: "shop-1".into(), inspect: inspect.clone(), image: Value::Null, context };
+            of_another(&vec![one; recorded])
+        };
+        let volume = "a".repeat(64);
+        let own = json!({
+            "Config": {"Volumes": {"/cache": {}}}, "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": ""}]}},
+            "Mounts": [{"Type": "volume", "Name": volume, "Destination": "/cache", "RW": true}],
+        });
+        assert_eq!(another(&own, 1), None);
+        let port = json!({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "8000-8005"}]}}});
+        assert_eq!(another(&port, 3).as_deref(), Some("it publishes ports"));
+        let shared =
+            json!({"Mounts": [{"Type": "volume", "Name": "uploads", "Destination": "/data", "RW": true}]});
+        assert_eq!(another(&shared, 1).as_deref(), Some("it writes to /data"));
+        assert_eq!(another(&shared, 2), None, "they do it together already");
+        assert_eq!(another(&own, 0), None, "nothing is recorded");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
-use crate::core::release::{Release, ServiceName};
+use crate::core::release::{Release, ReplicaId, ServiceName};
 use crate::core::settings::{Dependency, Mode, ServiceSettings};
 use crate::core::time::Timestamp;
 use dependants::AllTies;
@@ -100,6 +100,8 @@ struct Seen {
     service: ServiceName,
     stop_signal: Option<u32>,
     stop_timeout: Option<u64>,
+    /// Which of a service's replicas Compose says that it is.
+    number: Option<String>,
 }
 
 /// Containers that a plan of ours is stopping or starting: their ends are no news.
@@ -332,9 +334,17 @@ impl ContainerRuntime {
                 service: service.clone(),
                 stop_signal: stop::signal(config["StopSignal"].as_str()),
                 stop_timeout: config["StopTimeout"].as_u64(),
+                number: f.labels.get(plan::NUMBER).cloned(),
             };
             known.containers.insert(f.replica.id.as_str().to_owned(), seen);
         }
+    }
+
+    /// What Compose calls the replicas of a service.
+    fn numbers(&self, now: &Observation) -> BTreeMap<ReplicaId, String> {
+        let known = self.known();
+        let number = |id: &ReplicaId| known.containers.get(id.as_str())?.number.clone();
+        now.replicas.iter().filter_map(|r| Some((r.id.clone(), number(&r.id)?))).collect()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -477,6 +487,7 @@ impl Runtime for ContainerRuntime {
             let plan = by_compose::plan(now, to, request, by_compose::Around { sharing, restarted, stops })?;
             return Ok(self.with_dependants(plan, now));
         }
+        let to = &plan::as_many(now, to, &self.numbers(now));
         if !self.engine.is_remote() || !now.settings.pin {
             return Ok(self.with_dependants(plan::plan(now, to, request, restarted)?, now));
         }

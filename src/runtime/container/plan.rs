@@ -1,18 +1,69 @@
 //! The plan for a service of plain containers: from its replicas now to the recorded ones. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::enrol;
 use super::exclusive;
 use super::fingerprint;
+use super::replay;
 use super::verbs::is_tag;
 use crate::core::io::RollbackRequest;
 use crate::core::observation::{Observation, Phase, Replica};
 use crate::core::plan::{Plan, Specification, Step};
-use crate::core::release::RollbackId;
+use crate::core::release::{ReplicaId, RollbackId};
 use crate::core::settings::Order;
 use crate::runtime::engine::permanent;
 use crate::runtime::{RuntimeError, Snapshot, compose};
+
+/// Where Compose says which of a service's replicas a container is ...
+pub(super) const NUMBER: &str = "com.docker.compose.container-number";
+/// ... and which one it replaced.
+const REPLACES: &str = "com.docker.compose.replace";
+/// In the context of a snapshot that is a copy: the replica that it was recorded of. Its data is that one's, too.
+pub(super) const ANOTHER_OF: &str = "another_of";
+
+/// The recorded replicas, and one more for each that runs beyond them: how many there are is nobody's release. They are made
+/// like the last recorded one, where nothing forbids it. `numbers`: the containers that Compose counts.
+pub(super) fn as_many(
+    now: &Observation,
+    to: &[Snapshot],
+    numbers: &BTreeMap<ReplicaId, String>,
+) -> Vec<Snapshot> {
+    let (_, surplus) = pair(&now.replicas, to);
+    let mut all = to.to_vec();
+    if let Some(last) = to.last().filter(|_| exclusive::of_another(to).is_none()) {
+        let counted = surplus.iter().filter_map(|old| Some((old, numbers.get(&old.id)?)));
+        all.extend(counted.map(|(old, number)| another(last, &old.name, number)));
+    }
+    all
+}
+
+/// A replica of the same release, under the name and the number of the container that it replaces.
+fn another(last: &Snapshot, name: &str, number: &str) -> Snapshot {
+    let mut more = last.clone();
+    name.clone_into(&mut more.name);
+    more.inspect["Name"] = format!("/{name}").into();
+    let labels = &mut more.inspect["Config"]["Labels"];
+    labels[NUMBER] = number.into();
+    if let Some(labels) = labels.as_object_mut() {
+        labels.remove(REPLACES);
+    }
+    let endpoints = more.inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flatten();
+    for alias in endpoints.flat_map(|(_, e)| e["Aliases"].as_array_mut()).flatten() {
+        if *alias == last.name.as_str() {
+            *alias = name.into();
+        }
+    }
+    replay::forget_anonymous(&mut more.inspect);
+    if !more.context.is_object() {
+        more.context = Value::Object(serde_json::Map::new());
+    }
+    more.context[ANOTHER_OF] = last.name.as_str().into();
+    more
+}
 
 /// Makes the plan: prepare all replicas, then replace them one after the other, then clean up.
 pub(super) fn plan(
@@ -88,7 +139,7 @@ pub(super) fn plan(
         prepare,
         pivot,
         close,
-        notes: notes(&surplus, pairs.len()),
+        notes: notes(&surplus, to),
         order: order_of(now.settings.order, &pairs),
     })
 }
@@ -193,12 +244,17 @@ fn specification(good: &Snapshot) -> Result<Specification, RuntimeError> {
     Ok(Specification::new(json))
 }
 
-fn notes(surplus: &[&Replica], replicas: usize) -> Vec<String> {
+fn notes(surplus: &[&Replica], to: &[Snapshot]) -> Vec<String> {
     if surplus.is_empty() {
         return Vec::new();
     }
     let names: Vec<&str> = surplus.iter().map(|r| r.name.as_str()).collect();
-    vec![format!("beyond the {replicas} recorded, {} is removed", names.join(", "))]
+    let recorded = to.iter().filter(|good| good.context[ANOTHER_OF].is_null()).count();
+    let why = exclusive::of_another(to).unwrap_or_else(|| "Compose did not make it".to_owned());
+    vec![format!(
+        "beyond the {recorded} recorded, {} is removed, because no further replica can be made: {why}",
+        names.join(", ")
+    )]
 }
 
 /// Whether a recorded specification is that of the release: a record that does not fit must not be replayed.
@@ -378,7 +434,79 @@ mod tests {
     fn replicas_beyond_the_record_are_removed_and_that_is_said() {
         let plan = plan(&now(&["shop", "extra"]), &good(&["shop"]), &request(), Vec::new()).unwrap();
         assert_eq!(names(&plan.steps).iter().filter(|n| **n == "remove_old").count(), 2);
-        assert_eq!(plan.notes, ["beyond the 1 recorded, extra is removed"]);
+        assert_eq!(
+            plan.notes,
+            [
+                "beyond the 1 recorded, extra is removed, because no further replica can be made: it publishes ports"
+            ]
+        );
+    }
+
+    /// A replica as Compose made it, with an anonymous volume at /data.
+    fn composed(name: &str, image: &str, volume: char) -> Value {
+        let mut inspect = inspect(name, image);
+        let volume = volume.to_string().repeat(64);
+        inspect["Config"]["Labels"] = json!({
+            "com.docker.compose.project": "p", "com.docker.compose.service": "shop", REPLACES: "older",
+            NUMBER: name.rsplit('-').next(),
+        });
+        inspect["Config"]["Volumes"] = json!({"/data": {}});
+        inspect["HostConfig"] = json!({"Binds": [format!("{volume}:/data")], "NetworkMode": "p_default"});
+        inspect["Mounts"] = json!([{"Type": "volume", "Name": volume, "Destination": "/data", "RW": true}]);
+        inspect["NetworkSettings"] = json!({"Networks": {"p_default": {"Aliases": [name, "shop"]}}});
+        inspect
+    }
+
+    /// What runs, with the numbers by which Compose counts it, and what is recorded.
+    fn scaled(runs: &[&str], recorded: &[&str]) -> (Observation, BTreeMap<ReplicaId, String>, Vec<Snapshot>) {
+        let mut now = now(&[]);
+        let bad = |name: &&str| observe::replica(&composed(name, "sha256:v2", 'b'), Vec::new());
+        now.replicas = runs.iter().map(bad).collect();
+        let number = |r: &Replica| (r.id.clone(), r.name.rsplit('-').next().unwrap().to_owned());
+        let numbers = now.replicas.iter().map(number).collect();
+        let mut to = good(recorded);
+        for one in &mut to {
+            one.inspect = composed(&one.name, "sha256:v1", 'a');
+        }
+        (now, numbers, to)
+    }
+
+    #[test]
+    fn as_many_of_compose_run_afterwards_as_before() {
+        let (now, numbers, to) = scaled(&["shop-2", "shop-3", "shop-5", "shop-7"], &["shop-1", "shop-2"]);
+        let all = as_many(&now, &to, &numbers);
+        // One of those beyond the record makes way for the recorded one that does not run.
+        let names: Vec<&str> = all.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["shop-1", "shop-2", "shop-5", "shop-7"]);
+        let more = &all[2].inspect;
+        assert_eq!(more["Config"]["Labels"][NUMBER], "5");
+        assert_eq!(more["Config"]["Labels"].get(REPLACES), None);
+        assert_eq!(more["NetworkSettings"]["Networks"]["p_default"]["Aliases"], json!(["shop-5", "shop"]));
+        assert_eq!(more["HostConfig"]["Binds"], json!([]), "the data of shop-2 is its own");
+        assert_eq!(fingerprint::fingerprint(more), fingerprint::fingerprint(&to[1].inspect));
+        let planned = plan(&now, &all, &request(), Vec::new()).unwrap();
+        assert_eq!(planned.notes, Vec::<String>::new());
+        let replaced = |step: &Step| match step {
+            Step::CreateReplacement { name, old, .. } => {
+                Some((name.clone(), old.as_ref().map(ToString::to_string)))
+            }
+            _ => None,
+        };
+        let replaced: Vec<_> = planned.steps.iter().filter_map(replaced).collect();
+        assert!(
+            replaced.contains(&("shop-7".to_owned(), Some("id-shop-7-sha256:v2".to_owned()))),
+            "{replaced:?}"
+        );
+        assert_eq!(replaced.len(), 4);
+    }
+
+    #[test]
+    fn what_only_one_can_have_is_not_made_twice() {
+        let (now, numbers, mut to) = scaled(&["shop-1", "shop-2"], &["shop-1"]);
+        to[0].inspect["HostConfig"]["PortBindings"] = json!({"80/tcp": [{"HostPort": "80"}]});
+        assert_eq!(as_many(&now, &to, &numbers), to);
+        let (now, _, to) = scaled(&["shop-1", "shop-2"], &["shop-1"]);
+        assert_eq!(as_many(&now, &to, &BTreeMap::new()), to, "nobody counts them");
     }
 
     #[test]

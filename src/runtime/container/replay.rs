@@ -130,6 +130,23 @@ pub(super) fn anonymous(inspect: &Value) -> Vec<Carried> {
     volume_mounts(inspect).filter(|m| is_id(&m.name) && own.contains(&m.destination)).collect()
 }
 
+/// Takes the names of its anonymous volumes out of the specification of a container, so that others made by it get their own.
+/// Which they were is still in its mounts.
+pub(super) fn forget_anonymous(inspect: &mut Value) {
+    let own = own_destinations(inspect);
+    if let Some(binds) = inspect["HostConfig"]["Binds"].as_array_mut() {
+        binds.retain(|bind| !is_carried(string(bind), &own));
+    }
+    for mount in inspect["HostConfig"]["Mounts"].as_array_mut().into_iter().flatten() {
+        if mount["Type"] == "volume"
+            && is_id(string(&mount["Source"]))
+            && let Some(mount) = mount.as_object_mut()
+        {
+            mount.remove("Source");
+        }
+    }
+}
+
 /// All volumes that an inspected container has mounted.
 pub(super) fn volume_mounts(inspect: &Value) -> impl Iterator<Item = Carried> + '_ {
     let mounts = inspect["Mounts"].as_array().into_iter().flatten();
