@@ -27,9 +27,12 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, String> {
     Ok(Some(text))
 }
 
-/// What the file was before the last change.
-pub(super) fn backup(path: &Path) -> Option<String> {
-    read(&backup_of(&target(path))).ok().flatten()
+/// What the file was before the last change, if that was made at or after `since` (seconds of the wall clock).
+pub(super) fn backup(path: &Path, since: u64) -> Option<String> {
+    let copy = backup_of(&target(path));
+    let made = fs::metadata(&copy).ok()?.mtime();
+    let of_an_earlier_change = u64::try_from(made).is_ok_and(|made| made < since);
+    if of_an_earlier_change { None } else { read(&copy).ok().flatten() }
 }
 
 /// Where that is kept.
@@ -168,7 +171,7 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         replace(&file, "TAG=v1\n").unwrap();
         assert_eq!(read(&file).unwrap().as_deref(), Some("TAG=v1\n"));
-        assert_eq!(backup(&file).as_deref(), Some("TAG=v2\n"));
+        assert_eq!(backup(&file, 0).as_deref(), Some("TAG=v2\n"));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::metadata(backup_of(&file)).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
@@ -199,7 +202,7 @@ mod tests {
         replace(&link, "TAG=v1\n").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(read(&file).unwrap().as_deref(), Some("TAG=v1\n"));
-        assert_eq!(backup(&link).as_deref(), Some("TAG=v2\n"));
+        assert_eq!(backup(&link, 0).as_deref(), Some("TAG=v2\n"));
     }
 
     #[test]

@@ -22,9 +22,18 @@ mod project;
 
 pub use project::{SERVICE, project_of};
 
+/// What there is of a project while it is pinned.
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    /// The references that its services run by now, by what its files call them.
+    pub references: BTreeMap<String, String>,
+    /// When the newest container of the service was made, in seconds of the wall clock. Whatever was changed in the files
+    /// before that was so when it was deployed, and is the work of an earlier rollback, or of somebody else.
+    pub since: u64,
+}
+
 /// Makes the files of a project say `good` where they say `bad`. Idempotent. Never an error: a rollback that cannot be
-/// pinned is still a rollback, and says so. `owner` is what Backstop calls the service, `runs` what the project's services run
-/// by now.
+/// pinned is still a rollback, and says so. `owner` is what Backstop calls the service.
 ///
 /// `good_environment` is what the good release has in its environment, if the two differ in their configuration; none if they
 /// do not. The files cannot be made to say that: what Compose makes of them is for a person to put right.
@@ -33,11 +42,11 @@ pub fn pin(
     owner: &str,
     bad: &str,
     good: &str,
-    runs: &BTreeMap<String, String>,
+    running: &Running,
     good_environment: Option<&BTreeMap<String, String>>,
 ) -> StepOutput {
-    let wanted = Wanted { service: &project.service, owner, bad, good, runs };
-    let pinned = pin_image(project, wanted, good_environment.is_some());
+    let wanted = Wanted { service: &project.service, owner, bad, good, runs: &running.references };
+    let pinned = pin_image(project, wanted, running.since, good_environment.is_some());
     let Some(good_environment) = good_environment else { return pinned };
     match pinned {
         StepOutput::Pinned { pin, mut notes } => {
@@ -73,7 +82,7 @@ fn beware(project: &ComposeProject, good: &BTreeMap<String, String>) -> String {
     )
 }
 
-fn pin_image(project: &ComposeProject, wanted: Wanted<'_>, configured: bool) -> StepOutput {
+fn pin_image(project: &ComposeProject, wanted: Wanted<'_>, since: u64, configured: bool) -> StepOutput {
     let Wanted { bad, good, .. } = wanted;
     let service = format!("`docker compose up -d {}`", project.service);
     let unpinned = |why: String, change: Option<String>| {
@@ -91,7 +100,7 @@ fn pin_image(project: &ComposeProject, wanted: Wanted<'_>, configured: bool) -> 
         Err(no) => return unpinned(no.why, no.change),
     };
     match change {
-        pin::Change::Holds(why) => match already(files, wanted) {
+        pin::Change::Holds(why) => match already(files, wanted, since) {
             Some(pin) => pinned(pin, &service, wanted, configured),
             // That the tag is right says nothing of what else differs, which is said instead.
             None if configured && bad == good => StepOutput::Pinned { pin: None, notes: Vec::new() },
@@ -182,15 +191,15 @@ fn pinned(pin: Pin, service: &str, wanted: Wanted<'_>, configured: bool) -> Step
 }
 
 /// The pin that this rollback set before a crash, if the files say what they say because of it: the backup tells, or the
-/// override file.
-fn already(mut files: pin::Files, wanted: Wanted<'_>) -> Option<Pin> {
+/// override file. A backup from before what runs was made is left from an earlier pin, which did not keep the bad release away.
+fn already(mut files: pin::Files, wanted: Wanted<'_>, since: u64) -> Option<Pin> {
     if let Ok(place) = &files.place
         && place.services.get(wanted.service).is_some_and(|kept| kept.image == wanted.good)
     {
         return Some(kept(place.file.clone(), wanted));
     }
     for (path, text) in &mut files.environment {
-        if let Some(before) = disk::backup(path) {
+        if let Some(before) = disk::backup(path, since) {
             *text = before;
         }
     }
@@ -206,9 +215,10 @@ pub fn pinned_by(
     owner: &str,
     bad: &str,
     good: &str,
-    runs: &BTreeMap<String, String>,
+    running: &Running,
 ) -> Option<Pin> {
-    already(project::read(project).ok()?, Wanted { service: &project.service, owner, bad, good, runs })
+    let wanted = Wanted { service: &project.service, owner, bad, good, runs: &running.references };
+    already(project::read(project).ok()?, wanted, running.since)
 }
 
 /// Takes a pin back: the variable gets the value that it had, the override file goes. Yields what was done, for people.

@@ -25,7 +25,7 @@ fn pinned_with(
     good: &str,
     good_environment: Option<&BTreeMap<String, String>>,
 ) -> (Option<Pin>, String) {
-    match pin(project, "shop-api", bad, good, &BTreeMap::new(), good_environment) {
+    match pin(project, "shop-api", bad, good, &Running::default(), good_environment) {
         StepOutput::Pinned { pin, notes } => (pin, notes.join("; ")),
         other => panic!("{other:?}"),
     }
@@ -58,6 +58,30 @@ fn a_bad_configuration_that_would_come_back_is_said() {
     assert!(note.ends_with(&said), "{note}");
     let (_, note) = pinned_with(&project, "shop:v1", "shop:v1", Some(&BTreeMap::new()));
     assert!(note.ends_with("and no variable of its environment files"), "{note}");
+}
+
+/// `.env` says the good release since an earlier rollback, and whoever deployed the bad one again set TAG elsewhere.
+#[test]
+fn the_pin_of_an_earlier_rollback_is_not_taken_for_this_ones() {
+    let (folder, mut project) = project("shop:${TAG}");
+    let env = folder.path().join(".env");
+    fs::write(&env, "TAG=v2\n").unwrap();
+    project.environment = vec![env.clone()];
+    let (pin, note) = pinned(&project, "shop:v2", "shop:v1");
+    assert!(pin.is_some(), "{note}");
+    // After a crash in the middle of that rollback: what runs was made before the files were changed.
+    assert_eq!(pinned(&project, "shop:v2", "shop:v1"), (pin.clone(), note));
+    assert_eq!(pinned_by(&project, "shop-api", "shop:v2", "shop:v1", &Running::default()), pin);
+
+    let later = Running { since: u64::MAX, ..Running::default() };
+    let StepOutput::Pinned { pin, notes } =
+        super::pin(&project, "shop-api", "shop:v2", "shop:v1", &later, None)
+    else {
+        panic!("it is not pinned")
+    };
+    assert_eq!(pin, None);
+    assert!(notes.join("").contains("set a variable outside of them"), "{notes:?}");
+    assert_eq!(pinned_by(&project, "shop-api", "shop:v2", "shop:v1", &later), None, "nothing to take back");
 }
 
 #[test]

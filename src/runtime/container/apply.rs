@@ -86,10 +86,10 @@ impl ContainerRuntime {
             Step::PinProject { project, bad, good } => {
                 let (project, bad, good) = (project.clone(), bad.clone(), good.clone());
                 let owner = plan.service.clone();
-                let runs = self.references(&project.name).await?;
+                let running = self.running(&project).await?;
                 let good_environment = changed::environment(plan);
                 let pinning = move || {
-                    compose::pin(&project, owner.as_str(), &bad, &good, &runs, good_environment.as_ref())
+                    compose::pin(&project, owner.as_str(), &bad, &good, &running, good_environment.as_ref())
                 };
                 let pinned = tokio::task::spawn_blocking(pinning).await;
                 pinned.map_err(|e| permanent(format!("pinning broke off: {e}")))

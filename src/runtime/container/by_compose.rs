@@ -19,7 +19,7 @@ use crate::core::observation::Observation;
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
 use crate::core::release::{ImageId, ServiceName};
 use crate::core::settings::{Executor, Mode};
-use crate::runtime::compose::{self, command};
+use crate::runtime::compose::{self, Running, command};
 use crate::runtime::engine::permanent;
 use crate::runtime::{Runtime, RuntimeError, Snapshot};
 
@@ -483,8 +483,8 @@ impl ContainerRuntime {
             None => {
                 let (project, owner) = (project.clone(), plan.service.clone());
                 let (bad, good) = (bad.clone(), good.clone());
-                let runs = self.references(&project.name).await?;
-                let look = move || compose::pinned_by(&project, owner.as_str(), &bad, &good, &runs);
+                let running = self.running(&project).await?;
+                let look = move || compose::pinned_by(&project, owner.as_str(), &bad, &good, &running);
                 tokio::task::spawn_blocking(look).await.map_err(|e| permanent(e.to_string()))?
             }
         };
@@ -535,18 +535,25 @@ impl ContainerRuntime {
         Ok(StepOutput::Told { notes })
     }
 
-    /// The references that the services of a project run, by what its files call them; none of one whose replicas differ.
-    pub(super) async fn references(&self, project: &str) -> Result<BTreeMap<String, String>, RuntimeError> {
-        let listed = self.engine.json("/containers/json").await?;
+    /// What a project runs; no reference of a service whose replicas differ.
+    pub(super) async fn running(&self, project: &ComposeProject) -> Result<Running, RuntimeError> {
+        let listed = self.engine.json("/containers/json?all=1").await?;
+        let mut since = 0;
         let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
         for listed in listed.as_array().into_iter().flatten() {
             let labels = enrol::labels(listed);
             let (Some(service), true) = (
                 labels.get(compose::SERVICE),
-                labels.get(enrol::PROJECT).is_some_and(|name| name == project),
+                labels.get(enrol::PROJECT).is_some_and(|name| *name == project.name),
             ) else {
                 continue;
             };
+            if *service == project.service {
+                since = since.max(listed["Created"].as_u64().unwrap_or_default());
+            }
+            if matches!(listed["State"].as_str(), Some("created" | "exited" | "dead")) {
+                continue;
+            }
             let runs = listed["Image"].as_str().map(str::to_owned);
             all.entry(service.clone())
                 .and_modify(|known| {
@@ -556,7 +563,8 @@ impl ContainerRuntime {
                 })
                 .or_insert(runs);
         }
-        Ok(all.into_iter().filter_map(|(service, runs)| Some((service, runs?))).collect())
+        let references = all.into_iter().filter_map(|(service, runs)| Some((service, runs?))).collect();
+        Ok(Running { references, since })
     }
 
     /// The containers of a project's service, without those that `docker compose run` made.
