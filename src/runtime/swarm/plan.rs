@@ -11,6 +11,8 @@ use crate::core::plan::{Plan, Specification, Step};
 use crate::runtime::engine::permanent;
 use crate::runtime::{RuntimeError, Snapshot};
 
+/// Names the stack that a service was deployed with.
+const STACK: &str = "com.docker.stack.namespace";
 /// Tasks whose last words are kept: one tells nearly always what all would.
 const EVIDENCE_MAX: usize = 3;
 /// A task that is still being placed, fetched or started counts as late after this, unless its HEALTHCHECK takes longer.
@@ -72,9 +74,25 @@ pub(super) fn plan(
         prepare: 1,
         pivot,
         close: pivot,
-        notes: Vec::new(),
+        notes: of_a_stack(spec, now, request).into_iter().collect(),
         order: None,
     })
+}
+
+/// The files of a stack are wherever somebody deploys it from, so nothing keeps them from bringing the bad release back. Of a
+/// mitigation it is said anyway how long it lasts.
+fn of_a_stack(spec: &Value, now: &Observation, request: &RollbackRequest) -> Option<String> {
+    let stack = spec["Labels"][STACK].as_str().filter(|stack| !stack.is_empty() && !request.mitigation)?;
+    let (bad, good) = (&now.replicas.last()?.release.reference, &request.to.reference);
+    let first = if bad == good {
+        format!("before that, put right what its file says, or what {good} shows in its registry")
+    } else {
+        format!("before that, make its image {good} there")
+    };
+    Some(format!(
+        "it is of the stack {stack}, whose file Backstop does not change: the next `docker stack deploy` of it brings the bad \
+         release back; {first}"
+    ))
 }
 
 /// How long Swarm may take to replace all tasks, batch by batch.
@@ -170,6 +188,26 @@ mod tests {
         let said: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         assert!(said[1].contains("with as many replicas as it has now"), "{said:?}");
         assert!(said[2].contains("3m 55s at most"), "{said:?}");
+    }
+
+    #[test]
+    fn that_the_file_of_a_stack_brings_the_bad_release_back_is_said() {
+        assert_eq!(plan(&now(), &[good()], &request()).unwrap().notes, Vec::<String>::new(), "it has none");
+        let mut stacked = good();
+        stacked.inspect["Spec"]["Labels"][STACK] = json!("shop");
+        let mut request = request();
+        request.to = release::release(&stacked.inspect["Spec"]);
+        let said = |request: &RollbackRequest, now: &Observation| {
+            plan(now, std::slice::from_ref(&stacked), request).unwrap().notes.join("; ")
+        };
+        assert_eq!(
+            said(&request, &now()),
+            "it is of the stack shop, whose file Backstop does not change: the next `docker stack deploy` of it brings the \
+             bad release back; before that, make its image web:v1 there"
+        );
+        let mut retagged = now();
+        retagged.replicas.iter_mut().for_each(|r| r.release.reference = "web:v1".into());
+        assert!(said(&request, &retagged).ends_with("or what web:v1 shows in its registry"));
     }
 
     #[test]
