@@ -3,6 +3,11 @@
 //! The fingerprint must not change by a restart, a rename or a reconnect, must be the same for a faithful replay on
 //! every engine from 20.10 on, and must change when the deployer changes anything. So it leaves out what the engine or
 //! we ourselves add, and takes empty and absent for the same: engines differ in which of the two they say.
+//!
+//! Of its networks only the one that it was created in counts (`NetworkMode`). Aliases, static addresses and further networks
+//! come and go by `docker network connect` while a container runs, which is no deployment, and inspect does not tell those from
+//! what was chosen at its creation; replicas of one release differ in them, and engines in how they list them. They are recorded and
+//! replayed all the same. Where Compose deploys a change of them, its config hash, which is a label, tells.
 
 use std::collections::BTreeMap;
 
@@ -330,6 +335,17 @@ mod tests {
         let mut volumes = inspect();
         volumes["Config"]["Volumes"] = json!({"/data": {}, "/more": {}});
         assert_ne!(fingerprint(&inspect()), fingerprint(&volumes));
+    }
+
+    #[test]
+    fn what_a_container_is_connected_to_is_no_release_unless_compose_deployed_it() {
+        let mut connected = inspect();
+        connected["NetworkSettings"] = json!({"Networks": {"back": {
+            "Aliases": ["db"], "IPAMConfig": {"IPv4Address": "10.0.0.9"},
+        }}});
+        assert_eq!(fingerprint(&inspect()), fingerprint(&connected));
+        connected["Config"]["Labels"]["com.docker.compose.config-hash"] = json!("another");
+        assert_ne!(fingerprint(&inspect()), fingerprint(&connected));
     }
 
     #[test]
