@@ -12,7 +12,7 @@ use crate::support::{Bed, Daemon, Image, eventually, seconds};
 type Way = (&'static str, &'static [&'static str]);
 
 /// Name and arguments of `docker run`; `HERE` is a loopback address of this run's own, and `=` before a word gives it to the app, after the image.
-const CASES: [Way; 48] = [
+const CASES: [Way; 57] = [
     ("plain", &[]),
     ("env", &["-e", "A=1", "-e", "EMPTY=", "-e", "SPACES=a  b", "-e", "LINES=a\nb"]),
     ("env-equal-to-the-bad-image", &["-e", "APP_VERSION=2"]),
@@ -89,7 +89,39 @@ const CASES: [Way; 48] = [
     ("no-healthcheck", &["--no-healthcheck"]),
     ("namespaces", &["--ipc", "shareable", "--pid", "host", "--uts", "host"]),
     ("device", &["--device", "/dev/null:/dev/nothing:r", "--device-cgroup-rule", "c 1:3 r"]),
+    ("volume-driver", &["--volume-driver", "local", "-v", "driven:/driven:z"]),
+    (
+        "volume-options",
+        &[
+            "--mount",
+            "type=volume,src=options,dst=/o,volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=1m",
+        ],
+    ),
+    // What the kernel cannot do, the engine leaves out.
+    (
+        "memory-corners",
+        &["-m", "256m", "--oom-kill-disable", "--memory-swappiness", "10", "--kernel-memory", "128m"],
+    ),
+    ("cpu-quota", &["--cpu-period", "50000", "--cpu-quota", "25000", "--cpuset-mems", "0"]),
+    ("runtime", &["--runtime", "io.containerd.runc.v2", "--isolation", "default"]),
+    (
+        "security-profile",
+        &[
+            "--security-opt",
+            SECCOMP,
+            "--security-opt",
+            "label=disable",
+            "--security-opt",
+            "apparmor=unconfined",
+        ],
+    ),
+    ("no-init", &["--init=false"]),
+    ("no-ipc", &["--ipc", "none", "--cgroupns", "host"]),
+    ("host-ipc", &["--ipc", "host"]),
 ];
+
+/// Its text becomes part of the specification.
+const SECCOMP: &str = concat!("seccomp=", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/seccomp.json");
 
 /// The same, while the bad release was deployed with nothing of it: only what was recorded can bring it back.
 const OTHERWISE: [Way; 15] = [
@@ -110,8 +142,10 @@ const OTHERWISE: [Way; 15] = [
     ("no-entrypoint", &["--entrypoint", "", "=/backstop", "=demo-app"]),
 ];
 
-/// What only newer engines know.
-const NEWER: [Way; 2] = [
+/// What only newer engines know, or can start on a kernel this new.
+const NEWER: [Way; 4] = [
+    ("privileged", &["--privileged"]),
+    ("part-of-a-volume", &["--mount", "type=volume,src=parts,dst=/part,volume-subpath=part"]),
     ("annotation", &["--annotation", "com.example.owner=shop"]),
     ("health-start-interval", &["--health-start-interval", "2s", "--health-start-period", "9s"]),
 ];
@@ -203,7 +237,9 @@ fn surroundings(bed: &Bed) {
     bed.build("web:v2", "bad:base", "STOPSIGNAL SIGUSR1");
     bed.docker(&["network", "create", "--subnet", "10.99.0.0/24", "fixed"]);
     bed.docker(&["network", "create", "other"]);
-    bed.deploy("neighbour", "web:v1", &["-v", "/shared", "--ipc", "shareable"]);
+    bed.deploy("neighbour", "web:v1", &["-v", "/shared", "--ipc", "shareable", "-v", "parts:/parts"]);
+    let folder = tempfile::tempdir().unwrap();
+    bed.docker(&["cp", folder.path().to_str().unwrap(), "neighbour:/parts/part"]);
 }
 
 fn deploy(bed: &Bed, nth: u8, name: &str, image: &str, arguments: &[&str]) {

@@ -524,6 +524,55 @@ mod tests {
         assert!(body["HostConfig"].get("ContainerIDFile").is_none());
     }
 
+    /// What is end to end in `tests/engine/fidelity.rs` and `steps.rs` for all other fields needs something of its machine here.
+    #[test]
+    fn fields_that_cannot_be_tried_on_any_machine_are_sent_as_they_were_inspected() {
+        let gpus =
+            json!({"Driver": "", "Count": -1, "DeviceIDs": null, "Capabilities": [["gpu"]], "Options": {}});
+        let cdi = json!({"Driver": "cdi", "Count": 0, "DeviceIDs": ["acme.com/gpu=0"], "Capabilities": null, "Options": null});
+        let of_the_host = [
+            // Without XFS with project quotas the engine refuses to create it.
+            ("StorageOpt", json!({"size": "10G"})),
+            // Engines from 25 on, with a driver.
+            ("DeviceRequests", json!([gpus, cdi])),
+            // A kernel that schedules groups in real time, else it is refused or does not start.
+            ("CpuRealtimePeriod", json!(1_000_000)),
+            ("CpuRealtimeRuntime", json!(950_000)),
+            // What disks are called is the machine's, and the engine leaves out what its kernel cannot limit.
+            ("BlkioDeviceReadBps", json!([{"Path": "/dev/sda", "Rate": 1_048_576}])),
+            ("BlkioDeviceWriteIOps", json!([{"Path": "/dev/sda", "Rate": 100}])),
+            ("BlkioWeightDevice", json!([{"Path": "/dev/sda", "Weight": 200}])),
+            // There is no option of `docker` for it.
+            ("KernelMemoryTCP", json!(67_108_864)),
+            // It is that of whoever's terminal created it.
+            ("ConsoleSize", json!([40, 120])),
+            // An engine that maps users, or mounts that are shared with the host.
+            ("UsernsMode", json!("host")),
+            (
+                "Mounts",
+                json!([{"Type": "bind", "Source": "/srv", "Target": "/srv",
+                               "BindOptions": {"Propagation": "rslave", "NonRecursive": true}}]),
+            ),
+        ];
+        // With `docker create -i` somebody is attached; a variable without a value comes by the API alone.
+        let of_the_program = [("StdinOnce", json!(true)), ("Env", json!(["A=1", "NO_VALUE"]))];
+        let mut asked = snapshot();
+        for (part, fields) in [("HostConfig", &of_the_host[..]), ("Config", &of_the_program[..])] {
+            for (field, value) in fields {
+                asked.inspect[part][*field] = value.clone();
+            }
+        }
+        for minor in [41, 45, 51] {
+            let body = request(&asked, &facts(minor)).body;
+            for (field, value) in &of_the_host {
+                assert_eq!(body["HostConfig"][*field], *value, "{field} at 1.{minor}");
+            }
+            for (field, value) in &of_the_program {
+                assert_eq!(body[*field], *value, "{field} at 1.{minor}");
+            }
+        }
+    }
+
     #[test]
     fn newer_engines_get_all_networks_at_create() {
         let request = request(&snapshot(), &facts(45));
