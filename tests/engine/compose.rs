@@ -274,7 +274,8 @@ fn an_up_in_the_middle_takes_nothing_down() {
 #[test]
 #[ignore = "needs private engines: tests/run engine"]
 fn a_rollback_lasts_beyond_the_next_up_of_compose_v1() {
-    let bed = Bed::lease();
+    // By itself it fails to replace any container of an engine from 25 on (KeyError: ContainerConfig).
+    let bed = Bed::start(Own::Version("20.10"));
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let daemon = Daemon::start(&bed, None, "");
     let mut project = Project::new(&bed, "web:${TAG}", "OTHER=x\nTAG=v1\n");
@@ -286,23 +287,6 @@ fn a_rollback_lasts_beyond_the_next_up_of_compose_v1() {
     let runs = rolled_back(&project, &daemon);
 
     assert_eq!(read(&project.path(".env")), "OTHER=x\nTAG=v1\n");
-    up_changes_nothing(&project, &runs);
-}
-
-#[test]
-#[ignore = "needs private engines: tests/run engine"]
-fn compose_finds_nothing_to_do_on_a_newer_engine() {
-    // Not with Compose v1: it fails by itself to replace any container of an engine this new (KeyError: ContainerConfig).
-    let bed = Bed::start(Own::Version("26.1"));
-    images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
-    let daemon = Daemon::start(&bed, None, "");
-    let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
-    project.compose(&["up", "-d"]);
-    daemon.proved("shop-web");
-
-    project.environment("TAG=v2\n");
-    let runs = rolled_back(&project, &daemon);
-
     up_changes_nothing(&project, &runs);
 }
 
