@@ -114,6 +114,9 @@ impl Service {
         // What somebody removed is not judged by what it did before.
         let removed = self.replicas.is_empty() && self.evidence.down.is_empty();
         let crossed: Vec<&Finding<'_>> = findings.iter().filter(|f| f.crossed() && !removed).collect();
+        if !crossed.is_empty() && self.is_excused(turn.now, around) {
+            self.spells.have_a_reason();
+        }
         let told = self.is_unproved() && around.complaints(&self.name, self.deployed).next().is_some();
         self.complaint = None;
         if crossed.is_empty() && self.refused.is_none() && !told {

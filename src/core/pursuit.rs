@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::announcement::AnnouncementKind;
 use super::assess::Finding;
-use super::decision::{Decision, Reason};
+use super::decision::{Decision, Gate, Reason};
 use super::io::{Effect, Executed, RollbackRequest};
 use super::ledger::{LedgerChange, Proof, RollbackOutcome, RollbackRecord, Standing, Witness};
 use super::observation::ContainerHealth;
@@ -252,7 +252,14 @@ impl Service {
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
         let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
-        let judged = |f: &&Finding<'_>| f.rule.action == Action::Rollback && f.answer == RowAnswer::Breached;
+        // What came and went under it before may come again while it is being proved: it has to pass, as before.
+        let is_old = |f: &Finding<'_>| {
+            let answers = self.ask(turn.now, Some(f.symptom()), None, around);
+            answers.iter().any(|answer| answer.gate == Gate::Before && !answer.allow)
+        };
+        let judged = |f: &&Finding<'_>| {
+            f.rule.action == Action::Rollback && f.answer == RowAnswer::Breached && !is_old(f)
+        };
         if let Some(why) = findings.iter().find(judged).and_then(|f| f.reason.clone()).filter(|_| settled) {
             self.not_verified(turn, around, why.to_string());
             return;

@@ -23,7 +23,7 @@ use super::observation::{ContainerHealth, Phase, Replica};
 use super::release::{MitigationId, Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::settings::{FleetSettings, Mode, Rule, ServiceSettings, Severity};
-use super::snapshot::SampleCounts;
+use super::snapshot::{RowAnswer, SampleCounts};
 use super::spells::Spells;
 use super::state::{Event, State};
 use super::streak::ERRORS_IN_A_ROW;
@@ -444,16 +444,17 @@ impl Service {
     pub(crate) fn keep_onsets(&mut self, now: Timestamp, findings: &[Finding<'_>]) {
         let crossed = findings.iter().filter(|f| f.crossed());
         crossed.clone().for_each(|f| self.spells.goes_on(&f.rule.name, f.share));
-        for (row, began) in &self.onsets {
-            if !crossed.clone().any(|f| f.rule.name == *row) {
-                self.spells.ended(now, row, *began);
-            }
+        // What cannot be measured any more did not pass.
+        let passed = findings.iter().filter(|f| f.answer == RowAnswer::Ok);
+        for (row, began) in passed.filter_map(|f| self.onsets.get_key_value(&f.rule.name)) {
+            self.spells.ended(now, row, *began);
         }
         let first = |f: &Finding<'_>| {
             let known = self.onsets.get(&f.rule.name).copied();
             Some((f.rule.name.clone(), f.since.map(|since| known.map_or(since, |known| known.min(since)))?))
         };
         self.onsets = crossed.filter_map(first).collect();
+        self.spells.keep_only(&self.onsets);
     }
 
     /// What the rows are judged by.
@@ -491,6 +492,7 @@ impl Service {
             severity,
             settings: &self.settings,
             symptom,
+            last_spell: symptom.and_then(|of| self.spells.last(of.rule, self.deployed, of.onset?)),
             error_rate: self.error_rate(),
             reliances: &self.reliances,
             deployed: self.deployed,
@@ -609,6 +611,7 @@ impl Service {
             every: heard.map(|(_, every)| every).unwrap_or_default(),
             relies_on: relies_on(&self.settings),
             in_flight: self.state.in_flight(),
+            verifying: self.state == State::Verifying,
             ended: self.last_ended.filter(|_| !self.state.in_flight()).max(self.undone),
             undone: self.undone.is_some() || self.put_back(),
             attempts: self.attempts.clone(),

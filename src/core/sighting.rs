@@ -154,6 +154,7 @@ impl Service {
     fn is_half_way_back(&mut self, turn: &mut Turn<'_>, release: &Release) {
         self.evidence = self.evidence.successor();
         self.onsets.clear();
+        self.spells.break_off();
         self.exits = Exits::default();
         self.current = Some(release.clone());
         self.enter(turn, release, |entry| entry.gone = None);
@@ -167,6 +168,9 @@ impl Service {
         self.drop_prepared(turn);
         let replaced = self.current.is_some();
         let known = self.kept_norm.take().unwrap_or_default();
+        if !self.current_is_known_good() && turn.now.since(self.deployed) <= self.settings.watch {
+            self.spells.forget_since(self.deployed);
+        }
         self.before = if replaced && !first { self.baseline(turn.now) } else { Before::default() };
         if replaced {
             // It was deployed while we were away, or just after we came: an earlier process knew what is usual.

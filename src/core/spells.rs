@@ -39,8 +39,8 @@ pub(crate) struct Spell {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Spells {
     past: BTreeMap<String, VecDeque<Spell>>,
-    /// The worst so far of those that go on.
-    running: BTreeMap<String, f64>,
+    /// The worst so far of those that go on; none if it has a reason.
+    running: BTreeMap<String, Option<f64>>,
 }
 
 /// What recurred before a deployment.
@@ -49,22 +49,34 @@ pub(crate) struct Recurring {
     times: usize,
     /// At least two lasted for so long ...
     lasted: Duration,
-    /// ... and this is how bad it was at worst.
+    /// ... and at least two were as bad as that.
     worst: f64,
+    /// Two of them were as close as that, from beginning to beginning.
+    apart: Duration,
 }
 
 impl Spells {
     /// The row's line is crossed, and so many of its requests are bad.
     pub(crate) fn goes_on(&mut self, row: &str, share: f64) {
         match self.running.get_mut(row) {
-            Some(worst) => *worst = worst.max(share),
-            None => _ = self.running.insert(row.to_owned(), share),
+            Some(worst) => *worst = worst.map(|worst| worst.max(share)),
+            None => _ = self.running.insert(row.to_owned(), Some(share)),
         }
+    }
+
+    /// What goes on has a reason, and does not come and go by itself.
+    pub(crate) fn have_a_reason(&mut self) {
+        self.running.values_mut().for_each(|worst| *worst = None);
+    }
+
+    /// What is crossed no more, and has not passed either, is of no interest.
+    pub(crate) fn keep_only<T>(&mut self, crossed: &BTreeMap<String, T>) {
+        self.running.retain(|row, _| crossed.contains_key(row));
     }
 
     /// It is crossed no more.
     pub(crate) fn ended(&mut self, now: Timestamp, row: &str, began: Timestamp) {
-        let worst = self.running.remove(row).unwrap_or_default();
+        let Some(worst) = self.running.remove(row).flatten() else { return };
         let past = self.past.entry(row.to_owned()).or_default();
         past.retain(|spell| now.since(spell.began) <= REMEMBERED);
         if past.len() == KEPT {
@@ -82,6 +94,12 @@ impl Spells {
     pub(crate) fn forget_since(&mut self, deployed: Timestamp) {
         self.running.clear();
         self.past.values_mut().for_each(|past| past.retain(|spell| spell.began < deployed));
+    }
+
+    /// When a row's last spell before `onset` began, if that was after the deployment.
+    pub(crate) fn last(&self, row: &str, deployed: Timestamp, onset: Timestamp) -> Option<Timestamp> {
+        let mut began = self.past.get(row)?.iter().map(|spell| spell.began);
+        began.rfind(|began| *began >= deployed && *began < onset)
     }
 
     /// What recurred until now, by row.
@@ -106,14 +124,18 @@ impl Recurring {
         let nth = times.checked_sub(RECURS)?;
         let mut lasted: Vec<Duration> = spells.iter().map(|spell| spell.lasted).collect();
         lasted.sort_unstable();
-        let worst = spells.iter().map(|spell| spell.worst).fold(0.0, f64::max);
-        Some(Self { times, lasted: lasted[nth], worst })
+        let mut worst: Vec<f64> = spells.iter().map(|spell| spell.worst).collect();
+        worst.sort_unstable_by(f64::total_cmp);
+        let apart = spells.windows(2).map(|pair| pair[1].began.since(pair[0].began)).min()?;
+        Some(Self { times, lasted: lasted[nth], worst: worst[nth], apart })
     }
 
-    /// Why a row that has been crossed for so long, by such a share of bad requests, is not blamed on the deployment.
-    pub(crate) fn excuse(&self, lasts: Duration, share: f64) -> Option<String> {
+    /// Why a row that has been crossed for so long, by such a share of bad requests, is not blamed on the deployment. `since`
+    /// is how long after the last one of the new release this one began.
+    pub(crate) fn excuse(&self, lasts: Duration, share: f64, since: Option<Duration>) -> Option<String> {
         let patience = self.lasted + self.lasted.min(LONGER);
-        if lasts > patience || (self.worst > 0.0 && share > WORSE * self.worst) {
+        let too_often = since.is_some_and(|since| since < self.apart / 2);
+        if lasts > patience || too_often || (self.worst > 0.0 && share > WORSE * self.worst) {
             return None;
         }
         let bad = if self.worst > 0.0 { format!(" and {}", percent_of(self.worst)) } else { String::new() };
@@ -155,16 +177,30 @@ mod tests {
     fn it_is_the_same_if_two_were_as_long_and_as_bad() {
         let recurring = after(&[(1200, 1260, 0.2), (1800, 1840, 0.3), (2400, 2700, 0.9)]).unwrap();
         let secs = Duration::from_secs;
-        assert!(recurring.excuse(secs(120), 0.45).unwrap().contains("3 times before"));
-        assert_eq!(recurring.excuse(secs(121), 0.3), None, "longer than twice the second longest");
-        assert!(recurring.excuse(secs(30), 1.0).is_some(), "one of them was as bad");
-        assert_eq!(after(&[(2400, 2460, 0.2), (3000, 3040, 0.3)]).unwrap().excuse(secs(30), 0.5), None);
+        assert!(recurring.excuse(secs(120), 0.44, None).unwrap().contains("3 times before"));
+        assert_eq!(recurring.excuse(secs(121), 0.3, None), None, "longer than twice the second longest");
+        assert_eq!(recurring.excuse(secs(30), 0.5, None), None, "worse than the second worst");
+        assert!(recurring.excuse(secs(30), 0.3, Some(secs(400))).is_some());
+        assert_eq!(recurring.excuse(secs(30), 0.3, Some(secs(200))), None, "it comes more often");
+    }
+
+    #[test]
+    fn what_has_a_reason_does_not_recur() {
+        let mut all = Spells::default();
+        for began in [2400, 3000] {
+            all.goes_on("errors", 0.3);
+            all.have_a_reason();
+            all.goes_on("errors", 0.3);
+            all.ended(at(began + 60), "errors", at(began));
+        }
+        assert_eq!(all.recurring(at(3600)).len(), 0);
     }
 
     #[test]
     fn what_is_long_ago_is_forgotten_and_so_is_what_a_bad_release_did() {
         let mut all = Spells::default();
         for began in [0, 600] {
+            all.goes_on("health", 0.0);
             all.ended(at(began + 60), "health", at(began));
         }
         assert_eq!(all.recurring(at(600) + REMEMBERED).len(), 0);

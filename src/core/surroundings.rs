@@ -34,6 +34,8 @@ const SILENCE_COUNTS: Duration = Duration::from_secs(3 * 60);
 const FAILURES: u32 = 2;
 /// ... and nor is one that was not followed by anything for so long.
 const CONTRADICTED: Duration = Duration::from_secs(30);
+/// Nobody is waited for longer than this.
+const MOST: Duration = Duration::from_secs(130);
 /// What is measured so long after the onset would show it.
 const SHOWS: Duration = Duration::from_secs(10);
 /// Others suffer from errors when more than this share of their requests fail.
@@ -108,6 +110,9 @@ pub(crate) struct Neighbour {
     pub(crate) relies_on: Vec<ServiceName>,
     /// A rollback of it is in flight.
     pub(crate) in_flight: bool,
+    /// That has put its target in place, which is being proved.
+    #[serde(default)]
+    pub(crate) verifying: bool,
     /// When its last rollback ended; in dry-run mode, when it would have been.
     pub(crate) ended: Option<Timestamp>,
     /// Its release was, or in dry-run mode would have been, put right by a rollback.
@@ -295,8 +300,8 @@ pub(crate) fn symptoms(
     let since = [errors.map(|(since, _)| since), slow.map(|(since, _)| since), others];
     let since = since.into_iter().flatten().min();
     let faint = since.is_none();
-    // Who has stopped to say anything whatever may be down for as long as that lasts.
-    let mute = silent.filter(|_| {
+    // Who has stopped to say anything whatever may be down for as long as that lasts. Whom we fail to ask is not silent.
+    let mute = silent.filter(|_| evidence.unmeasured.is_empty()).filter(|_| {
         evidence.checks.values().all(|streak| !streak.is_current(now))
             && evidence.levels.values().all(|levels| !levels.is_current(now))
     });
@@ -385,7 +390,7 @@ pub(crate) fn word_is_awaited(
     let hinted = |n: &Neighbour| {
         let first =
             n.ailing.as_ref().filter(|a| a.faint && a.until.is_none() && a.since <= onset + 2 * SHOWS);
-        first.is_some_and(|a| now.since(a.since) < CONTRADICTED.max(n.every + SHOWS))
+        first.is_some_and(|a| now.since(a.since) < CONTRADICTED.max(n.every + SHOWS).min(MOST))
     };
     others.any(|(name, n)| {
         (!callers.contains(name.as_str()) && is_late(now, onset, n.heard, n.every))
@@ -396,10 +401,8 @@ pub(crate) fn word_is_awaited(
 /// Whether somebody who speaks `every` so often has last been heard of at `heard`, before what began at `onset` could show,
 /// and can still be waited for: for what is usual and a bit more, but nobody for longer than the release may do harm.
 fn is_late(now: Timestamp, onset: Timestamp, heard: Option<Timestamp>, every: Duration) -> bool {
-    /// Whoever speaks more often than this is waited for as long ...
+    /// Whoever speaks more often than this is waited for as long, and so is whoever would not speak in time.
     const LEAST: Duration = Duration::from_secs(30);
-    /// ... and so is whoever would not speak in time.
-    const MOST: Duration = Duration::from_secs(130);
     let patience = if every + SHOWS > MOST { LEAST } else { LEAST.max(every + SHOWS) };
     heard.is_some_and(|at| at < onset + SHOWS && now.since(at) < SILENT.max(patience))
         && now.since(onset) < patience

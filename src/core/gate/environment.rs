@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::release::ServiceName;
+use super::super::sample::Signal;
 use super::super::settings::{Condition, Dependency};
 use super::super::surroundings::{BORNE, LINGERS, Neighbour, Outage, Reliance, Roster, Surroundings};
 use super::super::time::{Timestamp, human};
@@ -36,7 +37,7 @@ pub(super) fn environment(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     connectivity(around)?;
     let callers = callers(q.service, around.roster);
     deployed_closer(q, around, onset, &callers)?;
-    let dependencies = depended_on(q, around, onset)?;
+    let dependencies = depended_on(q, around, onset, &callers)?;
     let others = blast_radius(q, around, onset, &callers)?;
     pressure(q, around, onset)?;
     Ok(format!("{dependencies}{others}"))
@@ -121,14 +122,18 @@ fn deployed_closer(
     onset: Timestamp,
     callers: &BTreeSet<&str>,
 ) -> Result<(), String> {
-    // Only failures can be compared.
-    let comparable = q.condition() == Some(Condition::ErrorRate) && q.error_rate > 0.0;
+    // What is slow cannot be compared with what fails; what is ill in another way fails altogether.
+    let own = match q.signal() {
+        Some(Signal::Requests) if q.condition() != Some(Condition::ErrorRate) => None,
+        Some(Signal::Requests) => Some(q.error_rate),
+        _ => Some(1.0),
+    };
     let together = |n: &Neighbour| {
-        comparable && n.deployed.since(q.deployed).max(q.deployed.since(n.deployed)) <= AT_ONCE
+        own.is_some() && n.deployed.since(q.deployed).max(q.deployed.since(n.deployed)) <= AT_ONCE
     };
     let worse = |n: &Neighbour| {
         let rate = n.ailing.as_ref().map_or(0.0, |a| a.error_rate);
-        rate > CENTRE_RATE && rate >= FAR_WORSE * q.error_rate
+        own.is_some_and(|own| rate > CENTRE_RATE && rate >= FAR_WORSE * own)
     };
     let closer = neighbours(q, around)
         .filter(|(_, n)| ails(n, q.now))
@@ -152,7 +157,12 @@ fn deployed_closer(
 }
 
 /// Something that the service depends on is down, or was until just now.
-fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> Answer {
+fn depended_on(
+    q: Question<'_>,
+    around: Surroundings<'_>,
+    onset: Timestamp,
+    callers: &BTreeSet<&str>,
+) -> Answer {
     let (mut well, mut unknown) = (Vec::new(), Vec::new());
     for (name, dependency) in &q.settings.dependencies {
         if let Some(reliance) = q.reliances.get(name) {
@@ -174,7 +184,7 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
         }
         if let Dependency::Service(service) = dependency
             && let Some(n) = around.roster.get(service).filter(|n| n.present && ails_or_is_quiet(n, q.now))
-            && began_by(n, excused_by(q, n, onset))
+            && began_by(n, excused_by(q, callers.contains(service.as_str()), onset))
             && n.ailing.as_ref().is_some_and(|a| a.since + BORNE >= q.deployed)
         {
             return Err(format!("what it depends on is degraded: {service}"));
@@ -209,8 +219,8 @@ fn depended_on(q: Question<'_>, around: Surroundings<'_>, onset: Timestamp) -> A
 
 /// Until when something must have fallen ill to be what a service suffers from. A release that fails from its very start
 /// can have brought down what it depends on, so that it has to have begun at the same moment, as well as probes can tell.
-fn excused_by(q: Question<'_>, n: &Neighbour, onset: Timestamp) -> Timestamp {
-    if n.relies_on.contains(q.service) {
+fn excused_by(q: Question<'_>, relies_on_it: bool, onset: Timestamp) -> Timestamp {
+    if relies_on_it {
         onset.before(AT_ONCE)
     } else if onset.since(q.deployed) <= CENTRE_AFTER {
         onset + LATER

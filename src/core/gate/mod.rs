@@ -49,6 +49,8 @@ pub(crate) struct Question<'a> {
     pub(crate) settings: &'a ServiceSettings,
     /// The breached row; none for a question in general.
     pub(crate) symptom: Option<Symptom<'a>>,
+    /// When the same last came and went under this release.
+    pub(crate) last_spell: Option<Timestamp>,
     /// The share of requests that fail now.
     pub(crate) error_rate: f64,
     /// What it depends on, by name.
@@ -256,7 +258,9 @@ fn recurs(q: Question<'_>) -> Option<String> {
         | Condition::UserReports => false,
     };
     let recurring = q.before.recurring.get(symptom.rule)?;
-    recurring.excuse(q.now.since(symptom.onset?), symptom.share).filter(|_| passes)
+    let onset = symptom.onset?;
+    let since = q.last_spell.map(|began| onset.since(began));
+    recurring.excuse(q.now.since(onset), symptom.share, since).filter(|_| passes)
 }
 
 /// Requests failed just before the deployment already, far more often than usual.
@@ -291,7 +295,9 @@ fn one_at_a_time(q: Question<'_>, around: Surroundings<'_>) -> Answer {
     let wait = around.settings.one_at_a_time;
     for (name, n) in around.roster.iter().filter(|(name, _)| *name != q.service) {
         // A rollback whose engine is away goes on when that is back: nobody knows when.
-        if n.in_flight && !around.is_out_of_sight(name) {
+        // Nor does one wait for it that its proof waits for.
+        let waits_for_us = n.verifying && n.relies_on.contains(q.service);
+        if n.in_flight && !waits_for_us && !around.is_out_of_sight(name) {
             return Err(format!("a rollback of {name} is in flight; it may cure this one"));
         }
         if let Some(ago) = n.ended.map(|ended| q.now.since(ended)).filter(|ago| *ago < wait) {
