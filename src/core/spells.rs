@@ -23,8 +23,8 @@ const RECURS: usize = 2;
 const OVERDUE: u32 = 3;
 /// To be something else it has to last for twice as long as before, or for so much longer ...
 const LONGER: Duration = Duration::from_secs(2 * 60);
-/// ... or to be so many times as bad.
-const WORSE: f64 = 1.5;
+/// ... or to be so many times as bad. How many are slower than a limit changes by more than how slow they are.
+const WORSE: f64 = 2.0;
 
 /// One time at which a row's line was crossed, until it was so no more.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -177,9 +177,9 @@ mod tests {
     fn it_is_the_same_if_two_were_as_long_and_as_bad() {
         let recurring = after(&[(1200, 1260, 0.2), (1800, 1840, 0.3), (2400, 2700, 0.9)]).unwrap();
         let secs = Duration::from_secs;
-        assert!(recurring.excuse(secs(120), 0.44, None).unwrap().contains("3 times before"));
+        assert!(recurring.excuse(secs(120), 0.59, None).unwrap().contains("3 times before"));
         assert_eq!(recurring.excuse(secs(121), 0.3, None), None, "longer than twice the second longest");
-        assert_eq!(recurring.excuse(secs(30), 0.5, None), None, "worse than the second worst");
+        assert_eq!(recurring.excuse(secs(30), 0.61, None), None, "worse than the second worst");
         assert!(recurring.excuse(secs(30), 0.3, Some(secs(400))).is_some());
         assert_eq!(recurring.excuse(secs(30), 0.3, Some(secs(200))), None, "it comes more often");
     }
