@@ -97,11 +97,21 @@ pub(crate) fn callers<'a>(service: &ServiceName, roster: &'a Roster) -> BTreeSet
 
 /// Whether it is ill, or was until just now. Who is not heard of any more is that only to those who rely on it.
 fn ails(n: &Neighbour, now: Timestamp) -> bool {
-    ails_or_is_quiet(n, now) && n.ailing.as_ref().is_some_and(|a| !a.quiet)
+    ails_or_is_quiet(n, now) && suffers(n, now)
+}
+
+/// The same, or one check of it failed just now.
+fn suffers(n: &Neighbour, now: Timestamp) -> bool {
+    may_ail(n, now) && n.ailing.as_ref().is_some_and(|a| !a.quiet)
 }
 
 fn ails_or_is_quiet(n: &Neighbour, now: Timestamp) -> bool {
     may_ail(n, now) && n.ailing.as_ref().is_some_and(|a| !a.faint)
+}
+
+/// Whether two moments are no farther apart than that.
+fn near(a: Timestamp, b: Timestamp, span: Duration) -> bool {
+    a.since(b).max(b.since(a)) <= span
 }
 
 /// Whether it fell ill by then.
@@ -128,9 +138,7 @@ fn deployed_closer(
         Some(Signal::Requests) => Some(q.error_rate),
         _ => Some(1.0),
     };
-    let together = |n: &Neighbour| {
-        own.is_some() && n.deployed.since(q.deployed).max(q.deployed.since(n.deployed)) <= AT_ONCE
-    };
+    let together = |n: &Neighbour| own.is_some() && near(n.deployed, q.deployed, AT_ONCE);
     let worse = |n: &Neighbour| {
         let rate = n.ailing.as_ref().map_or(0.0, |a| a.error_rate);
         own.is_some_and(|own| rate > CENTRE_RATE && rate >= FAR_WORSE * own)
@@ -242,7 +250,7 @@ fn blast_radius(
         .collect();
     let suffering: Vec<_> = witnesses
         .iter()
-        .filter(|(_, n)| may_ail(n, q.now) && n.ailing.as_ref().is_some_and(|a| !a.quiet))
+        .filter(|(_, n)| suffers(n, q.now))
         .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| onset.since(a.since) <= CHRONIC))
         .collect();
     let worst =
@@ -274,13 +282,12 @@ fn together(
     if onset.since(q.deployed) <= CENTRE_AFTER {
         return Ok(());
     }
-    let near = |a: Timestamp, b: Timestamp, span: Duration| a.since(b).max(b.since(a)) <= span;
     let deployed: Vec<_> = neighbours(q, around)
         .filter(|(name, n)| near(n.deployed, q.deployed, WITNESS_AGE) && !callers.contains(name))
         .collect();
     let fell: Vec<&str> = deployed
         .iter()
-        .filter(|(_, n)| may_ail(n, q.now) && n.ailing.as_ref().is_some_and(|a| !a.quiet))
+        .filter(|(_, n)| suffers(n, q.now))
         .filter(|(_, n)| n.ailing.as_ref().is_some_and(|a| near(a.since, onset, AT_ONCE)))
         .map(|(name, _)| *name)
         .collect();
