@@ -56,6 +56,8 @@ type Played = Result<(Vec<Line>, Option<Account>), String>;
 
 pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     let anew = args.sources.given().map(|given| read(&given)).transpose()?;
+    // What does not hold by itself may hold with the file; then a slip goes unsaid.
+    let set = read(&args.sources.set_alone()).ok();
     let mut sources = args.sources.sources();
     // No engine is asked here: where it is need not be right.
     sources.environment.retain(|(name, _)| name != "DOCKER_HOST");
@@ -64,7 +66,8 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let names = names(&files);
     let mut failed = 0;
-    play(&files, &Given { settings, anew }, jobs, |path, played| match played {
+    let given = Given { settings, anew, known: Mutex::default() };
+    play(&files, &given, jobs, |path, played| match played {
         Ok((lines, account)) => {
             print(out, names.get(path).cloned(), &lines, account.is_some())?;
             failed += usize::from(account.is_some_and(|account| !tell(path, &account, &out.screen)));
@@ -76,6 +79,7 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
             Ok(())
         }
     })?;
+    warn_of_unknown(set.as_ref(), given.known.into_inner().unwrap_or_else(PoisonError::into_inner));
     match failed {
         0 => Ok(()),
         n => {
@@ -91,6 +95,8 @@ struct Given {
     settings: Settings,
     /// What the command line says of it, to be put over what the daemon recorded.
     anew: Option<Settings>,
+    /// The services of the plain traces so far.
+    known: Mutex<BTreeSet<ServiceName>>,
 }
 
 /// The settings of the command line over those of a record.
@@ -113,6 +119,22 @@ impl Anew for Over<'_> {
 
 fn say_wrong(path: &Path, why: &str) {
     anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}: {}", path.display(), why.replace('\n', "\n  "));
+}
+
+/// A service that the command line sets and that is in no trace is a slip. That a file is for others too is not.
+fn warn_of_unknown(set: Option<&Settings>, known: BTreeSet<ServiceName>) {
+    // Records have remarks of their own.
+    if known.is_empty() {
+        return;
+    }
+    for name in set.into_iter().flat_map(Settings::named).filter(|name| !known.contains(name)) {
+        let all: Vec<&str> = known.iter().map(ServiceName::as_str).take(10).collect();
+        anstream::eprintln!(
+            "\x1b[1;33mwarning:\x1b[0m `services.{name}` is set, and no {name} is in what was replayed; what is: {}{}",
+            all.join(", "),
+            if known.len() > all.len() { ", ..." } else { "" }
+        );
+    }
 }
 
 /// Says how the daemon's own record compares with what it did; whether it is the same.
@@ -243,6 +265,7 @@ fn one(path: &Path, given: &Given) -> Played {
     if trace.services.is_empty() {
         return Err("it is empty: there is nothing in it that could be replayed".into());
     }
+    given.known.lock().unwrap_or_else(PoisonError::into_inner).extend(trace.services.keys().cloned());
     let settings = &given.settings;
     let known = configured(settings, trace.services.keys())?;
     let known = |name: &ServiceName| known.get(name).cloned().unwrap_or_default();

@@ -89,6 +89,11 @@ impl SourceArgs {
         Sources::of_process(self.config, self.overrides)
     }
 
+    /// What `--set` alone says.
+    pub(super) fn set_alone(&self) -> Sources {
+        Sources { overrides: self.overrides.clone(), only_named: true, ..Sources::default() }
+    }
+
     /// What this very command line says, if it says anything: not the files and variables that a daemon on this machine
     /// has besides.
     pub(super) fn given(&self) -> Option<Sources> {

@@ -12,8 +12,10 @@ use super::chance::upper95;
 use super::latency::{Sketch, Slower};
 use super::pace::Rhythm;
 use super::sample::{Requests, Took};
+use super::spells::Spells;
 use super::time::Timestamp;
 use super::traffic::{Tally, Traffic};
+use super::window::Before;
 
 /// Less than that is no baseline (decision.md, section 3).
 const SHORTEST: Duration = Duration::from_secs(4 * 60);
@@ -269,12 +271,15 @@ impl History {
 /// What is kept of a service's baseline across restarts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Norms {
-    /// What the release that runs now is compared with.
-    pub before: Norm,
+    /// What the release that runs now is compared with, as it was when it was deployed.
+    pub(crate) before: Before,
     /// What it is like itself, once it is known-good: what the next release will be compared with.
-    pub now: Norm,
+    pub(crate) now: Norm,
     /// Earlier days.
-    pub history: History,
+    pub(crate) history: History,
+    /// What came and went by itself while it ran.
+    #[serde(default)]
+    pub(crate) spells: Spells,
 }
 
 #[cfg(test)]

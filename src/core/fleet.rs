@@ -93,7 +93,7 @@ impl Fleet {
             fleet.service(now, &name).restore_ledger(ledger);
         }
         for (name, norms) in remembered.norms {
-            fleet.service(now, &name).restore_norms(norms);
+            fleet.service(now, &name).restore_norms(now, norms);
         }
         for (name, flags) in remembered.flags {
             match name {

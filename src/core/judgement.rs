@@ -297,10 +297,7 @@ impl Service {
             return;
         };
         self.protect = Some(turn.now);
-        turn.remember(LedgerChange::Norms {
-            service: self.name.clone(),
-            norms: Box::new(self.norms(turn.now)),
-        });
+        self.keep_norms(turn);
         let older = self.targets().cloned().collect();
         turn.effect(Effect::Protect { service: self.name.clone(), release, older });
     }

@@ -175,7 +175,7 @@ impl Service {
         self.spells.forget_since(self.deployed);
         self.exits = Exits::default();
         self.before = Before { norm, recurring, ..Before::default() };
-        self.usual.reset(now, &self.before);
+        self.usual.reset(now, self.before.norm.clone());
         self.ailing = None;
         self.undone = None;
         self.refused = None;

@@ -632,10 +632,17 @@ impl Service {
         // After a restart it takes a while until more is known than before it.
         let like_now = self.evidence.norm(now, within).or(self.kept_norm.clone());
         Norms {
-            before: self.before.norm.clone(),
+            before: self.before.clone(),
             now: Norm { log_errors, ..like_now },
             history: self.history.clone(),
+            spells: self.spells.clone(),
         }
+    }
+
+    /// Keeps that.
+    pub(crate) fn keep_norms(&self, turn: &mut Turn<'_>) {
+        let norms = Box::new(self.norms(turn.now));
+        turn.remember(LedgerChange::Norms { service: self.name.clone(), norms });
     }
 
     /// When the core should look at this service again although nothing came in.
@@ -670,9 +677,13 @@ impl Service {
     }
 
     /// Takes up the baseline of an earlier process.
-    pub(crate) fn restore_norms(&mut self, norms: Norms) {
+    pub(crate) fn restore_norms(&mut self, now: Timestamp, norms: Norms) {
         self.history = norms.history;
-        self.before.norm = norms.before;
+        self.before = norms.before;
+        self.usual.reset(now, norms.now.clone().or(Some(self.before.norm.clone())));
         self.kept_norm = Some(norms.now);
+        self.spells = norms.spells;
+        // What went on then is not known to have ended by itself, nor is what a clock that was ahead says is yet to come.
+        self.spells.forget_since(now);
     }
 }

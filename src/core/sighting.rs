@@ -186,7 +186,9 @@ impl Service {
         self.evidence = self.evidence.successor();
         self.onsets.clear();
         self.spells.break_off();
-        self.usual.reset(turn.now, &self.before);
+        self.usual.reset(turn.now, self.before.norm.clone());
+        // Whoever takes up from here does not blame this release for what was before it either.
+        self.keep_norms(turn);
         self.ailing = None;
         self.undone = None;
         self.exits = Exits::default();

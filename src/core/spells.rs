@@ -36,7 +36,7 @@ pub(crate) struct Spell {
 }
 
 /// The spells of a service, by row.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spells {
     past: BTreeMap<String, VecDeque<Spell>>,
     /// The worst so far of those that go on; none if it has a reason.

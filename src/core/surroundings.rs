@@ -259,8 +259,8 @@ impl Usual {
     }
 
     /// Another release: what the one before it was like is all that is known.
-    pub(crate) fn reset(&mut self, now: Timestamp, before: &Before) {
-        *self = Self { norm: before.norm.clone(), at: Some(now) };
+    pub(crate) fn reset(&mut self, now: Timestamp, norm: Norm) {
+        *self = Self { norm, at: Some(now) };
     }
 }
 

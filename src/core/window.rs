@@ -109,18 +109,17 @@ pub(crate) struct Alarm {
 
 /// How bad each signal was when the current release appeared: what it cannot be blamed for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Before {
     /// Failed and all health checks of the five minutes before.
     pub(crate) health: (u32, u32),
     /// How long the first of those that failed was before the last.
-    #[serde(default)]
     pub(crate) health_for: Duration,
     /// A HEALTHCHECK said unhealthy.
     pub(crate) unhealthy: bool,
     /// Exits within the crash-loop row's window.
     pub(crate) exits: u32,
     /// Exits within six times that.
-    #[serde(default)]
     pub(crate) exits_lately: u32,
     /// It was seen long enough to say that it had no exits at all.
     pub(crate) never_exited: bool,
@@ -131,7 +130,6 @@ pub(crate) struct Before {
     /// What its traffic was like.
     pub(crate) norm: Norm,
     /// What came and went by itself, by row.
-    #[serde(default)]
     pub(crate) recurring: BTreeMap<String, Recurring>,
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The version this program writes, kept in `user_version`.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 
 /// Each entry takes the schema from its index to the next version. Never edit one that was released: add one.
 ///
@@ -153,6 +153,9 @@ FROM ticks ORDER BY id DESC;
 ", "
 -- What the last drill of each service found.
 CREATE TABLE drills (service TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
+", "
+-- What was before a deployment is kept whole: not only its traffic, also its health, its exits and its memory.
+UPDATE baselines SET detail = json_set(detail, '$.before', json_object('norm', json_extract(detail, '$.before')));
 "];
 
 /// Brings the schema to [`VERSION`], each step in a transaction of its own.

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::crashes::is_closed;
-use crate::support::bed::Own;
+use crate::support::bed::{Own, succeeds};
 use crate::support::story::{decision, images, newest_rollback, nothing_is_left_of, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
@@ -50,6 +51,17 @@ impl<'a> Project<'a> {
     #[track_caller]
     pub(crate) fn compose(&self, words: &[&str]) {
         self.ask_compose(words);
+    }
+
+    /// What a person does to deploy what this environment says, to be done some time by somebody else.
+    pub(crate) fn up_by_hand(&self, environment: &str) -> impl FnOnce() + Send + use<> {
+        let (program, folder, socket) =
+            (self.compose.0, self.folder.path().to_owned(), self.bed.socket().to_owned());
+        let environment = environment.to_owned();
+        move || {
+            fs::write(folder.join(".env"), environment).unwrap();
+            succeeds(&socket, Command::new(program).args(["-p", "shop", "up", "-d"]).current_dir(folder));
+        }
     }
 
     /// The same; gives what it prints.

@@ -37,6 +37,7 @@ mod removed;
 mod runbooks;
 mod signals;
 mod steps;
+mod superseded;
 mod surface;
 mod swarm;
 mod swarm_conflict;

@@ -56,12 +56,16 @@ fn swarm_service_is_restarted_then_scaled_and_rolled_back_when_it_persists() {
 
     bed.turn(&second, "memory_percent", "93");
     webhook.announced(seconds(60), &["SOMETHING ELSE BEFORE A ROLLBACK", "scale it to 3 replicas"]);
+    eventually(seconds(60), "Swarm is told of three replicas", || {
+        let told = told(&cluster);
+        if told == (1, 3) { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    // Each has less to do with every one that comes.
+    bed.turn(&second, "memory_percent", "0");
     eventually(seconds(60), "three replicas run", || {
         let runs = cluster.runs("web");
         if runs == ["web:v2"; 3] { Ok(()) } else { Err(format!("{runs:?}")) }
     });
-    // Each has less to do now.
-    bed.turn(&second, "memory_percent", "0");
     helped_times(&webhook, 2);
     webhook.announced(seconds(5), &["IT HELPED", "it had 1 replicas: docker service scale web=1"]);
     assert_eq!(told(&cluster), (1, 3));

@@ -1,8 +1,6 @@
 //! A Swarm service's version is a compare-and-swap: who changes a service between Backstop's look and its update keeps
 //! what they changed.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use crate::support::between::Between;
@@ -29,15 +27,8 @@ fn story(cluster: &Cluster, webhook: Option<&Webhook>, more: &str) -> (Between, 
 }
 
 /// What a person does by hand at the engine itself.
-fn by_hand(bed: &Bed, arguments: &'static [&'static str]) -> impl FnOnce() + Send + 'static {
-    let (client, socket) = (bed.client().to_owned(), bed.socket().to_owned());
-    move || {
-        let update = ["service", "update", "-d", "--no-resolve-image"];
-        let mut command = Command::new(client);
-        command.env("DOCKER_HOST", format!("unix://{socket}")).args(update).args(arguments).arg("web");
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+fn by_hand(bed: &Bed, arguments: &[&str]) -> impl FnOnce() + Send + use<> {
+    bed.by_hand(&[&["service", "update", "-d", "--no-resolve-image"], arguments, &["web"]].concat())
 }
 
 /// Turns what serves bad.

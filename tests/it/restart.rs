@@ -69,6 +69,54 @@ async fn a_release_that_comes_after_a_restart_is_compared_with_the_one_before_it
     assert!(told.contains("before: p99 100ms over 30m"), "{told}");
 }
 
+/// Runs the first timeline, and the second one after a restart. Gives the log of the second.
+fn restarted(at: u64, before: &str, after: &str) -> String {
+    let mut first = World::new();
+    first.run(before);
+    let mut second = World::remembering_at(START + Duration::from_secs(at), remembered(&first));
+    second.run(after);
+    second.log.join("\n")
+}
+
+#[test]
+fn what_came_and_went_before_the_deployment_is_known_after_a_restart() {
+    let told = restarted(
+        960,
+        "0s deploy worker worker:v1 age=1h
+         0s health worker ok x40 every 5s
+         200s health worker fail x5 every 5s
+         225s health worker ok x50 every 5s
+         475s health worker fail x5 every 5s
+         500s health worker ok x80 every 5s
+         902s deploy worker worker:v2
+         905s health worker ok x10 every 5s",
+        "960s deploy worker worker:v2 age=58s
+         965s health worker ok x18 every 5s
+         1055s health worker fail x5 every 5s
+         1080s health worker ok x20 every 5s
+         1180s health worker fail x40 every 5s
+         1380s end",
+    );
+    let at = |what| told.find(what).unwrap_or_else(|| panic!("{what}: {told}"));
+    assert!(at("the same came and went 2 times before") < at("roll back to worker:v1"), "{told}");
+}
+
+#[test]
+fn what_was_wrong_before_the_deployment_is_known_after_a_restart() {
+    let told = restarted(
+        320,
+        "0s deploy api api:v1 age=1h
+         0s health api ok x40 every 5s
+         200s health api fail x20 every 5s
+         301s deploy api api:v2
+         302s health api fail x3 every 5s",
+        "320s deploy api api:v2 age=19s
+         321s health api fail x40 every 5s
+         530s end",
+    );
+    assert!(told.contains("before the deployment") && !told.contains("roll back to"), "{told}");
+}
+
 /// A good release, a bad one that was rolled back, and a good one: most of it hours after the time at which worlds begin.
 fn ahead() -> Remembered {
     let mut world = World::new();

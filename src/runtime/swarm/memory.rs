@@ -4,6 +4,8 @@
 //! It is written when a release proved itself, and read at start-up about services that the state directory knows nothing of.
 //! It never has the last word: whoever has a record of their own goes by that.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::{SwarmRuntime, release};
@@ -21,7 +23,7 @@ impl SwarmRuntime {
     /// Keeps the specification of a known-good release in the Swarm.
     pub(super) async fn keep(&self, name: &ServiceName, service: &Value) -> Result<(), RuntimeError> {
         let called = called(name, &release::release(&service["Spec"]).id);
-        let data = encode(json!({"ID": service["ID"], "Spec": service["Spec"]}).to_string().as_bytes());
+        let data = BASE64.encode(json!({"ID": service["ID"], "Spec": service["Spec"]}).to_string());
         if let Some(kept) = verbs::look_up(&self.engine, &format!("/configs/{called}")).await? {
             if kept["Spec"]["Data"] == data.as_str() {
                 return Ok(());
@@ -59,7 +61,7 @@ impl SwarmRuntime {
 fn read(config: &Value) -> Option<Recorded> {
     let spec = &config["Spec"];
     let name = spec["Labels"][SERVICE].as_str()?;
-    let service: Value = serde_json::from_slice(&decode(spec["Data"].as_str()?)?).ok()?;
+    let service: Value = serde_json::from_slice(&BASE64.decode(spec["Data"].as_str()?).ok()?).ok()?;
     let release = release::release(&service["Spec"]);
     let (service_name, written) = (ServiceName::new(name), config["CreatedAt"].as_str()?);
     // Somebody else's, or written by hand.
@@ -78,61 +80,16 @@ fn called(service: &ServiceName, release: &ReleaseId) -> String {
     format!("backstop.{}.{release}", short_hash(service.as_str()))
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Base64, as the API wants it.
-fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let all =
-            chunk.iter().fold(0u32, |all, byte| (all << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = (all >> (18 - 6 * place)) & 63;
-            let digit = DIGITS.get(digit as usize).copied().unwrap_or(b'=');
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut have) = (0u32, 0u32);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = DIGITS.iter().position(|known| *known == digit)?;
-        bits = (bits << 6 | u32::try_from(value).ok()?) & 0xff_ffff;
-        have += 6;
-        if have >= 8 {
-            have -= 8;
-            bytes.push(u8::try_from((bits >> have) & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::recorded;
     use super::*;
 
     #[test]
-    fn base64_is_that_of_everybody_else() {
-        for (bytes, text) in
-            [("", ""), ("b", "Yg=="), ("ba", "YmE="), ("bac", "YmFj"), ("backstop", "YmFja3N0b3A=")]
-        {
-            assert_eq!(encode(bytes.as_bytes()), text);
-            assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()));
-        }
-        let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(decode(&encode(&all)), Some(all));
-        assert_eq!(decode("a b"), None);
-    }
-
-    #[test]
     fn what_is_kept_is_read_again_and_what_is_not_ours_is_not() {
         let (name, service) = (ServiceName::new("web"), recorded::service());
         let id = release::release(&service["Spec"]).id;
-        let data = encode(json!({"ID": service["ID"], "Spec": service["Spec"]}).to_string().as_bytes());
+        let data = BASE64.encode(json!({"ID": service["ID"], "Spec": service["Spec"]}).to_string());
         let mut config = json!({"CreatedAt": "2026-11-21T22:50:54.5Z",
             "Spec": {"Name": called(&name, &id), "Labels": {SERVICE: "web"}, "Data": data}});
         let kept = read(&config).unwrap();

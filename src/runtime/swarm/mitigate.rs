@@ -37,7 +37,7 @@ impl SwarmRuntime {
         self.replaced(service, forced, plan::within(&seen["Spec"], 1)).await
     }
 
-    /// Changes how many replicas there are to be, and nothing else.
+    /// Changes how many replicas there are to be, and nothing else, and waits for them.
     pub(super) async fn set_replicas(
         &self,
         service: &ServiceName,
@@ -53,6 +53,7 @@ impl SwarmRuntime {
         };
         let (seen, were) = self.change(service, "scaling", scale).await?;
         let name = observe::name(&seen);
+        self.grown(service, replicas, plan::starts_within(&seen["Spec"])).await?;
         Ok(format!("it had {were} replicas: docker service scale {name}={were}"))
     }
 
@@ -92,13 +93,38 @@ impl SwarmRuntime {
         forced: u64,
         within: Duration,
     ) -> Result<(), RuntimeError> {
+        let is_new = |task: &Value| task["Spec"]["ForceUpdate"].as_u64().unwrap_or(0) >= forced;
+        let anew = |wanted: &[&Value]| wanted.iter().all(|task| is_new(task) && observe::is_running(task));
+        self.until(service, within, "not all of it runs anew", anew).await
+    }
+
+    /// Waits until as many run as there are to be: before that, nothing has less to do.
+    async fn grown(
+        &self,
+        service: &ServiceName,
+        replicas: u32,
+        within: Duration,
+    ) -> Result<(), RuntimeError> {
+        let all = usize::try_from(replicas).unwrap_or(usize::MAX);
+        let grown =
+            |wanted: &[&Value]| wanted.len() == all && wanted.iter().all(|task| observe::is_running(task));
+        self.until(service, within, &format!("no {replicas} replicas of it run"), grown).await
+    }
+
+    /// Waits until Swarm is at nothing, and the tasks that it wants to run are as `done` asks.
+    async fn until(
+        &self,
+        service: &ServiceName,
+        within: Duration,
+        otherwise: &str,
+        done: impl Fn(&[&Value]) -> bool,
+    ) -> Result<(), RuntimeError> {
         let began = self.clock.now();
         loop {
             let found = self.one(service).await?;
             let settled = observe::settled(&found.service);
-            let is_new = |task: &Value| task["Spec"]["ForceUpdate"].as_u64().unwrap_or(0) >= forced;
-            let mut wanted = found.tasks.iter().filter(|task| observe::is_wanted(task));
-            if settled.is_ok() && wanted.all(|task| is_new(task) && observe::is_running(task)) {
+            let wanted: Vec<&Value> = found.tasks.iter().filter(|task| observe::is_wanted(task)).collect();
+            if settled.is_ok() && done(&wanted) {
                 return Ok(());
             }
             let late = self.clock.now().since(began) >= within;
@@ -107,8 +133,11 @@ impl SwarmRuntime {
                     return Err(conflict(format!("{service} is being updated: {why}")));
                 }
                 Ok(()) if late => {
-                    let why = format!("not all of {service} runs anew within {}", human(within));
-                    return Err(permanent(why));
+                    return Err(permanent(format!(
+                        "{otherwise} within {}: docker service ps {}",
+                        human(within),
+                        observe::name(&found.service)
+                    )));
                 }
                 Ok(()) | Err(_) => {}
             }

@@ -179,6 +179,13 @@ impl Bed {
         assert!(build.wait().unwrap().success(), "building {tag}");
     }
 
+    /// What a person types, to be typed some time by somebody else.
+    pub(crate) fn by_hand(&self, arguments: &[&str]) -> impl FnOnce() + Send + use<> {
+        let (client, socket) = (self.client().to_owned(), self.socket().to_owned());
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        move || succeeds(&socket, Command::new(client).args(arguments))
+    }
+
     /// Runs a Compose in a project's folder, as a person does. Gives what it prints.
     #[track_caller]
     pub(crate) fn compose(&self, program: &str, project: &str, folder: &Path, words: &[&str]) -> String {
@@ -371,4 +378,11 @@ fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a client of the engine at this socket, which has to succeed.
+#[track_caller]
+pub(crate) fn succeeds(socket: &str, command: &mut Command) {
+    let output = command.env("DOCKER_HOST", format!("unix://{socket}")).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

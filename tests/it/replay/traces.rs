@@ -355,6 +355,24 @@ fn files_of_one_name_are_told_apart_by_their_paths() {
 }
 
 #[test]
+fn a_service_that_is_set_and_is_in_no_trace_is_a_slip() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.jsonl");
+    std::fs::write(&path, story(0.0, |_| health(true))).unwrap();
+    let path = path.to_str().unwrap();
+    let said = |set: &[&str]| String::from_utf8(backstop(&[&["replay", path], set].concat()).stderr).unwrap();
+    let slip = said(&["--set", "services.apy.trial=5m", "--set", "services.api.trial=5m"]);
+    assert!(
+        slip.contains("`services.apy` is set, and no apy is in what was replayed; what is: api\n"),
+        "{slip}"
+    );
+    assert!(!slip.contains("services.api`"), "{slip}");
+    let config = directory.path().join("backstop.toml");
+    std::fs::write(&config, "[services.other]\ntrial = \"5m\"\n").unwrap();
+    assert_eq!(said(&["--config", config.to_str().unwrap()]), "", "a file is for others too");
+}
+
+#[test]
 fn a_compressed_file_is_refused_with_what_to_type() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.jsonl.gz");

@@ -81,10 +81,15 @@ impl World {
 
     /// A world in which the daemon is started again, at the time at which all of them begin.
     pub(crate) fn remembering(remembered: Remembered) -> Self {
-        let fleet = Fleet::restore(START, FleetSettings::default(), remembered);
+        Self::remembering_at(START, remembered)
+    }
+
+    /// The same, later. Its timeline goes on counting from where all begin.
+    pub(crate) fn remembering_at(now: Timestamp, remembered: Remembered) -> Self {
+        let fleet = Fleet::restore(now, FleetSettings::default(), remembered);
         let mut world = Self {
             fleet,
-            now: START,
+            now,
             services: BTreeMap::new(),
             states: BTreeMap::new(),
             script: Vec::new(),
