@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::evidence::{Keeper, Place};
 use super::hands::{Hands, Job};
+use super::succession::Words;
 use crate::api::Links;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -95,6 +96,8 @@ pub(super) struct Driver {
     pub(super) books: Books,
     /// Puts aside what incident reports are made of.
     pub(super) keeper: Keeper,
+    /// Tells the next Backstop what people say to this one.
+    pub(super) words: Words,
 }
 
 /// What the driver keeps in mind between two turns.
@@ -292,6 +295,7 @@ impl Driver {
         let Some(store) = &self.store else { return self.keep_unsaved() };
         match store.commit(self.books.unsaved.clone(), said).await {
             Ok(()) => {
+                self.words.tell(&self.books.unsaved);
                 self.books.unsaved.clear();
                 true
             }

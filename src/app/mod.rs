@@ -9,9 +9,10 @@ mod driver;
 mod evidence;
 pub mod follow_up;
 mod hands;
+mod succession;
 mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +28,11 @@ use self::bridges::{AllProbed, EngineProbed, Enrolled, Operators, Records, outlo
 use self::driver::{Books, CHECKS_AT_ONCE, Driver, Ended};
 use self::follow_up::FollowUp;
 use self::hands::{Hands, Job};
+use self::succession::Words;
 use crate::api::{ApiState, ConfigState, History as _, Hosts, Links};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
-use crate::core::ledger::{FAR_BEHIND, LedgerChange, LedgerEntry, Remembered, RollbackOutcome, Standing};
+use crate::core::ledger::{FAR_BEHIND, Remembered, RollbackOutcome};
 use crate::core::release::{RollbackId, ServiceName};
 use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
@@ -62,8 +64,6 @@ const ORDERS_MAX: usize = 16;
 const DRAIN: Duration = Duration::from_secs(50);
 /// How long announcements that are under way may take then.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long an engine is waited for at the start that may know what others recorded.
-const TAKE_OVER: Duration = Duration::from_secs(5);
 /// Pause before recovery is tried again while the engine does not answer.
 const RECOVERY_RETRY: Duration = Duration::from_secs(2);
 
@@ -198,8 +198,10 @@ impl Program {
         let engines = connect(&settings)?;
         let whereabouts = Arc::default();
         let runtime = self.runtime(&engines, &whereabouts, settings.engine.look_interval);
-        let remembered = take_over(runtime.as_ref(), store.as_ref(), remembered).await;
+        let remembered = succession::take_over(runtime.as_ref(), store.as_ref(), remembered).await;
         let proved = proved(&remembered);
+        let words = Words::of(&remembered);
+        background.spawn(life.clone().run_until_cancelled_owned(words.clone().pass_on(Arc::clone(&runtime))));
         let records = Records(store.clone());
         records.drills().await.unwrap_or_default().iter().for_each(|drill| self.metrics.drilled(drill));
         let executor = self.executor(&runtime, &records);
@@ -231,6 +233,7 @@ impl Program {
             systemd: self.systemd.clone(),
             flight: self.start_record(&settings, &fleet),
             keeper: evidence::Keeper::new(settings.report.owners.clone()),
+            words,
             fleet,
         };
         for record in driver.fleet.executing() {
@@ -504,51 +507,6 @@ impl Program {
             warn!("not everything ended in time");
         }
     }
-}
-
-/// What others recorded of services that our own store knows nothing of. Ours is the better memory, and an engine that
-/// does not answer now is no reason to wait: then it begins without.
-async fn take_over(runtime: &dyn Runtime, store: Option<&Store>, mut remembered: Remembered) -> Remembered {
-    let Some(store) = store else { return remembered };
-    let recorded = match tokio::time::timeout(TAKE_OVER, runtime.recorded()).await {
-        Ok(Ok(recorded)) => recorded,
-        Ok(Err(e)) => {
-            info!("nobody can be asked now what others recorded of good releases: {e}");
-            return remembered;
-        }
-        Err(_) => return remembered,
-    };
-    let mut taken: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
-    for one in recorded {
-        if remembered.ledgers.iter().any(|(service, _)| *service == one.service) {
-            continue;
-        }
-        let standing = Standing::KnownGood { since: one.since };
-        let entry = LedgerEntry {
-            release: one.release,
-            first_seen: one.since,
-            deployed: one.since,
-            standing,
-            note: None,
-            gone: None,
-            schema: Default::default(),
-        };
-        let service = one.service.clone();
-        let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
-        let kept = match store.save_snapshots(&service, &entry.release.id, &one.snapshots).await {
-            Ok(()) => store.remember(vec![change]).await,
-            Err(e) => Err(e),
-        };
-        match kept {
-            Ok(()) => {
-                info!(%service, release = %entry.release, "known-good, as another Backstop recorded it");
-                taken.entry(service).or_default().push(entry);
-            }
-            Err(e) => warn!(%service, "what another Backstop recorded cannot be kept: {e}"),
-        }
-    }
-    remembered.ledgers.extend(taken);
-    remembered
 }
 
 /// What is known of an earlier process's rollbacks.

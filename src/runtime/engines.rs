@@ -18,6 +18,7 @@ use super::engine::{Engine, permanent};
 use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
 use crate::core::availability::Availability;
 use crate::core::io::{EngineState, Input, RollbackRequest};
+use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation, Refusal};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ReplicaId, ServiceName};
@@ -300,6 +301,29 @@ impl Runtime for Engines {
                     recorded.into_iter().map(|one| Recorded { service: one.service.on(&part.name), ..one }),
                 ),
                 Err(error) => tracing::info!("what others recorded of good releases is not known: {error}"),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
+        if let Some(name) = service {
+            let (runtime, plain) = self.of(name)?;
+            return runtime.keep_word(Some(&plain), flags).await;
+        }
+        let all = join_all(self.parts.iter().map(|part| part.runtime.keep_word(None, flags))).await;
+        all.into_iter().collect()
+    }
+
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+        let all = join_all(self.parts.iter().map(|part| part.runtime.words())).await;
+        let mut found = Vec::new();
+        for (part, words) in self.parts.iter().zip(all) {
+            match words {
+                Ok(words) => found.extend(
+                    words.into_iter().map(|(service, flags)| (service.map(|one| one.on(&part.name)), flags)),
+                ),
+                Err(error) => tracing::info!("what people told others is not known: {error}"),
             }
         }
         Ok(found)

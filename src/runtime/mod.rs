@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
+use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Specification, Step, StepOutput};
 use crate::core::release::{Release, ReplicaId, ServiceName};
@@ -62,6 +63,16 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
 
     /// Known-good releases that are kept elsewhere than in our own store, oldest first: for services that it does not know.
     async fn recorded(&self) -> Result<Vec<Recorded>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what people said, and were asked, of a service, or of the fleet, where another Backstop finds it.
+    async fn keep_word(&self, _: Option<&ServiceName>, _: &Flags) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// What others kept like that: what we kept ourselves we know better.
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
         Ok(Vec::new())
     }
 

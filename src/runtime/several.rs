@@ -18,6 +18,7 @@ use super::engine::permanent;
 use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
+use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation, Refusal};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
@@ -285,6 +286,24 @@ impl Runtime for Several {
         let mut all = Vec::new();
         for runtime in &self.parts {
             all.extend(runtime.recorded().await?);
+        }
+        Ok(all)
+    }
+
+    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
+        if let Some(name) = service {
+            return self.part(self.owner(name).await?)?.keep_word(service, flags).await;
+        }
+        for runtime in &self.parts {
+            runtime.keep_word(None, flags).await?;
+        }
+        Ok(())
+    }
+
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+        let mut all = Vec::new();
+        for runtime in &self.parts {
+            all.extend(runtime.words().await?);
         }
         Ok(all)
     }

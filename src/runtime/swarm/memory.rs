@@ -40,7 +40,7 @@ impl SwarmRuntime {
         self.drop_config(&called(name, release)).await
     }
 
-    async fn drop_config(&self, called: &str) -> Result<(), RuntimeError> {
+    pub(super) async fn drop_config(&self, called: &str) -> Result<(), RuntimeError> {
         if verbs::look_up(&self.engine, &format!("/configs/{called}")).await?.is_none() {
             return Ok(());
         }

@@ -24,6 +24,7 @@ use super::{
 use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
+use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{ImageId, Release, ServiceName};
@@ -41,6 +42,7 @@ mod plan;
 mod release;
 pub mod role;
 mod watch;
+mod words;
 
 #[cfg(test)]
 mod recorded;
@@ -265,6 +267,20 @@ impl Runtime for SwarmRuntime {
     async fn recorded(&self) -> Result<Vec<Recorded>, RuntimeError> {
         self.standing.ask(&self.engine).await?;
         if self.standing.role() == Role::Manager { self.kept().await } else { Ok(Vec::new()) }
+    }
+
+    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
+        let info = self.standing.ask(&self.engine).await?;
+        if self.standing.role() == Role::Manager {
+            self.keep_said(&info, service, flags).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+        let info = self.standing.ask(&self.engine).await?;
+        if self.standing.role() == Role::Manager { self.said_elsewhere(&info).await } else { Ok(Vec::new()) }
     }
 
     async fn protect(&self, _: &ServiceName, release: &Release, generation: u32) -> Result<(), RuntimeError> {

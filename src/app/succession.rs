@@ -1,0 +1,154 @@
+//! What another Backstop leaves to us, and what we leave to the next: good releases, and what people said. A Swarm moves
+//! Backstop to another manager, whose state directory knows nothing of them, or knows of a time long ago.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::core::ledger::{Flags, LedgerChange, LedgerEntry, Remembered, Standing};
+use crate::core::release::ServiceName;
+use crate::runtime::{ErrorClass, Recorded, Runtime};
+use crate::store::Store;
+
+/// How long is waited at start-up for what others recorded.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+/// A Swarm without a majority of its managers takes nothing; it is told again after this.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What others left. An engine that does not answer now is no reason to wait: then it begins without.
+pub(super) async fn take_over(
+    runtime: &dyn Runtime,
+    store: Option<&Store>,
+    mut remembered: Remembered,
+) -> Remembered {
+    let Some(store) = store else { return remembered };
+    let asked = async { tokio::join!(runtime.recorded(), runtime.words()) };
+    let Ok((recorded, words)) = tokio::time::timeout(TAKE_OVER, asked).await else { return remembered };
+    match recorded {
+        Ok(recorded) => take_releases(store, &mut remembered, recorded).await,
+        Err(e) => info!("nobody can be asked now what others recorded of good releases: {e}"),
+    }
+    match words {
+        Ok(words) => take_words(store, &mut remembered, words).await,
+        Err(e) => info!("nobody can be asked now what people told others: {e}"),
+    }
+    remembered
+}
+
+/// Good releases of services that our own store knows nothing of: ours is the better memory.
+async fn take_releases(store: &Store, remembered: &mut Remembered, recorded: Vec<Recorded>) {
+    let mut taken: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
+    for one in recorded {
+        if remembered.ledgers.iter().any(|(service, _)| *service == one.service) {
+            continue;
+        }
+        let standing = Standing::KnownGood { since: one.since };
+        let entry = LedgerEntry {
+            release: one.release,
+            first_seen: one.since,
+            deployed: one.since,
+            standing,
+            note: None,
+            gone: None,
+            schema: Default::default(),
+        };
+        let service = one.service.clone();
+        let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
+        let kept = match store.save_snapshots(&service, &entry.release.id, &one.snapshots).await {
+            Ok(()) => store.remember(vec![change]).await,
+            Err(e) => Err(e),
+        };
+        match kept {
+            Ok(()) => {
+                info!(%service, release = %entry.release, "known-good, as another Backstop recorded it");
+                taken.entry(service).or_default().push(entry);
+            }
+            Err(e) => warn!(%service, "what another Backstop recorded cannot be kept: {e}"),
+        }
+    }
+    remembered.ledgers.extend(taken);
+}
+
+/// What people said to another Backstop they said after what they said to us: we would have told of it.
+async fn take_words(store: &Store, remembered: &mut Remembered, words: Vec<(Option<ServiceName>, Flags)>) {
+    for (service, flags) in words {
+        remembered.flags.retain(|(known, _)| *known != service);
+        let of = service.as_ref().map_or("the fleet", ServiceName::as_str);
+        if let Some(pause) = &flags.paused {
+            info!(service = of, "{pause}, as another Backstop was told");
+        }
+        let change = LedgerChange::Flags { service: service.clone(), flags: flags.clone() };
+        if let Err(e) = store.remember(vec![change]).await {
+            warn!(service = of, "what people told another Backstop cannot be kept: {e}");
+        }
+        remembered.flags.push((service, flags));
+    }
+}
+
+/// Tells the next one what people say here. It is our own store that counts while we run, so nobody waits for this.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Words(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The newest of each service; of the fleet, without a name.
+    newest: Mutex<BTreeMap<Option<ServiceName>, Flags>>,
+    more: Notify,
+}
+
+impl Words {
+    /// Tells what was said before this process began, as far as it still holds.
+    pub(super) fn of(remembered: &Remembered) -> Self {
+        let words = Self::default();
+        words.newest().extend(remembered.flags.iter().cloned());
+        words.0.more.notify_one();
+        words
+    }
+
+    /// Tells what of `changes` people said.
+    pub(super) fn tell<'a>(&self, changes: impl IntoIterator<Item = &'a LedgerChange>) {
+        let said = changes.into_iter().filter_map(|change| match change {
+            LedgerChange::Flags { service, flags } => Some((service.clone(), flags.clone())),
+            _ => None,
+        });
+        self.newest().extend(said);
+        self.0.more.notify_one();
+    }
+
+    fn newest(&self) -> MutexGuard<'_, BTreeMap<Option<ServiceName>, Flags>> {
+        // Nothing that panics is done under this lock.
+        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes on what is told until it is dropped.
+    pub(super) async fn pass_on(self, runtime: Arc<dyn Runtime>) {
+        loop {
+            self.0.more.notified().await;
+            while self.one_round(runtime.as_ref()).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Passes on all that waits. Whether something has to be told again.
+    async fn one_round(&self, runtime: &dyn Runtime) -> bool {
+        let round = std::mem::take(&mut *self.newest());
+        let mut again = false;
+        for (service, flags) in round {
+            match runtime.keep_word(service.as_ref(), &flags).await {
+                Ok(()) => {}
+                Err(e) if e.class == ErrorClass::NotFound => {}
+                Err(e) => {
+                    debug!(?service, "what people said could not be kept where others read it: {e}");
+                    // Unless something newer was said meanwhile.
+                    self.newest().entry(service).or_insert(flags);
+                    again = true;
+                }
+            }
+        }
+        again
+    }
+}
