@@ -33,7 +33,7 @@ use crate::api::{ApiState, ConfigState, History as _, Hosts, Links};
 use crate::clock::Clock;
 use crate::config::{EngineTls, Settings, Sources};
 use crate::core::ledger::{FAR_BEHIND, Remembered, RollbackOutcome};
-use crate::core::release::{RollbackId, ServiceName};
+use crate::core::release::{MitigationId, RollbackId, ServiceName};
 use crate::core::time::human;
 use crate::core::{Executed, Fleet, Input};
 use crate::flight::{self, Recorder};
@@ -136,10 +136,18 @@ fn recover(
 ) {
     let awaited: Vec<_> =
         driver.fleet.executing().iter().map(|r| (r.id.clone(), r.service.clone())).collect();
+    let mitigating = driver.fleet.mitigating();
     for engine in driver.runtime.engines() {
-        let its = awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect();
         let (executor, runtime) = (executor.clone(), Arc::clone(&driver.runtime));
-        let old = Old { awaited: its, proved: proved.clone() };
+        let old = Old {
+            awaited: awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect(),
+            mitigating: mitigating
+                .iter()
+                .filter(|(_, service)| service.engine() == engine)
+                .cloned()
+                .collect(),
+            proved: proved.clone(),
+        };
         let watching = recover_and_watch(executor, runtime, driver.inputs.clone(), engine, old);
         tasks.spawn(life.clone().run_until_cancelled_owned(watching));
     }
@@ -513,6 +521,8 @@ impl Program {
 struct Old {
     /// Their ends are awaited.
     awaited: Vec<(RollbackId, ServiceName)>,
+    /// It was ended in the middle of these.
+    mitigating: Vec<(MitigationId, ServiceName)>,
     /// These were proved.
     proved: BTreeSet<RollbackId>,
 }
@@ -529,7 +539,7 @@ async fn recover_and_watch(
     runtime: Arc<dyn Runtime>,
     inputs: mpsc::Sender<Input>,
     engine: String,
-    Old { awaited, proved }: Old,
+    Old { awaited, mitigating, proved }: Old,
 ) {
     let recovered = loop {
         match executor.recover_on(&engine).await {
@@ -549,6 +559,12 @@ async fn recover_and_watch(
         );
         info!(%service, %rollback, ?result, "a rollback of an earlier run was taken up");
         let _ = inputs.send(Input::Executed { rollback, service, result }).await;
+    }
+    for (id, service) in mitigating {
+        let result =
+            Err("Backstop was ended in the middle of it; it is not tried again, for it may have been done"
+                .into());
+        let _ = inputs.send(Input::Mitigated { id, service, result }).await;
     }
     runtime.watch_at(&engine, inputs).await;
 }

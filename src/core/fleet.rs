@@ -14,7 +14,7 @@ use super::engines::{DEFAULT, Engines, News};
 use super::io::{Effect, EngineState, Input};
 use super::ledger::{Flags, LedgerChange, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Phase, Refusal};
-use super::release::{ReplicaId, RollbackId, ServiceName};
+use super::release::{MitigationId, ReplicaId, RollbackId, ServiceName};
 use super::sample::{Measurement, Signal};
 use super::service::{Service, Turn};
 use super::settings::{FleetSettings, OpenWindow};
@@ -115,6 +115,12 @@ impl Fleet {
     pub fn executing(&self) -> Vec<&RollbackRecord> {
         let executing = self.services.values().filter(|s| s.state == State::RollingBack);
         executing.filter_map(|s| s.rollback.as_ref()).collect()
+    }
+
+    /// Mitigations whose result is awaited.
+    pub fn mitigating(&self) -> Vec<(MitigationId, ServiceName)> {
+        let all = self.services.iter();
+        all.filter_map(|(name, service)| Some((service.mitigating.clone()?, name.clone()))).collect()
     }
 
     /// Replacements that were made on suspicion and are not needed if we stop now.

@@ -176,6 +176,8 @@ impl Service {
         self.exits = Exits::default();
         self.before = Before { norm, recurring, ..Before::default() };
         self.usual.reset(now, self.before.norm.clone());
+        self.keep_norms(turn);
+        self.without = None;
         self.ailing = None;
         self.undone = None;
         self.refused = None;
@@ -246,9 +248,14 @@ impl Service {
         }
         // What an engine restart stopped says nothing about the target: verification starts over after it.
         let restarted = around.engine_back.map_or(applied, |back| back.max(applied));
-        // So it does when somebody else starts it again: what runs now has not been watched for longer.
+        // So it does when somebody else starts it again: what runs now has not been watched for longer. And without what it
+        // depends on, it was not seen to serve.
+        let relied_on = self.relies_on_the_well(turn.now, around);
+        if relied_on.is_err() {
+            self.without = Some(turn.now);
+        }
         let started = self.arrived.iter().map(|known| known.seen).max();
-        let from = started.map_or(restarted, |started| started.max(restarted));
+        let from = restarted.max(started.max(self.without).unwrap_or(restarted));
         let settings = Arc::clone(&self.settings);
         let findings = self.findings(&settings.rules, turn.now);
         let settled = around.engine_back.is_none_or(|back| turn.now.since(back) >= turn.fleet.engine_settle);
@@ -268,16 +275,17 @@ impl Service {
         let proof = if !around.engine_answers() {
             Err("the engine does not answer, so nobody knows what runs".into())
         } else if identical {
-            self.proof(turn.now)
-                .and_then(|()| self.symptom_gone(&findings))
-                .and_then(|()| self.relies_on_the_well(turn.now, around))
+            self.proof(turn.now).and_then(|()| self.symptom_gone(&findings)).and(relied_on.clone())
         } else {
             Err(format!("{to} is not seen running yet"))
         };
         let crossed = findings.iter().any(Finding::crossed);
         if proof.is_ok() && !crossed && turn.now.since(from) >= self.settings.verify {
             self.verified(turn, &findings, from);
-        } else if turn.now.since(restarted) >= self.settings.verify_timeout {
+        } else if turn.now.since(restarted) >= self.settings.verify_timeout
+            // What it depends on came back at the last moment: it gets the time to show itself, once.
+            && (relied_on.is_err() || self.without.is_none_or(|at| turn.now.since(at) >= self.settings.verify))
+        {
             let missing = proof.err().unwrap_or_else(|| "a rule was pending all the time".into());
             self.unproven(turn, &missing);
         }

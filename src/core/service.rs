@@ -118,6 +118,9 @@ pub(crate) struct Service {
     /// It was restarted by us, and gets its grace as after a deployment.
     #[serde(default)]
     pub(crate) quiet_until: Option<Timestamp>,
+    /// When what it depends on was last seen not to be well while a rollback is verified.
+    #[serde(default)]
+    pub(crate) without: Option<Timestamp>,
     /// What was said already in this episode.
     pub(crate) told: BTreeSet<String>,
     /// When people were last asked about a row that only asks.
@@ -232,6 +235,7 @@ impl Service {
             undone: None,
             mitigating: None,
             quiet_until: None,
+            without: None,
             told: BTreeSet::new(),
             advised: BTreeMap::new(),
             held_by_surroundings: false,
@@ -267,6 +271,9 @@ impl Service {
             self.state = State::Stuck;
         }
         self.flags = flags;
+        // What an earlier process was at when it ended: what became of it is awaited.
+        let begun = self.mitigated().find(|taken| taken.result.is_none()).map(|taken| taken.id.clone());
+        self.mitigating = begun;
     }
 
     /// Takes up a rollback of an earlier process: attempts and cooldown count on, an open one is in flight again.

@@ -182,7 +182,8 @@ fn what_people_said_is_known_to_a_backstop_on_another_node() {
     drop(daemon);
 
     // As if it had been said on another node.
-    let elsewhere = kept.to_string().replace(&here, r#""another""#).replace("backstop.said.", "backstop.said.0");
+    let elsewhere =
+        kept.to_string().replace(&here, r#""another""#).replace("backstop.said.", "backstop.said.0");
     cluster.bed.docker(&["config", "rm", kept["Name"].as_str().unwrap()]);
     let created = cluster.bed.api("POST", "/configs/create", &elsewhere).unwrap();
     assert_eq!(created.status, 201, "{}", created.body);

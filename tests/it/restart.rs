@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstop::core::Timestamp;
-use backstop::core::io::Effect;
+use backstop::core::io::{Effect, Input};
 use backstop::core::ledger::{Flags, LedgerChange, LedgerEntry, Pause, Remembered, Standing};
 use backstop::core::release::{ReleaseId, ServiceName};
 use backstop::store::Store;
@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What a store would remember of all that.
 fn remembered(world: &World) -> Remembered {
     let mut ledgers: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
-    let (mut rollbacks, mut norms) = (BTreeMap::new(), BTreeMap::new());
+    let (mut rollbacks, mut norms, mut flags) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for effect in world.tape.iter().flat_map(|(.., effects)| effects) {
         match effect {
             Effect::Remember(LedgerChange::Entry { service, entry }) => {
@@ -33,11 +33,18 @@ fn remembered(world: &World) -> Remembered {
             Effect::Remember(LedgerChange::Norms { service, norms: kept }) => {
                 norms.insert(service.clone(), (**kept).clone());
             }
+            Effect::Remember(LedgerChange::Flags { service, flags: kept }) => {
+                flags.insert(service.clone(), kept.clone());
+            }
             _ => {}
         }
     }
-    let (ledgers, rollbacks) = (ledgers.into_iter().collect(), rollbacks.into_values().collect());
-    Remembered { ledgers, rollbacks, norms: norms.into_iter().collect(), ..Remembered::default() }
+    Remembered {
+        ledgers: ledgers.into_iter().collect(),
+        rollbacks: rollbacks.into_values().collect(),
+        norms: norms.into_iter().collect(),
+        flags: flags.into_iter().collect(),
+    }
 }
 
 #[tokio::test]
@@ -67,6 +74,34 @@ async fn a_release_that_comes_after_a_restart_is_compared_with_the_one_before_it
     let told = after.log.join("\n");
     assert!(told.contains("before: 3.0 % over 30m"), "{told}");
     assert!(told.contains("before: p99 100ms over 30m"), "{told}");
+}
+
+/// It is neither done twice nor passed over in silence.
+#[test]
+fn what_was_tried_when_it_was_ended_has_failed_and_the_next_step_follows() {
+    const SETTINGS: &str = "set memory.mitigations=restart,EXPORT_MODE:off\n";
+    let mut first = World::new();
+    first.run(&format!(
+        "0s {SETTINGS}0s next mitigation lasts
+         0s deploy shop shop:v1 age=1h
+         1s health shop ok x8
+         60s deploy shop shop:v2
+         71s memory shop 95 & health shop ok x13 every 5s"
+    ));
+    let mut second = World::remembering_at(START + Duration::from_secs(140), remembered(&first));
+    let awaited = second.fleet.mitigating();
+    let [(id, service)] = awaited.as_slice() else { panic!("{awaited:?}: {:#?}", first.log) };
+    let result = Err("it was ended".to_owned());
+    second.input(Input::Mitigated { id: id.clone(), service: service.clone(), result });
+    second.run(&format!(
+        "140s {SETTINGS}140s deploy shop shop:v2 age=80s
+         141s memory shop 95 & health shop ok x30 every 5s"
+    ));
+    let told = second.log.join("\n");
+    let at = |what| told.find(what).unwrap_or_else(|| panic!("{what}: {told}"));
+    assert!(at("MITIGATION FAILED") < at("shop: EXPORT_MODE=off set"), "{told}");
+    assert!(!told.contains("shop: restart"), "{told}");
+    assert_eq!(second.fleet.mitigating(), []);
 }
 
 /// Runs the first timeline, and the second one after a restart. Gives the log of the second.

@@ -46,7 +46,7 @@ pub(crate) type Tape = Vec<(Timestamp, Input, Vec<Effect>)>;
 
 /// The world outside of the core.
 pub(crate) struct World {
-    fleet: Fleet,
+    pub(crate) fleet: Fleet,
     now: Timestamp,
     /// What runs of each service.
     services: BTreeMap<String, Vec<Replica>>,
@@ -508,7 +508,7 @@ impl World {
         self.input(Input::EngineOf { engine: engine.to_owned(), state });
     }
 
-    fn input(&mut self, input: Input) {
+    pub(crate) fn input(&mut self, input: Input) {
         let effects = self.fleet.handle(self.now, input.clone());
         self.tape.push((self.now, input, effects.clone()));
         self.states_changed();
