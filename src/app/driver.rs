@@ -267,7 +267,9 @@ impl Driver {
         let now = self.clock.now();
         let seen = self.fleet.service_snapshot(now, &request.service);
         if let (Some(store), Some(seen)) = (&self.store, seen) {
-            self.keeper.decided(now, request, &seen, &self.runtime, &Place { store, tasks: &self.tasks });
+            let owners = self.settings.borrow().report.owners.clone();
+            let place = Place { store, tasks: &self.tasks };
+            self.keeper.decided(now, (request, owners), &seen, &self.runtime, &place);
         }
     }
 

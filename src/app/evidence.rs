@@ -37,7 +37,6 @@ const FOLLOWED_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     strips: Strips,
-    owners: Owners,
     /// Rollbacks that ended, and when their signals are put aside for the last time.
     due: Vec<(RollbackId, ServiceName, Timestamp)>,
 }
@@ -49,25 +48,21 @@ pub(super) struct Place<'a> {
 }
 
 impl Keeper {
-    pub(super) fn new(owners: Owners) -> Self {
-        Self { owners, ..Self::default() }
-    }
-
     /// Takes in what the core is told.
     pub(super) fn note(&mut self, now: Timestamp, input: &Input) {
         self.strips.note(now, input);
     }
 
-    /// A rollback was decided: keeps the matrix, the signals, and how the two releases differ.
+    /// A rollback was decided: keeps the matrix, the signals, how the two releases differ, and whose the checklist is.
     pub(super) fn decided(
         &self,
         now: Timestamp,
-        request: &RollbackRequest,
+        (request, owners): (&RollbackRequest, Owners),
         seen: &ServiceSnapshot,
         runtime: &Arc<dyn Runtime>,
         place: &Place<'_>,
     ) {
-        let scene = Scene::of(seen, self.strips.of(&request.service), self.owners.clone());
+        let scene = Scene::of(seen, self.strips.of(&request.service), owners);
         if let Ok(detail) = serde_json::to_value(&scene) {
             save(place, request.id.clone(), SCENE, now, detail);
         }
