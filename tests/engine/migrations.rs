@@ -70,8 +70,8 @@ impl Prepared {
 /// The pipeline migrates the database and deploys the bad release.
 fn deploy_bad(bed: &Bed, prepared: &Prepared) {
     prepared.database.sql(MIGRATION);
-    bed.deploy("web", "web:v2", &WATCHED);
     assert!(prepared.good_query().is_err(), "the migration breaks the good release's queries");
+    bed.deploy("web", "web:v2", &WATCHED);
 }
 
 /// The journal of a rollback, one sentence a line.
@@ -124,7 +124,7 @@ fn bad_migration() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{told}");
     assert!(told.contains("the schema is at 0014"), "{told}");
     // "Document": a hook after the proof.
-    let note = eventually(seconds(10), "the hook after the rollback has run", || {
+    let note = eventually(seconds(60), "the hook after the rollback has run", || {
         fs::read_to_string(prepared.files.path().join("note")).map_err(|error| error.to_string())
     });
     assert!(note.starts_with("web web:v2 to web:v1: health check failed"), "{note}");
@@ -158,8 +158,8 @@ fn bad_migration_whose_downgrade_fails() {
     // The transaction was taken back as a whole, the first statement with the second.
     assert_eq!(prepared.version(), "0015");
     assert_eq!(prepared.database.sql("SELECT title FROM important_table"), "one");
-    bed.serves(seconds(10), "web", "v2");
-    daemon.in_state(seconds(20), "web", &["stuck"]);
+    bed.serves(seconds(60), "web", "v2");
+    daemon.in_state(seconds(60), "web", &["stuck"]);
     assert!(!prepared.files.path().join("note").exists(), "nothing was proved");
     nothing_is_left(&bed);
 }

@@ -21,7 +21,7 @@ fn told(cluster: &Cluster) -> (u64, u64) {
 
 /// How many announcements there are that it helped.
 fn helped(webhook: &Webhook) -> usize {
-    webhook.bodies().iter().filter(|body| body.to_string().contains("IT HELPED")).count()
+    webhook.announcements(&["IT HELPED"])
 }
 
 #[track_caller]
@@ -67,14 +67,14 @@ fn swarm_service_is_restarted_then_scaled_and_rolled_back_when_it_persists() {
         if runs == ["web:v2"; 3] { Ok(()) } else { Err(format!("{runs:?}")) }
     });
     helped_times(&webhook, 2);
-    webhook.announced(seconds(5), &["IT HELPED", "it had 1 replicas: docker service scale web=1"]);
+    webhook.announced(seconds(60), &["IT HELPED", "it had 1 replicas: docker service scale web=1"]);
     assert_eq!(told(&cluster), (1, 3));
     assert!(newest_rollback(&daemon, "web").is_err(), "nothing was rolled back");
 
     bed.turn(&second, "memory_percent", "93");
     let record = cluster.is_back(&daemon, "web", &with_force(&good, 1), 3);
     assert_eq!(record["reason"], "memory_high");
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }
 
 /// A count that only ever grows, and no part of a release.
@@ -154,7 +154,7 @@ fn compose_service_is_scaled_and_rolled_back_when_it_persists() {
     let before = of_both(|inspect| inspect["Id"].clone());
     project.compose(&["up", "-d", "--scale", "web=2"]);
     assert_eq!(of_both(|inspect| inspect["Id"].clone()), before, "to Compose they are what it would make");
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }
 
 /// Compose would make the new replicas by what the files say, which is another release by now.

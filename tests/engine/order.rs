@@ -16,7 +16,7 @@ use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 /// Asks again and again, each time by a new lookup of the name: a line a request, with its answer, status and time.
 const ASK: &str = r#"
 mount --bind "$1" /etc/resolv.conf
-while :; do curl -s -m 5 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
+while :; do curl -s -m 60 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
 "#;
 
 /// `curl` on the network of a container: it finds others as that one does, by the engine's own DNS.
@@ -52,7 +52,7 @@ impl Client {
     #[track_caller]
     fn more(&self) -> Vec<String> {
         let before = self.answers().len();
-        eventually(seconds(20), "the client asks", || {
+        eventually(seconds(60), "the client asks", || {
             let answers = self.answers();
             if answers.len() >= before + 10 { Ok(answers) } else { Err(format!("{:?}", answers.last())) }
         })
@@ -105,14 +105,14 @@ fn no_request_goes_unanswered_where_both_can_run() {
     let good = good_release(&bed, &daemon, &arguments);
 
     bed.deploy("web", "web:v2", &arguments);
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     let client = Client::start(&bed, "client");
     let before = client.more().len();
     turns_bad(&bed, &["web"]);
     let record = is_back(&bed, &daemon, &good);
     client.was_always_served(before, client.answers().len());
     assert!(record["order"].as_str().unwrap_or_default().starts_with("start-first: "), "{record:#}");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "start-first: "]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "start-first: "]);
 }
 
 /// A service of three replicas, of a project called `shop`.
@@ -140,7 +140,7 @@ impl Replicas<'_> {
             .unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
         for n in 1..=THREE {
-            self.bed.serves(seconds(10), &format!("shop-web-{n}"), tag);
+            self.bed.serves(seconds(60), &format!("shop-web-{n}"), tag);
         }
     }
 
@@ -217,7 +217,7 @@ fn what_forbids_start_first_is_said() {
     bed.deploy("web", "web:v2", &arguments);
     let why = "stop-first, although `order` says start-first: it publishes ports";
     let flat = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    eventually(seconds(20), "the plan says so", || {
+    eventually(seconds(60), "the plan says so", || {
         let said = flat(daemon.command(&["plan", "web"]).1);
         if said.contains(&format!("order {why}")) { Ok(()) } else { Err(said) }
     });
@@ -227,5 +227,5 @@ fn what_forbids_start_first_is_said() {
     turns_bad(&bed, &["web"]);
     let record = rollback_over(&daemon, "web");
     assert_eq!((&record["outcome"], &record["order"]), (&"verified".into(), &why.into()), "{record:#}");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", why]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", why]);
 }

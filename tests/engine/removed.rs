@@ -31,8 +31,8 @@ fn stays_gone(bed: &Bed, daemon: &Daemon, webhook: &Webhook, service: &str) {
     assert_eq!(record["outcome"], "void", "{record:#}");
     let why = record["detail"].as_str().unwrap_or_default();
     assert!(why.contains("somebody removed"), "{why}");
-    webhook.announced(seconds(10), &["ROLLBACK DID NOT BEGIN", "somebody removed", service]);
-    let seen = daemon.in_state(seconds(20), service, &["steady", "trial"]);
+    webhook.announced(seconds(60), &["ROLLBACK DID NOT BEGIN", "somebody removed", service]);
+    let seen = daemon.in_state(seconds(60), service, &["steady", "trial"]);
     assert!(seen["sentence"].as_str().unwrap_or_default().contains("nothing runs"), "{seen:#}");
     assert_eq!(bed.docker(&["ps", "-aq"]), "");
 }
@@ -45,14 +45,14 @@ fn a_service_removed_while_it_is_suspected_is_not_rolled_back() {
     let daemon = Daemon::start(&bed, None, "[defaults.rules.health]\nsustained = \"60s\"\n");
     good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    eventually(seconds(30), "a replacement is prepared", || {
+    eventually(seconds(60), "a replacement is prepared", || {
         let names = bed.try_docker(&["ps", "-a", "--format", "{{.Names}}"])?;
         if names.contains("web.rbnew-") { Ok(()) } else { Err(names) }
     });
 
     bed.docker(&["rm", "-f", "web"]);
     nothing_is_left(&bed);
-    let seen = daemon.in_state(seconds(20), "web", &["steady", "trial"]);
+    let seen = daemon.in_state(seconds(60), "web", &["steady", "trial"]);
     assert!(seen["sentence"].as_str().unwrap_or_default().contains("nothing runs"), "{seen:#}");
     assert_eq!(bed.docker(&["ps", "-aq"]), "");
     assert!(newest_rollback(&daemon, "web").is_err());

@@ -21,8 +21,8 @@ fn health_endpoint_fails() {
         "health_failing",
         &["health check failed", "times in a row", "500"],
     );
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "web:v1", "web:v2"]);
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "web"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "web:v1", "web:v2"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "web"]);
 }
 
 #[test]
