@@ -19,6 +19,10 @@ mount --bind "$1" /etc/resolv.conf
 while :; do curl -s -m 60 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
 "#;
 
+/// Whoever has come in by the time that a container is stopped is answered: it gets the time for that, however busy the
+/// machine is.
+const AT_LEISURE: &str = "[defaults]\nstop_grace = \"10s\"\n";
+
 /// `curl` on the network of a container: it finds others as that one does, by the engine's own DNS.
 struct Client {
     home: TempDir,
@@ -86,10 +90,8 @@ fn version(line: &str) -> Option<&str> {
 }
 
 /// `/healthz` is bad from now on; users are served all the time.
-fn turns_bad(bed: &Bed, containers: &[&str]) {
-    for container in containers {
-        bed.turn(container, "health", "error");
-    }
+fn turns_bad(bed: &Bed, container: &str) {
+    bed.turn(container, "health", "error");
 }
 
 #[test]
@@ -100,7 +102,7 @@ fn no_request_goes_unanswered_where_both_can_run() {
     bed.docker(&["network", "create", "shop-net"]);
     bed.docker(&["run", "-d", "--name", "client", "--network", "shop-net", "web:v1"]);
     let webhook = Webhook::start();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), AT_LEISURE);
     let arguments = [&WATCHED[..], &["--network", "shop-net", "--network-alias", "shop"]].concat();
     let good = good_release(&bed, &daemon, &arguments);
 
@@ -108,7 +110,7 @@ fn no_request_goes_unanswered_where_both_can_run() {
     bed.serves(seconds(60), "web", "v2");
     let client = Client::start(&bed, "client");
     let before = client.more().len();
-    turns_bad(&bed, &["web"]);
+    turns_bad(&bed, "web");
     let record = is_back(&bed, &daemon, &good);
     client.was_always_served(before, client.answers().len());
     assert!(record["order"].as_str().unwrap_or_default().starts_with("start-first: "), "{record:#}");
@@ -176,7 +178,7 @@ fn fewest(order: &str) -> usize {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2"));
     let replicas = Replicas { bed: &bed, folder: tempfile::tempdir().unwrap() };
-    let daemon = Daemon::start(&bed, None, "");
+    let daemon = Daemon::start(&bed, None, AT_LEISURE);
     replicas.deploy("v1", order);
     bed.docker(&["run", "-d", "--name", "client", "--network", "shop_default", "web:v1"]);
     daemon.proved("shop-web");
@@ -184,7 +186,8 @@ fn fewest(order: &str) -> usize {
     let client = Client::start(&bed, "client");
     let before = client.more().len();
     let since = now();
-    turns_bad(&bed, &["shop-web-1", "shop-web-2", "shop-web-3"]);
+    // One of them is enough, and the others may be away by the time that somebody turns to them.
+    turns_bad(&bed, "shop-web-1");
     let record = rollback_over(&daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     client.was_always_served(before, client.answers().len());
@@ -224,7 +227,7 @@ fn what_forbids_start_first_is_said() {
     let said = flat(daemon.command(&["explain", "web"]).1);
     assert!(said.contains(&format!("A rollback would go {why}.")), "{said}");
 
-    turns_bad(&bed, &["web"]);
+    turns_bad(&bed, "web");
     let record = rollback_over(&daemon, "web");
     assert_eq!((&record["outcome"], &record["order"]), (&"verified".into(), &why.into()), "{record:#}");
     webhook.announced(seconds(60), &["ROLLBACK COMPLETE", why]);
