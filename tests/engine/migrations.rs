@@ -3,14 +3,14 @@
 
 use std::fs;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::postgres::Postgres;
 use crate::support::story::{
-    WATCHED, decision, good_release, images, is_back, newest_rollback, nothing_is_left, rollback_over,
+    WATCHED, decision, good_release, images, is_back, journal, newest_rollback, nothing_is_left,
+    rollback_over,
 };
-use crate::support::{Bed, Daemon, Image, eventually, seconds};
+use crate::support::{Bed, Daemon, Image, eventually, http, seconds};
 
 /// Up to here the good release came.
 const GOOD: &str = "CREATE TABLE schema_migrations (version text PRIMARY KEY); INSERT INTO schema_migrations VALUES ('0014');
@@ -72,14 +72,6 @@ fn deploy_bad(bed: &Bed, prepared: &Prepared) {
     prepared.database.sql(MIGRATION);
     assert!(prepared.good_query().is_err(), "the migration breaks the good release's queries");
     bed.deploy("web", "web:v2", &WATCHED);
-}
-
-/// The journal of a rollback, one sentence a line.
-fn journal(daemon: &Daemon, record: &Value) -> String {
-    let id = record["id"].as_str().unwrap();
-    let whole = daemon.api(&format!("/api/v1/rollbacks/{id}")).unwrap();
-    let lines = whole["journal"].as_array().unwrap().iter();
-    lines.filter_map(|line| line["what"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// The runbook's scenario "Bad Migration".
@@ -201,7 +193,7 @@ fn a_one_off_container_outlives_the_daemon() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let hook = "[services.web.hooks.slow]\nphase = \"after_stop\"\n\
-                run = { image = \"good\", command = [\"--exit-after\", \"6s\", \"--exit-code\", \"0\"] }\n";
+                run = { image = \"good\", command = [\"--listen\", \"0.0.0.0:8080\"] }\n";
     let mut daemon = Daemon::start(&bed, None, hook);
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
@@ -213,6 +205,16 @@ fn a_one_off_container_outlives_the_daemon() {
     daemon.kill();
     assert!(bed.try_inspect("web").unwrap()["State"]["Running"] == false, "nothing runs meanwhile");
     daemon.again();
+    // It ends when it is told to, and so neither before the daemon was gone nor before it is there again; it is not ready
+    // before what it had begun is over.
+    eventually(seconds(60), "the daemon is there", || daemon.get("/readyz"));
+    eventually(seconds(60), "the one-off container ends", || {
+        if let Ok(address) = bed.address(&id) {
+            let _ = http::tcp(&address, "POST", "/demo/exit/0", &[], "");
+        }
+        let runs = bed.try_inspect(&id).is_ok_and(|inspect| inspect["State"]["Running"] == true);
+        if runs { Err("it runs".to_owned()) } else { Ok(()) }
+    });
     let record = is_back(&bed, &daemon, &good);
     let told = journal(&daemon, &record);
     assert_eq!(told.matches("begun: run the hook slow").count(), 1, "{told}");

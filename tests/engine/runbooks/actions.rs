@@ -118,7 +118,8 @@ fn still_unhealthy_after_the_rollback() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2"));
     bed.image("web:v3", &Image::demo("v3").env("DEMO_BAD", "1"));
-    let daemon = Daemon::start(&bed, None, "");
+    // Long enough for the target to turn bad before it is proved.
+    let daemon = Daemon::start(&bed, None, "[defaults]\nverify = \"20s\"\n");
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
     bed.serves(seconds(60), "web", "v2");

@@ -2,7 +2,7 @@
 
 use super::{Project, answer, measured, reminders, report, step, watched, within_minutes};
 use crate::support::port::free_port_of;
-use crate::support::story::rollback_over;
+use crate::support::story::{NOT_HEALTH, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
 const API: &str = "production-api-1";
@@ -160,7 +160,7 @@ fn emergency_resource_exhaustion() {
     let webhook = Webhook::start();
     let more = "[defaults.rules.memory]\nmitigations = [\"restart\"]\n[defaults.rules.oom]\naction = \"off\"\n\
                 [defaults.rules.crash_loop]\naction = \"off\"\n";
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), more);
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), &format!("{more}{NOT_HEALTH}"));
     let project = project(&bed, "IMAGE_TAG=v1.2.2\n", "    mem_limit: 128m\n");
     project.compose(&["up", "-d"]);
     daemon.proved("production-api");

@@ -107,7 +107,7 @@ fn rollback_images_and_stores() {
     for name in ["backend", "frontend"] {
         bed.image(&format!("{name}:1"), &Image::demo("1"));
     }
-    bed.image("backend:2", &Image::demo("2").env("DEMO_BAD_AFTER", "6s"));
+    bed.image("backend:2", &Image::demo("2"));
     bed.image("frontend:2", &Image::demo("2"));
     let (stores, webhook) = (Stores::start(), Webhook::start());
     let port = free_port_of("127.0.0.1").to_string();
@@ -128,6 +128,8 @@ fn rollback_images_and_stores() {
 
     step("Automatic Rollback, trigger: health checks fail after deployment");
     deploy(&bed, &project, "2");
+    bed.serves(seconds(60), BACKEND, "2");
+    bed.turn(BACKEND, "health", "error");
 
     step(
         "Stop new containers; restore previous Docker images (tagged as `rollback`); restart services with previous version",

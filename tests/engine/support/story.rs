@@ -24,6 +24,10 @@ pub(crate) const WATCHED: [&str; 10] = [
 /// Enrolled, but without an HTTP health check.
 pub(crate) const ENROLLED: [&str; 2] = ["--label", "backstop.enable=true"];
 
+/// Whoever has hardly any memory left answers late: a test that is about memory does not ask how it is.
+pub(crate) const NOT_HEALTH: &str =
+    "[defaults.rules.health]\naction = \"off\"\n[defaults.rules.health_flapping]\naction = \"off\"\n";
+
 /// Makes `web:v1`, a good image, and `web:v2`, a bad one.
 pub(crate) fn images(bed: &Bed, bad: &Image) {
     bed.image("web:v1", &Image::demo("v1"));
@@ -124,6 +128,15 @@ pub(crate) fn newest_rollback(daemon: &Daemon, name: &str) -> Result<Value, Stri
         .into_iter()
         .find(|one| one["service"] == name)
         .ok_or_else(|| format!("no rollback: {}", status(daemon)))
+}
+
+/// The journal of a rollback, one sentence a line.
+#[track_caller]
+pub(crate) fn journal(daemon: &Daemon, record: &Value) -> String {
+    let id = record["id"].as_str().unwrap();
+    let whole = daemon.api(&format!("/api/v1/rollbacks/{id}")).unwrap();
+    let lines = whole["journal"].as_array().unwrap().iter();
+    lines.filter_map(|line| line["what"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Every container on the engine has the name of a service: nothing is left under a temporary one.
