@@ -182,7 +182,9 @@ fn engine_crashes_in_the_middle_of_a_rollback() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1").env("DEMO_IGNORE_SIGTERM", "1"));
     let daemon = Daemon::start(&bed, None, "");
-    let arguments = [&WATCHED[..], &["--restart", "always"]].concat();
+    // Its deployer gives it time to end, and it makes use of that: so long is the rollback in its middle.
+    let slow = ["--restart", "always", "--stop-timeout", "15", "--label", "backstop.order=stop-first"];
+    let arguments = [&WATCHED[..], &slow].concat();
     let good = good_release(&bed, &daemon, &arguments);
 
     bed.deploy("web", "web:v2", &arguments);

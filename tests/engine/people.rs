@@ -216,8 +216,12 @@ fn a_drill_for_real_goes_back_and_forward_again() {
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "environment = \"staging\"\n");
     good_release(&bed, &daemon, &WATCHED);
-    bed.deploy("web", "web:v2", &WATCHED);
-    bed.serves(seconds(60), "web", "v2");
+    // Its trial lasts until somebody has asked for a drill in it.
+    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--label", "backstop.trial=20s"]].concat());
+    eventually(seconds(60), "the release v2 is what runs", || {
+        let current = daemon.service("web")?["current"]["reference"].clone();
+        if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
+    });
     let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
     assert_eq!(code, Some(1), "v2 has not proved itself yet: {said}");
     assert!(said.contains("no way forward again"), "{said}");

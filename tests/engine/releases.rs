@@ -47,13 +47,15 @@ fn is_back_under_any_tag(bed: &Bed, daemon: &Daemon, good: &serde_json::Value) {
 #[ignore = "needs private engines: tests/run engine"]
 fn image_of_the_target_is_gone_for_good() {
     let bed = Bed::lease();
-    images(&bed, &Image::demo("v2").env("DEMO_BAD_AFTER", "6s"));
+    images(&bed, &Image::demo("v2"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
     good_release(&bed, &daemon, &WATCHED);
 
     let bad = bed.deploy("web", "web:v2", &WATCHED);
     bed.docker(&["image", "prune", "-a", "-f"]);
+    bed.serves(seconds(60), "web", "v2");
+    bed.turn("web", "health", "error");
 
     webhook.announced(seconds(60), &["web", "image"]);
     let now = bed.inspect("web");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::support::between::Between;
 use crate::support::story::{WATCHED, good_release, images, newest_rollback, nothing_is_left, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
@@ -84,13 +85,16 @@ fn a_service_removed_while_its_replacement_warms_up_beside_it_is_gone_with_it() 
     bed.image("web:v1", &Image::demo("v1").line(health));
     bed.image("web:v2", &Image::demo("v2").line(health).env("DEMO_BAD_AFTER", "2s"));
     let webhook = Webhook::start();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let between = Between::new(bed.socket());
+    let daemon = Daemon::start_unready(between.socket().to_str().unwrap(), Some(&webhook.url()), "");
+    daemon.ready(seconds(60));
     good_release(&bed, &daemon, &WATCHED);
+    between.before_the_next("/start", bed.by_hand(&["rm", "-f", "web"]));
     bed.deploy("web", "web:v2", &WATCHED);
     is_at(&daemon, "web", "start the replacement of web beside it");
 
-    bed.docker(&["rm", "-f", "web"]);
     stays_gone(&bed, &daemon, &webhook, "web");
+    assert!(between.was_done(), "it was not started");
 }
 
 #[test]

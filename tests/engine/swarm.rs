@@ -125,7 +125,7 @@ fn images(cluster: &Cluster, bad: &Image) {
 #[ignore = "needs private engines: tests/run engine"]
 fn swarm_service_that_fails_its_health_check() {
     let cluster = Cluster::start();
-    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    images(&cluster, &Image::demo("v2"));
     cluster.bed.docker(&["network", "create", "-d", "overlay", "backend"]);
     let webhook = Webhook::start();
     let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
@@ -136,6 +136,14 @@ fn swarm_service_that_fails_its_health_check() {
 
     cluster.update("web", &["--image", "web:v2", "--env-add", "A=2", "--label-add", "team=shop"]);
     cluster.update("web", &["--replicas", "3"]);
+    // It turns bad when all that was deployed is there, and not before.
+    eventually(seconds(60), "three replicas run", || {
+        let runs = cluster.runs("web");
+        if runs == ["web:v2"; 3] { Ok(()) } else { Err(format!("{runs:?}")) }
+    });
+    let task = cluster.task("web");
+    cluster.bed.serves(seconds(60), &task, "v2");
+    cluster.bed.turn(&task, "health", "error");
 
     let record = cluster.is_back(&daemon, "web", &good, 3);
     assert_eq!(record["from"]["reference"], "web:v2", "{record:#}");
@@ -200,7 +208,7 @@ fn swarms_own_rollback_is_not_fought() {
 #[ignore = "needs private engines: tests/run engine"]
 fn secret_that_is_gone_stops_a_rollback_before_anything_is_touched() {
     let cluster = Cluster::start();
-    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    images(&cluster, &Image::demo("v2"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
     cluster.bed.docker(&["secret", "create", "db-password", "/etc/hostname"]);
@@ -209,6 +217,8 @@ fn secret_that_is_gone_stops_a_rollback_before_anything_is_touched() {
     cluster.update("web", &["--image", "web:v2", "--secret-rm", "db-password"]);
     cluster.bed.docker(&["secret", "rm", "db-password"]);
     let bad = cluster.spec("web");
+    daemon.proved_as("web", "web:v2");
+    cluster.bed.turn(&cluster.task("web"), "health", "error");
 
     webhook.announced(seconds(60), &["web", "the secret db-password of web:v1", "is gone"]);
     assert_eq!(cluster.spec("web"), bad);
@@ -235,7 +245,7 @@ fn deployment_in_the_middle_of_a_swarm_rollback_wins() {
     let record = rollback_over(&daemon, "web");
     assert_ne!(record["outcome"], "verified", "{record:#}");
     assert!(record["detail"].to_string().contains("web:v3"), "{record:#}");
-    eventually(seconds(60), "the fix has proved itself", || {
+    eventually(seconds(120), "the fix has proved itself", || {
         let service = daemon.service("web")?;
         let (state, release) = (&service["state"], &service["current"]["reference"]);
         if state == "steady" && release == "web:v3" { Ok(()) } else { Err(format!("{state} {release}")) }
