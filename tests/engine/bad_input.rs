@@ -14,7 +14,7 @@ fn nonsense_in_labels_refuses_that_service_only() {
     bed.deploy("other", "web:v1", &nonsense);
     let good = good_release(&bed, &daemon, &WATCHED);
 
-    let refused = eventually(seconds(10), "`other` is refused", || {
+    let refused = eventually(seconds(60), "`other` is refused", || {
         let status = daemon.api("/api/v1/status")?;
         let refused = status["refused"].as_array().cloned().unwrap_or_default();
         refused.into_iter().find(|one| one["service"] == "other").ok_or_else(|| status.to_string())
@@ -34,14 +34,15 @@ fn huge_answer_is_not_read_to_its_end() {
     let daemon = Daemon::start(&bed, None, "");
     good_release(&bed, &daemon, &WATCHED);
 
-    bed.deploy("web", "web:v2", &WATCHED);
+    // What it is taken for changes nothing: it is there for as long as it is looked at.
+    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--label", "backstop.mode=dry-run"]].concat());
 
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     // Healthy or not is the endpoint's own affair: the daemon must go on answering, without the 10 MB in its memory.
     daemon.in_state(
-        seconds(20),
+        seconds(60),
         "web",
         &["trial", "steady", "suspect", "rolling_back", "verifying", "cooling_down"],
     );
-    daemon.ready(seconds(5));
+    daemon.ready(seconds(60));
 }

@@ -7,7 +7,7 @@ use crate::support::story::images;
 use crate::support::{Bed, Image};
 
 /// So many seconds before the deployment: a little more than the least.
-const BEFORE: u64 = 250;
+const BEFORE: u64 = 275;
 const LATENCY: &[&str] = &["-e", "DEMO_LATENCY_MS=20"];
 
 const CASES: &[Case] = &[

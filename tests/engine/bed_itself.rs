@@ -10,12 +10,12 @@ fn images_serve_and_misbehave_as_told() {
     bed.image("web:v1", &Image::demo("v1").healthcheck());
     bed.image("web:v2", &Image::demo("v2").env("DEMO_BAD", "1").healthcheck());
     let good = bed.deploy("web", "web:v1", &[]);
-    bed.serves(seconds(10), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     docker_health(&bed, "web", "healthy");
     let before = bed.inspect(&good);
 
     bed.deploy("web", "web:v2", &[]);
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     docker_health(&bed, "web", "unhealthy");
     assert!(!differences(&before, &bed.inspect("web")).is_empty());
 
@@ -29,15 +29,15 @@ fn the_engine_comes_back_after_a_restart_and_a_crash() {
     let bed = Bed::lease();
     bed.image("web:v1", &Image::demo("v1"));
     bed.deploy("web", "web:v1", &["--restart", "always"]);
-    bed.serves(seconds(10), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     bed.restart_engine();
-    bed.serves(seconds(20), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     bed.crash_engine();
-    bed.serves(seconds(20), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
 }
 
 fn docker_health(bed: &Bed, container: &str, wanted: &str) {
-    eventually(seconds(20), &format!("{container} is {wanted}"), || {
+    eventually(seconds(60), &format!("{container} is {wanted}"), || {
         let health = bed.try_inspect(container)?["State"]["Health"]["Status"].clone();
         if health == wanted { Ok(()) } else { Err(health.to_string()) }
     });

@@ -73,7 +73,7 @@ fn environment_file_that_cannot_be_written_is_rolled_back_all_the_same_and_said(
         rolled_back(&project, &daemon);
 
         let file = env.display().to_string();
-        let said = webhook.announced(seconds(10), &["not pinned", words, &format!("set TAG=v1 in {file}")]);
+        let said = webhook.announced(seconds(60), &["not pinned", words, &format!("set TAG=v1 in {file}")]);
         assert!(said.to_string().contains("deploys what those files say"), "{said:#}");
         drop(protection);
         mode(0o644);
@@ -101,7 +101,7 @@ fn environment_file_that_is_a_link_out_of_the_project_is_pinned_where_it_is() {
     fs::write(&file, "TAG=v2\n").unwrap();
     let runs = rolled_back(&project, &daemon);
 
-    webhook.announced(seconds(10), &["pinned: TAG=v1"]);
+    webhook.announced(seconds(60), &["pinned: TAG=v1"]);
     assert!(link.is_symlink(), "a link stays a link");
     assert_eq!(read(&file), "TAG=v1\n");
     up_changes_nothing(&project, &runs);

@@ -75,12 +75,12 @@ impl<'a> Lane<'a> {
         daemon.terminate();
         daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
         daemon.again();
-        daemon.ready(seconds(20));
+        daemon.ready(seconds(60));
         let before = newest_rollback(daemon, name).map_or(Value::Null, |record| record["id"].clone());
 
         let volume = format!("{name}-data:/data");
         bed.deploy(name, "web:v2", &[&WATCHED[..], &["--restart", "always", "-v", &volume]].concat());
-        let crashed = eventually(seconds(60), &format!("a crash after event {event}, or the end"), || {
+        let crashed = eventually(seconds(180), &format!("a crash after event {event}, or the end"), || {
             if daemon.has_ended() {
                 return Ok(true);
             }
@@ -94,9 +94,9 @@ impl<'a> Lane<'a> {
         daemon.set("BACKSTOP_CRASH_AT", "");
         if crashed {
             daemon.again();
-            daemon.ready(seconds(30));
+            daemon.ready(seconds(60));
         }
-        eventually(seconds(60), &format!("v1 serves after a crash after event {event}"), || {
+        eventually(seconds(180), &format!("v1 serves after a crash after event {event}"), || {
             let newest = newest_rollback(daemon, name)?;
             let verified =
                 newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
@@ -170,8 +170,8 @@ fn engine_restarted_while_all_is_well_is_no_bad_deployment() {
 
     bed.restart_engine();
 
-    bed.serves(seconds(20), "web", "v1");
-    daemon.ready(seconds(20));
+    bed.serves(seconds(60), "web", "v1");
+    daemon.ready(seconds(60));
     daemon.proved("web");
     assert!(newest_rollback(&daemon, "web").is_err(), "nothing was rolled back");
 }
@@ -182,11 +182,13 @@ fn engine_crashes_in_the_middle_of_a_rollback() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1").env("DEMO_IGNORE_SIGTERM", "1"));
     let daemon = Daemon::start(&bed, None, "");
-    let arguments = [&WATCHED[..], &["--restart", "always"]].concat();
+    // Its deployer gives it time to end, and it makes use of that: so long is the rollback in its middle.
+    let slow = ["--restart", "always", "--stop-timeout", "15", "--label", "backstop.order=stop-first"];
+    let arguments = [&WATCHED[..], &slow].concat();
     let good = good_release(&bed, &daemon, &arguments);
 
     bed.deploy("web", "web:v2", &arguments);
-    eventually(seconds(20), "a rollback is being carried out", || {
+    eventually(seconds(60), "a rollback is being carried out", || {
         let newest = newest_rollback(&daemon, "web")?;
         if newest["outcome"] == "executing" { Ok(()) } else { Err(newest.to_string()) }
     });
@@ -202,7 +204,7 @@ fn engine_that_is_not_there_yet() {
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     bed.stop_engine();
     let daemon = Daemon::start_unready(bed.socket(), None, "");
-    let answer = eventually(seconds(10), "the daemon says why it is not ready", || {
+    let answer = eventually(seconds(60), "the daemon says why it is not ready", || {
         let answer = daemon.get("/readyz")?;
         if answer.status == 503 && answer.body.contains("engine") { Ok(answer) } else { Err(answer.body) }
     });
@@ -210,7 +212,7 @@ fn engine_that_is_not_there_yet() {
 
     bed.start_engine();
 
-    daemon.ready(seconds(30));
+    daemon.ready(seconds(60));
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
     is_back(&bed, &daemon, &good);
@@ -237,12 +239,12 @@ fn damaged_store_stops_actions_but_not_the_watch() {
     }
     daemon.again();
 
-    eventually(seconds(20), "the status says that the store is not writable", || {
+    eventually(seconds(60), "the status says that the store is not writable", || {
         let status = daemon.api("/api/v1/status")?;
         if status["store"]["writable"] == false { Ok(()) } else { Err(status.to_string()) }
     });
     let bad = bed.deploy("web", "web:v2", &WATCHED);
-    daemon.in_state(seconds(20), "web", &["suspect", "trial"]);
+    daemon.in_state(seconds(60), "web", &["suspect", "trial"]);
     assert_eq!(bed.inspect("web")["Id"], bad.as_str());
 }
 

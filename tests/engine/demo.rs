@@ -130,7 +130,7 @@ fn demo_touches_nothing_of_others_and_tidies_up_after_a_killed_one() {
     assert_ne!(inventory(&bed), before, "a killed one leaves something");
     let (ok, text) = runs(&bed, &["--exit"]);
     assert!(ok, "{text}");
-    eventually(seconds(5), "nothing is left", || {
+    eventually(seconds(60), "nothing is left", || {
         let now = inventory(&bed);
         if now == before { Ok(()) } else { Err(now) }
     });

@@ -29,20 +29,20 @@ fn a_bad_release_on_either_is_rolled_back_though_the_other_is_away() {
     east.stop_engine();
     bed.deploy("web", "web:v2", &arguments);
     assert_eq!(rollback_over(&daemon, "web")["outcome"], "verified");
-    bed.serves(seconds(5), "web", "v1");
-    daemon.in_state(seconds(20), ON_EAST, &["blind"]);
+    bed.serves(seconds(60), "web", "v1");
+    daemon.in_state(seconds(60), ON_EAST, &["blind"]);
     let ready = daemon.get("/readyz").unwrap();
     assert!(ready.status == 503 && ready.body.contains("east"), "{}", ready.body);
     let (_, status) = daemon.command(&["status"]);
     assert!(status.contains("east: "), "{status}");
 
     east.start_engine();
-    daemon.in_state(seconds(30), ON_EAST, &["steady", "trial"]);
+    daemon.in_state(seconds(60), ON_EAST, &["steady", "trial"]);
     daemon.proved(ON_EAST);
     east.deploy("web", "web:v2", &arguments);
     assert_eq!(rollback_over(&daemon, ON_EAST)["outcome"], "verified");
-    east.serves(seconds(5), "web", "v1");
-    bed.serves(seconds(5), "web", "v1");
+    east.serves(seconds(60), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn one_engine_under_two_names_is_watched_once() {
     let daemon = Daemon::start_unready(bed.socket(), None, &more);
     bed.deploy("web", "web:v1", &WATCHED);
     daemon.proved("web");
-    eventually(seconds(10), "the twin is refused", || {
+    eventually(seconds(60), "the twin is refused", || {
         let status = daemon.api("/api/v1/status")?;
         let said = status["engines"]["twin"]["error"].as_str().unwrap_or_default();
         if said.contains("is the same engine as [engine]") {
@@ -92,7 +92,7 @@ fn an_engine_behind_ssh_is_watched_and_rolled_back() {
     daemon.proved(ON_EAST);
     bed.deploy("web", "web:v2", &arguments);
     assert_eq!(rollback_over(&daemon, ON_EAST)["outcome"], "verified");
-    bed.serves(seconds(5), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     let calls = fs::read_to_string(bin.path().join("calls")).unwrap();
     assert!(calls.contains("-o BatchMode=yes") && calls.contains("-l ops -p 2222"), "{calls}");
 }
@@ -127,7 +127,7 @@ fn an_engine_behind_tls_is_watched_and_rolled_back() {
     );
     let daemon = Daemon::start_unready("/nowhere/docker.sock", None, &more);
     for (engine, file) in [("duped", "strange-ca.pem"), ("unknown", "strange-cert.pem")] {
-        eventually(seconds(20), &format!("it is said that {file} is wrong"), || {
+        eventually(seconds(60), &format!("it is said that {file} is wrong"), || {
             let status = daemon.api("/api/v1/status")?;
             let said = status["engines"][engine]["error"].as_str().unwrap_or_default();
             if said.contains(&path(file).display().to_string()) && said.contains("sign") {
@@ -142,7 +142,7 @@ fn an_engine_behind_tls_is_watched_and_rolled_back() {
     daemon.proved(ON_EAST);
     east.deploy("web", "web:v2", &arguments);
     assert_eq!(rollback_over(&daemon, ON_EAST)["outcome"], "verified");
-    east.serves(seconds(5), "web", "v1");
+    east.serves(seconds(60), "web", "v1");
     let metrics = daemon.get("/metrics").unwrap().body;
     for line in ["{engine=\"east\"} 1", "{engine=\"duped\"} 0", "{engine=\"unknown\"} 0", "{engine=\"\"} 0"] {
         assert!(metrics.contains(&format!("\nbackstop_engine_up{line}\n")), "{line}: {metrics}");

@@ -203,7 +203,7 @@ fn come_back_as_they_were(bed: &Bed, nth: u8, newer: &[Way]) {
         deploy(bed, nth, name, "web:v2", if otherwise { &["-v", "/data"] } else { arguments });
     }
     for (name, _) in ways() {
-        eventually(seconds(30), &format!("the bad release of {name} is seen"), || {
+        eventually(seconds(60), &format!("the bad release of {name} is seen"), || {
             let current = daemon.service(name)?["current"]["reference"].clone();
             if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
         });

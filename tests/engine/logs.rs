@@ -71,7 +71,7 @@ impl Stage {
     /// The next `count` lines.
     fn lines(&self, following: &mut Following, count: usize) -> Vec<LogLine> {
         let read = following.lines.by_ref().take(count).map(Result::unwrap).collect();
-        self.tokio.block_on(async { tokio::time::timeout(seconds(20), read).await }).expect("lines in time")
+        self.tokio.block_on(async { tokio::time::timeout(seconds(60), read).await }).expect("lines in time")
     }
 
     /// Whatever was counted since the last measurement, added up until it is `wanted`.
@@ -103,6 +103,11 @@ fn a_log_is_followed_line_by_line_whatever_is_in_it() {
     let stage = Stage::set();
     let shop = stage.run(&[], "exec sleep 1000");
     stage.write(&shop, "echo before");
+    // The engine has read it: it cannot come late, and be taken for a line that came after.
+    eventually(seconds(60), "it is written", || match stage.bed.docker(&["logs", shop.as_str()]) {
+        log if log.contains("before") => Ok(()),
+        log => Err(log),
+    });
     let mut following = stage.follow(&shop, None).unwrap();
     assert!(following.opened.is_some(), "the engine tells the time");
     stage.write(&shop, "echo ERROR one; echo two >/proc/1/fd/2");
@@ -183,7 +188,7 @@ fn a_log_that_nobody_keeps_says_what_to_change() {
 fn through_restarts_each_line_is_counted_once() {
     let stage = Stage::set();
     let shop = stage.run(&["--restart", "always"], "echo ERROR on start; exec sleep 1000");
-    eventually(seconds(20), "it has started", || match stage.bed.docker(&["logs", shop.as_str()]) {
+    eventually(seconds(60), "it has started", || match stage.bed.docker(&["logs", shop.as_str()]) {
         log if log.contains("on start") => Ok(()),
         log => Err(log),
     });
@@ -192,7 +197,7 @@ fn through_restarts_each_line_is_counted_once() {
         let _inside = stage.tokio.enter();
         LogProbe::new(streams, shop.clone(), &LogSource::default(), Clock::start())
     };
-    eventually(seconds(20), "it is followed", || match &stage.tokio.block_on(probe.measure())[..] {
+    eventually(seconds(60), "it is followed", || match &stage.tokio.block_on(probe.measure())[..] {
         [(_, Measurement::Unavailable { why })] => Err(why.clone()),
         _ => Ok(()),
     });

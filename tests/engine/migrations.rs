@@ -3,14 +3,14 @@
 
 use std::fs;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::postgres::Postgres;
 use crate::support::story::{
-    WATCHED, decision, good_release, images, is_back, newest_rollback, nothing_is_left, rollback_over,
+    WATCHED, decision, good_release, images, is_back, journal, newest_rollback, nothing_is_left,
+    rollback_over,
 };
-use crate::support::{Bed, Daemon, Image, eventually, seconds};
+use crate::support::{Bed, Daemon, Image, eventually, http, seconds};
 
 /// Up to here the good release came.
 const GOOD: &str = "CREATE TABLE schema_migrations (version text PRIMARY KEY); INSERT INTO schema_migrations VALUES ('0014');
@@ -70,16 +70,8 @@ impl Prepared {
 /// The pipeline migrates the database and deploys the bad release.
 fn deploy_bad(bed: &Bed, prepared: &Prepared) {
     prepared.database.sql(MIGRATION);
-    bed.deploy("web", "web:v2", &WATCHED);
     assert!(prepared.good_query().is_err(), "the migration breaks the good release's queries");
-}
-
-/// The journal of a rollback, one sentence a line.
-fn journal(daemon: &Daemon, record: &Value) -> String {
-    let id = record["id"].as_str().unwrap();
-    let whole = daemon.api(&format!("/api/v1/rollbacks/{id}")).unwrap();
-    let lines = whole["journal"].as_array().unwrap().iter();
-    lines.filter_map(|line| line["what"].as_str()).collect::<Vec<_>>().join("\n")
+    bed.deploy("web", "web:v2", &WATCHED);
 }
 
 /// The runbook's scenario "Bad Migration".
@@ -124,7 +116,7 @@ fn bad_migration() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{told}");
     assert!(told.contains("the schema is at 0014"), "{told}");
     // "Document": a hook after the proof.
-    let note = eventually(seconds(10), "the hook after the rollback has run", || {
+    let note = eventually(seconds(60), "the hook after the rollback has run", || {
         fs::read_to_string(prepared.files.path().join("note")).map_err(|error| error.to_string())
     });
     assert!(note.starts_with("web web:v2 to web:v1: health check failed"), "{note}");
@@ -158,8 +150,8 @@ fn bad_migration_whose_downgrade_fails() {
     // The transaction was taken back as a whole, the first statement with the second.
     assert_eq!(prepared.version(), "0015");
     assert_eq!(prepared.database.sql("SELECT title FROM important_table"), "one");
-    bed.serves(seconds(10), "web", "v2");
-    daemon.in_state(seconds(20), "web", &["stuck"]);
+    bed.serves(seconds(60), "web", "v2");
+    daemon.in_state(seconds(60), "web", &["stuck"]);
     assert!(!prepared.files.path().join("note").exists(), "nothing was proved");
     nothing_is_left(&bed);
 }
@@ -201,7 +193,7 @@ fn a_one_off_container_outlives_the_daemon() {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2").env("DEMO_BAD", "1"));
     let hook = "[services.web.hooks.slow]\nphase = \"after_stop\"\n\
-                run = { image = \"good\", command = [\"--exit-after\", \"6s\", \"--exit-code\", \"0\"] }\n";
+                run = { image = \"good\", command = [\"--listen\", \"0.0.0.0:8080\"] }\n";
     let mut daemon = Daemon::start(&bed, None, hook);
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
@@ -213,6 +205,16 @@ fn a_one_off_container_outlives_the_daemon() {
     daemon.kill();
     assert!(bed.try_inspect("web").unwrap()["State"]["Running"] == false, "nothing runs meanwhile");
     daemon.again();
+    // It ends when it is told to, and so neither before the daemon was gone nor before it is there again; it is not ready
+    // before what it had begun is over.
+    eventually(seconds(60), "the daemon is there", || daemon.get("/readyz"));
+    eventually(seconds(60), "the one-off container ends", || {
+        if let Ok(address) = bed.address(&id) {
+            let _ = http::tcp(&address, "POST", "/demo/exit/0", &[], "");
+        }
+        let runs = bed.try_inspect(&id).is_ok_and(|inspect| inspect["State"]["Running"] == true);
+        if runs { Err("it runs".to_owned()) } else { Ok(()) }
+    });
     let record = is_back(&bed, &daemon, &good);
     let told = journal(&daemon, &record);
     assert_eq!(told.matches("begun: run the hook slow").count(), 1, "{told}");

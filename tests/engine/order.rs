@@ -16,8 +16,12 @@ use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 /// Asks again and again, each time by a new lookup of the name: a line a request, with its answer, status and time.
 const ASK: &str = r#"
 mount --bind "$1" /etc/resolv.conf
-while :; do curl -s -m 5 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
+while :; do curl -s -m 60 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
 "#;
+
+/// Whoever has come in by the time that a container is stopped is answered: it gets the time for that, however busy the
+/// machine is.
+const AT_LEISURE: &str = "[defaults]\nstop_grace = \"10s\"\n";
 
 /// `curl` on the network of a container: it finds others as that one does, by the engine's own DNS.
 struct Client {
@@ -52,7 +56,7 @@ impl Client {
     #[track_caller]
     fn more(&self) -> Vec<String> {
         let before = self.answers().len();
-        eventually(seconds(20), "the client asks", || {
+        eventually(seconds(60), "the client asks", || {
             let answers = self.answers();
             if answers.len() >= before + 10 { Ok(answers) } else { Err(format!("{:?}", answers.last())) }
         })
@@ -86,10 +90,8 @@ fn version(line: &str) -> Option<&str> {
 }
 
 /// `/healthz` is bad from now on; users are served all the time.
-fn turns_bad(bed: &Bed, containers: &[&str]) {
-    for container in containers {
-        bed.turn(container, "health", "error");
-    }
+fn turns_bad(bed: &Bed, container: &str) {
+    bed.turn(container, "health", "error");
 }
 
 #[test]
@@ -100,19 +102,19 @@ fn no_request_goes_unanswered_where_both_can_run() {
     bed.docker(&["network", "create", "shop-net"]);
     bed.docker(&["run", "-d", "--name", "client", "--network", "shop-net", "web:v1"]);
     let webhook = Webhook::start();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), AT_LEISURE);
     let arguments = [&WATCHED[..], &["--network", "shop-net", "--network-alias", "shop"]].concat();
     let good = good_release(&bed, &daemon, &arguments);
 
     bed.deploy("web", "web:v2", &arguments);
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     let client = Client::start(&bed, "client");
     let before = client.more().len();
-    turns_bad(&bed, &["web"]);
+    turns_bad(&bed, "web");
     let record = is_back(&bed, &daemon, &good);
     client.was_always_served(before, client.answers().len());
     assert!(record["order"].as_str().unwrap_or_default().starts_with("start-first: "), "{record:#}");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "start-first: "]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "start-first: "]);
 }
 
 /// A service of three replicas, of a project called `shop`.
@@ -140,7 +142,7 @@ impl Replicas<'_> {
             .unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
         for n in 1..=THREE {
-            self.bed.serves(seconds(10), &format!("shop-web-{n}"), tag);
+            self.bed.serves(seconds(60), &format!("shop-web-{n}"), tag);
         }
     }
 
@@ -176,7 +178,7 @@ fn fewest(order: &str) -> usize {
     let bed = Bed::lease();
     images(&bed, &Image::demo("v2"));
     let replicas = Replicas { bed: &bed, folder: tempfile::tempdir().unwrap() };
-    let daemon = Daemon::start(&bed, None, "");
+    let daemon = Daemon::start(&bed, None, AT_LEISURE);
     replicas.deploy("v1", order);
     bed.docker(&["run", "-d", "--name", "client", "--network", "shop_default", "web:v1"]);
     daemon.proved("shop-web");
@@ -184,7 +186,8 @@ fn fewest(order: &str) -> usize {
     let client = Client::start(&bed, "client");
     let before = client.more().len();
     let since = now();
-    turns_bad(&bed, &["shop-web-1", "shop-web-2", "shop-web-3"]);
+    // One of them is enough, and the others may be away by the time that somebody turns to them.
+    turns_bad(&bed, "shop-web-1");
     let record = rollback_over(&daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     client.was_always_served(before, client.answers().len());
@@ -217,15 +220,15 @@ fn what_forbids_start_first_is_said() {
     bed.deploy("web", "web:v2", &arguments);
     let why = "stop-first, although `order` says start-first: it publishes ports";
     let flat = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    eventually(seconds(20), "the plan says so", || {
+    eventually(seconds(60), "the plan says so", || {
         let said = flat(daemon.command(&["plan", "web"]).1);
         if said.contains(&format!("order {why}")) { Ok(()) } else { Err(said) }
     });
     let said = flat(daemon.command(&["explain", "web"]).1);
     assert!(said.contains(&format!("A rollback would go {why}.")), "{said}");
 
-    turns_bad(&bed, &["web"]);
+    turns_bad(&bed, "web");
     let record = rollback_over(&daemon, "web");
     assert_eq!((&record["outcome"], &record["order"]), (&"verified".into(), &why.into()), "{record:#}");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", why]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", why]);
 }

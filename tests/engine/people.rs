@@ -36,7 +36,7 @@ fn what_is_high_goes_ahead_when_nobody_says_no() {
 
     bed.deploy("web", "web:v2", &WATCHED);
 
-    webhook.announced(seconds(30), &["ROLLBACK IN 6S UNLESS SOMEBODY SAYS NO", "backstop cancel web"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN 6S UNLESS SOMEBODY SAYS NO", "backstop cancel web"]);
     let record = is_back(&bed, &daemon, &good);
     assert_eq!(record["decided_by"], "backstop");
     let waited = record["gates"].to_string();
@@ -52,22 +52,22 @@ fn a_no_by_link_holds_until_somebody_says_yes() {
     let mut daemon = Daemon::start(&bed, Some(&webhook.url()), &high("10m", ""));
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    let asked = webhook.announced(seconds(30), &["UNLESS SOMEBODY SAYS NO"]);
+    let asked = webhook.announced(seconds(60), &["UNLESS SOMEBODY SAYS NO"]);
     let path = link(&asked);
 
     // Opening it answers nothing, also after a restart: the key is kept.
     daemon.kill();
     daemon.again();
-    daemon.ready(seconds(20));
+    daemon.ready(seconds(60));
     let page = http::get(daemon.address(), &path).unwrap();
     assert_eq!(page.status, 200, "{}", page.body);
     assert!(page.body.contains("Roll web back?"), "{}", page.body);
     let form = "answer=cancel&name=dora&why=known";
     let said = http::form(daemon.address(), &path, form).unwrap();
     assert_eq!(said.status, 200, "{}", said.body);
-    webhook.announced(seconds(10), &["ROLLBACK CANCELLED BY dora (by link)", "known"]);
+    webhook.announced(seconds(60), &["ROLLBACK CANCELLED BY dora (by link)", "known"]);
     assert_eq!(http::form(daemon.address(), &path, form).unwrap().status, 410, "it is good for one answer");
-    eventually(seconds(20), "it is said that somebody said no", || {
+    eventually(seconds(60), "it is said that somebody said no", || {
         let sentence = daemon.service("web")?["sentence"].to_string();
         if sentence.contains("no, said dora") { Ok(()) } else { Err(sentence) }
     });
@@ -89,7 +89,7 @@ fn two_people_each_with_a_token_of_their_own() {
     let daemon = Daemon::start(&bed, None, &more);
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    daemon.in_state(seconds(30), "web", &["awaiting_approval"]);
+    daemon.in_state(seconds(60), "web", &["awaiting_approval"]);
 
     let say = |token: &str| {
         let bearer = format!("Bearer {token}");
@@ -123,11 +123,11 @@ fn a_drill_touches_nothing_and_says_what_is_missing() {
     assert!(said.contains("found missing: ") && said.contains("next: backstop drill web"), "{said}");
 
     bed.deploy("web", "web:v2", &WATCHED);
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     daemon.proved_as("web", "web:v2");
     daemon.kill();
     daemon.again();
-    daemon.ready(seconds(10));
+    daemon.ready(seconds(60));
     assert_eq!(score(&daemon), first, "a restart forgets nothing of it");
     let told = |daemon: &Daemon| daemon.get("/metrics").unwrap().body;
     assert!(
@@ -160,7 +160,7 @@ fn a_freeze_asks_and_a_maintenance_looks_away() {
     let daemon = Daemon::start(&bed, Some(&webhook.url()), &frozen);
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    let waits = daemon.in_state(seconds(30), "web", &["awaiting_approval"]);
+    let waits = daemon.in_state(seconds(60), "web", &["awaiting_approval"]);
     assert!(waits["sentence"].as_str().unwrap().contains("backstop approve web"), "{waits:#}");
     assert_eq!(waits["window"]["name"], "always");
 
@@ -172,7 +172,7 @@ fn a_freeze_asks_and_a_maintenance_looks_away() {
     std::fs::write(daemon.configuration().parent().unwrap().join("conf.d/test.toml"), window("maintenance"))
         .unwrap();
     daemon.reload();
-    let paused = daemon.in_state(seconds(30), "web", &["paused"]);
+    let paused = daemon.in_state(seconds(60), "web", &["paused"]);
     assert!(paused["sentence"].as_str().unwrap().contains("the maintenance always"), "{paused:#}");
 }
 
@@ -191,7 +191,7 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     let arguments = [&WATCHED[..], &["-m", "128m"], &patient].concat();
     let good = good_release(&bed, &daemon, &arguments);
     bed.deploy("web", "web:v2", &arguments);
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     let first = bed.inspect("web");
 
     bed.turn("web", "memory_percent", "93");
@@ -201,11 +201,11 @@ fn exhausted_memory_is_restarted_first_and_rolled_back_if_it_persists() {
     assert_eq!(now["Id"], first["Id"], "the same container");
     assert_ne!(now["State"]["StartedAt"], first["State"]["StartedAt"], "started again");
 
-    bed.serves(seconds(10), "web", "v2");
+    bed.serves(seconds(60), "web", "v2");
     bed.turn("web", "memory_percent", "93");
     let record = is_back(&bed, &daemon, &good);
     assert_eq!(record["reason"], "memory_high");
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }
 
 #[test]
@@ -216,8 +216,12 @@ fn a_drill_for_real_goes_back_and_forward_again() {
     let webhook = Webhook::start();
     let daemon = Daemon::start(&bed, Some(&webhook.url()), "environment = \"staging\"\n");
     good_release(&bed, &daemon, &WATCHED);
-    bed.deploy("web", "web:v2", &WATCHED);
-    bed.serves(seconds(10), "web", "v2");
+    // Its trial lasts until somebody has asked for a drill in it.
+    bed.deploy("web", "web:v2", &[&WATCHED[..], &["--label", "backstop.trial=20s"]].concat());
+    eventually(seconds(60), "the release v2 is what runs", || {
+        let current = daemon.service("web")?["current"]["reference"].clone();
+        if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
+    });
     let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
     assert_eq!(code, Some(1), "v2 has not proved itself yet: {said}");
     assert!(said.contains("no way forward again"), "{said}");
@@ -227,10 +231,10 @@ fn a_drill_for_real_goes_back_and_forward_again() {
     let (code, said) = daemon.command(&["drill", "web", "--for-real", "--yes"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("back") && said.contains("forward") && said.contains("verified"), "{said}");
-    let after = bed.serves(seconds(5), "web", "v2");
+    let after = bed.serves(seconds(60), "web", "v2");
     assert_eq!(after["version"], "v2");
     assert_eq!(bed.inspect("web")["Image"], before["Image"]);
-    webhook.announced(seconds(5), &["ROLLBACK COMPLETE", "drills: nothing is wrong"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "drills: nothing is wrong"]);
     let (_, said) = daemon.command(&["quarantine"]);
     assert!(!said.contains("web:v2"), "nothing was condemned: {said}");
 }

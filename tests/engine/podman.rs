@@ -200,10 +200,10 @@ fn podman_release_that_fails_its_health_check() {
     let arguments =
         [&WATCHED[..], &["-v", "data:/data", "-e", "A=1", "-m", "256m", "--restart", "always"]].concat();
     run(&bed, "web", "web:v1", &arguments);
-    bed.serves(seconds(10), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     daemon.proved("web");
     let good = specification(&bed, "web");
-    eventually(seconds(10), "its memory is measured", || {
+    eventually(seconds(60), "its memory is measured", || {
         let row = daemon.row("web", "memory")?;
         if row["answer"] == "ok" { Ok(()) } else { Err(row.to_string()) }
     });
@@ -213,10 +213,10 @@ fn podman_release_that_fails_its_health_check() {
     let record = is_back(&bed, &daemon, "web", &good).unwrap();
     assert_eq!(record["from"]["reference"], "docker.io/library/web:v2", "{record:#}");
     assert!(record.to_string().contains("health"), "{record:#}");
-    bed.serves(seconds(5), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     nothing_is_left(&bed);
     // What the API cannot carry is not passed over in silence.
-    webhook.announced(seconds(10), &["its umask is 0000 and was 0022"]);
+    webhook.announced(seconds(60), &["its umask is 0000 and was 0022"]);
     assert!(daemon.log().contains("the engine is Podman"), "said at start-up");
 }
 
@@ -234,7 +234,7 @@ fn podman_release_that_crashes() {
     run(&bed, "web", "web:v2", &arguments);
 
     is_back(&bed, &daemon, "web", &good).unwrap();
-    bed.serves(seconds(5), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn podman_containers_come_back_as_they_were() {
     let mut wrong = Vec::new();
     for ((name, arguments), good) in CASES.iter().zip(&good) {
         run(&bed, name, "web:v2", arguments);
-        eventually(seconds(30), &format!("the bad release of {name} is seen"), || {
+        eventually(seconds(60), &format!("the bad release of {name} is seen"), || {
             let current = daemon.service(name)?["current"]["reference"].clone();
             if current == "docker.io/library/web:v2" { Ok(()) } else { Err(current.to_string()) }
         });
@@ -294,12 +294,12 @@ fn what_podman_cannot_put_back_is_left_alone() {
     bed.podman(&["pod", "create", "--infra=false", "shop"]);
     run(&bed, "podded", "web:v1", &["--pod", "shop"]);
 
-    eventually(seconds(20), "the container of a unit is refused", || {
+    eventually(seconds(60), "the container of a unit is refused", || {
         let status = daemon.api("/api/v1/status")?;
         let refused = status["refused"].to_string();
         if refused.contains("systemd unit") { Ok(()) } else { Err(status.to_string()) }
     });
-    eventually(seconds(30), "the container in a pod is not known-good", || {
+    eventually(seconds(60), "the container in a pod is not known-good", || {
         let log = daemon.log();
         if log.contains("it is in the pod") { Ok(()) } else { Err(daemon.service("podded")?.to_string()) }
     });

@@ -11,7 +11,7 @@ use crate::support::{Bed, Daemon, Image, Manner, Registry, StandIn, Webhook, eve
 const OFTEN: &str = "[registry]\ncheck_interval = \"1s\"\n";
 /// What a rollback waits for a registry that says nothing: half a minute when it is prepared, and again when it is decided;
 /// and what a busy machine needs beside it.
-const BOUND: Duration = Duration::from_secs(2 * 30 + 30);
+const BOUND: Duration = Duration::from_secs(2 * 30 + 240);
 
 /// Makes, pushes and deploys a release, and waits until it has proved itself. Gives its reference.
 #[track_caller]
@@ -20,7 +20,7 @@ fn release(bed: &Bed, registry: &Registry, daemon: &Daemon, version: &str) -> St
     bed.image(&image, &Image::demo(version));
     let (reference, _) = registry.push(bed, &image);
     bed.deploy("web", &reference, &WATCHED);
-    bed.serves(seconds(10), "web", version);
+    bed.serves(seconds(60), "web", version);
     daemon.proved_as("web", &reference);
     reference
 }
@@ -41,7 +41,7 @@ fn registry_that_hangs_is_not_asked_about_an_image_that_is_here() {
     let record = rollback_over(&daemon, "web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     assert_eq!(record["to"]["reference"], v1.as_str(), "{record:#}");
-    bed.serves(seconds(5), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
     assert_eq!(hangs.asked(), 0, "it was asked");
 }
 
@@ -70,13 +70,13 @@ fn goes_to_what_is_here(manner: Manner, words: &[&str]) {
     assert_eq!((&failed["outcome"], &failed["to"]["reference"]), (&"unwound".into(), &v2.as_str().into()));
     let why = failed["detail"].to_string();
     assert!(why.contains(registry.address()) && words.iter().all(|word| why.contains(word)), "{why}");
-    webhook.announced(seconds(10), &["ROLLBACK FAILED AND WAS UNDONE", registry.address()]);
+    webhook.announced(seconds(60), &["ROLLBACK FAILED AND WAS UNDONE", registry.address()]);
     let record = eventually(seconds(60), "a rollback that is verified", || {
         let newest = newest_rollback(&daemon, "web")?;
         if newest["outcome"] == "verified" { Ok(newest) } else { Err(newest.to_string()) }
     });
     assert_eq!(record["to"]["reference"], v1.as_str(), "{record:#}");
-    bed.serves(seconds(5), "web", "v1");
+    bed.serves(seconds(60), "web", "v1");
 }
 
 /// The one that went first, when it is over.

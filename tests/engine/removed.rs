@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::support::between::Between;
 use crate::support::story::{WATCHED, good_release, images, newest_rollback, nothing_is_left, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
@@ -31,8 +32,8 @@ fn stays_gone(bed: &Bed, daemon: &Daemon, webhook: &Webhook, service: &str) {
     assert_eq!(record["outcome"], "void", "{record:#}");
     let why = record["detail"].as_str().unwrap_or_default();
     assert!(why.contains("somebody removed"), "{why}");
-    webhook.announced(seconds(10), &["ROLLBACK DID NOT BEGIN", "somebody removed", service]);
-    let seen = daemon.in_state(seconds(20), service, &["steady", "trial"]);
+    webhook.announced(seconds(60), &["ROLLBACK DID NOT BEGIN", "somebody removed", service]);
+    let seen = daemon.in_state(seconds(60), service, &["steady", "trial"]);
     assert!(seen["sentence"].as_str().unwrap_or_default().contains("nothing runs"), "{seen:#}");
     assert_eq!(bed.docker(&["ps", "-aq"]), "");
 }
@@ -45,14 +46,14 @@ fn a_service_removed_while_it_is_suspected_is_not_rolled_back() {
     let daemon = Daemon::start(&bed, None, "[defaults.rules.health]\nsustained = \"60s\"\n");
     good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    eventually(seconds(30), "a replacement is prepared", || {
+    eventually(seconds(60), "a replacement is prepared", || {
         let names = bed.try_docker(&["ps", "-a", "--format", "{{.Names}}"])?;
         if names.contains("web.rbnew-") { Ok(()) } else { Err(names) }
     });
 
     bed.docker(&["rm", "-f", "web"]);
     nothing_is_left(&bed);
-    let seen = daemon.in_state(seconds(20), "web", &["steady", "trial"]);
+    let seen = daemon.in_state(seconds(60), "web", &["steady", "trial"]);
     assert!(seen["sentence"].as_str().unwrap_or_default().contains("nothing runs"), "{seen:#}");
     assert_eq!(bed.docker(&["ps", "-aq"]), "");
     assert!(newest_rollback(&daemon, "web").is_err());
@@ -84,13 +85,16 @@ fn a_service_removed_while_its_replacement_warms_up_beside_it_is_gone_with_it() 
     bed.image("web:v1", &Image::demo("v1").line(health));
     bed.image("web:v2", &Image::demo("v2").line(health).env("DEMO_BAD_AFTER", "2s"));
     let webhook = Webhook::start();
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), "");
+    let between = Between::new(bed.socket());
+    let daemon = Daemon::start_unready(between.socket().to_str().unwrap(), Some(&webhook.url()), "");
+    daemon.ready(seconds(60));
     good_release(&bed, &daemon, &WATCHED);
+    between.before_the_next("/start", bed.by_hand(&["rm", "-f", "web"]));
     bed.deploy("web", "web:v2", &WATCHED);
     is_at(&daemon, "web", "start the replacement of web beside it");
 
-    bed.docker(&["rm", "-f", "web"]);
     stays_gone(&bed, &daemon, &webhook, "web");
+    assert!(between.was_done(), "it was not started");
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn deploy_bad(stage: &Stage, name: &str, kind: (&str, &[&str], &[&str])) -> Stri
         "unstartable" => "created",
         _ => "running",
     };
-    eventually(seconds(20), &format!("{name} is {want}"), || {
+    eventually(seconds(60), &format!("{name} is {want}"), || {
         let inspect = stage.bed.try_inspect(name)?;
         let looping = want == "restarting" && inspect["RestartCount"].as_u64() > Some(1);
         if inspect["State"]["Status"] == want || looping { Ok(()) } else { Err(inspect["State"].to_string()) }
@@ -521,7 +521,7 @@ fn what_left_nothing_and_what_were_several_come_back() {
     let good = stage.record("lone");
     stage.bed.docker(&["rm", "-f", "lone"]);
     stage.run("lone", &["--rm"], "fid:v2", &["--exit-after", "0s"]);
-    eventually(seconds(20), "it is gone", || match stage.bed.try_inspect("lone") {
+    eventually(seconds(60), "it is gone", || match stage.bed.try_inspect("lone") {
         Ok(found) => Err(found["State"].to_string()),
         Err(_) => Ok(()),
     });
@@ -577,7 +577,7 @@ fn a_deaf_program_is_not_waited_for() {
     // The demo app's main process catches SIGTERM; SIGUSR2 it neither catches nor waits for.
     stage.run("deaf", &["--stop-signal", "SIGUSR2"], "fid:v2", &[]);
     let started = std::time::Instant::now();
-    eventually(seconds(20), "it is up for long enough to tell", || {
+    eventually(seconds(60), "it is up for long enough to tell", || {
         if started.elapsed() > seconds(6) { Ok(()) } else { Err("too young".into()) }
     });
     let done = stage.carry_out(&stage.plan(&good, "deaf"));

@@ -42,8 +42,12 @@ fn operator_rolls_back_pauses_and_resumes() {
     let daemon = Daemon::start(&bed, None, "");
     let good = good_release(&bed, &daemon, &WATCHED);
     bed.deploy("web", "web:v2", &WATCHED);
-    bed.serves(seconds(10), "web", "v2");
-    daemon.in_state(seconds(10), "web", &["trial", "steady"]);
+    bed.serves(seconds(60), "web", "v2");
+    eventually(seconds(60), "the release v2 is what runs", || {
+        let current = daemon.service("web")?["current"]["reference"].clone();
+        if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
+    });
+    daemon.in_state(seconds(60), "web", &["trial", "steady"]);
 
     for words in [&["status"][..], &["explain", "web"], &["plan", "web"], &["history"]] {
         let (code, text) = daemon.command(words);
@@ -53,14 +57,10 @@ fn operator_rolls_back_pauses_and_resumes() {
     }
     let (code, text) = daemon.command(&["pause", "web"]);
     assert_eq!(code, Some(0), "{text}");
-    daemon.in_state(seconds(5), "web", &["paused"]);
+    daemon.in_state(seconds(60), "web", &["paused"]);
     let (code, text) = daemon.command(&["resume", "web"]);
     assert_eq!(code, Some(0), "{text}");
 
-    eventually(seconds(20), "the release v2 is what runs", || {
-        let current = daemon.service("web")?["current"]["reference"].clone();
-        if current == "web:v2" { Ok(()) } else { Err(current.to_string()) }
-    });
     let (code, text) = daemon.command(&["rollback", "web", "--yes"]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(is_back(&bed, &daemon, &good)["reason"], "operator");
@@ -89,7 +89,7 @@ fn what_was_recorded_replays_to_what_was_done() {
     // Once it ends as it should, and once it is killed: the last block of the second part is torn.
     assert!(daemon.terminate().success());
     daemon.again();
-    daemon.ready(seconds(20));
+    daemon.ready(seconds(60));
     bed.deploy("web", "web:v2", &WATCHED);
     another_rollback_begins(&daemon, &first);
     is_back(&bed, &daemon, &good);

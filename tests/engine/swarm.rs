@@ -125,7 +125,7 @@ fn images(cluster: &Cluster, bad: &Image) {
 #[ignore = "needs private engines: tests/run engine"]
 fn swarm_service_that_fails_its_health_check() {
     let cluster = Cluster::start();
-    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    images(&cluster, &Image::demo("v2"));
     cluster.bed.docker(&["network", "create", "-d", "overlay", "backend"]);
     let webhook = Webhook::start();
     let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
@@ -136,11 +136,19 @@ fn swarm_service_that_fails_its_health_check() {
 
     cluster.update("web", &["--image", "web:v2", "--env-add", "A=2", "--label-add", "team=shop"]);
     cluster.update("web", &["--replicas", "3"]);
+    // It turns bad when all that was deployed is there, and not before.
+    eventually(seconds(60), "three replicas run", || {
+        let runs = cluster.runs("web");
+        if runs == ["web:v2"; 3] { Ok(()) } else { Err(format!("{runs:?}")) }
+    });
+    let task = cluster.task("web");
+    cluster.bed.serves(seconds(60), &task, "v2");
+    cluster.bed.turn(&task, "health", "error");
 
     let record = cluster.is_back(&daemon, "web", &good, 3);
     assert_eq!(record["from"]["reference"], "web:v2", "{record:#}");
     assert_eq!(record["to"]["reference"], "web:v1", "{record:#}");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "web:v1"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "web:v1"]);
     assert!(daemon.api("/api/v1/status").unwrap()["refused"].as_array().is_none_or(Vec::is_empty));
 }
 
@@ -241,7 +249,7 @@ fn swarms_own_rollback_is_not_fought() {
 #[ignore = "needs private engines: tests/run engine"]
 fn secret_that_is_gone_stops_a_rollback_before_anything_is_touched() {
     let cluster = Cluster::start();
-    images(&cluster, &Image::demo("v2").env("DEMO_BAD_AFTER", "4s"));
+    images(&cluster, &Image::demo("v2"));
     let webhook = Webhook::start();
     let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
     cluster.bed.docker(&["secret", "create", "db-password", "/etc/hostname"]);
@@ -250,6 +258,8 @@ fn secret_that_is_gone_stops_a_rollback_before_anything_is_touched() {
     cluster.update("web", &["--image", "web:v2", "--secret-rm", "db-password"]);
     cluster.bed.docker(&["secret", "rm", "db-password"]);
     let bad = cluster.spec("web");
+    daemon.proved_as("web", "web:v2");
+    cluster.bed.turn(&cluster.task("web"), "health", "error");
 
     webhook.announced(seconds(60), &["web", "the secret db-password of web:v1", "is gone"]);
     assert_eq!(cluster.spec("web"), bad);
@@ -263,7 +273,7 @@ fn deployment_in_the_middle_of_a_swarm_rollback_wins() {
     images(&cluster, &Image::demo("v2").env("DEMO_BAD", "1"));
     let daemon = Daemon::start(&cluster.bed, None, "");
     // Long enough for a person to come in between.
-    cluster.good(&daemon, &["--update-monitor", "20s"]);
+    cluster.good(&daemon, &["--update-monitor", "40s"]);
 
     cluster.update("web", &["--image", "web:v2"]);
     eventually(seconds(60), "the good release is told to run again", || {
@@ -276,7 +286,7 @@ fn deployment_in_the_middle_of_a_swarm_rollback_wins() {
     let record = rollback_over(&daemon, "web");
     assert_ne!(record["outcome"], "verified", "{record:#}");
     assert!(record["detail"].to_string().contains("web:v3"), "{record:#}");
-    eventually(seconds(60), "the fix has proved itself", || {
+    eventually(seconds(120), "the fix has proved itself", || {
         let service = daemon.service("web")?;
         let (state, release) = (&service["state"], &service["current"]["reference"]);
         if state == "steady" && release == "web:v3" { Ok(()) } else { Err(format!("{state} {release}")) }
@@ -313,7 +323,7 @@ fn containers_beside_a_swarm_are_watched_as_ever() {
     cluster.bed.deploy("plain", "web:v2", &WATCHED);
 
     assert_eq!(rollback_over(&daemon, "plain")["outcome"], "verified");
-    cluster.bed.serves(seconds(5), "plain", "v1");
+    cluster.bed.serves(seconds(60), "plain", "v1");
     assert!(newest_rollback(&daemon, "web").is_err());
     daemon.proved("web");
 }
@@ -329,7 +339,7 @@ fn jobs_are_refused_and_unlabelled_services_left_alone() {
     let other = ["service", "create", "-d", "--no-resolve-image", "--name", "other"];
     cluster.bed.docker(&[&other[..], &["web:v1"]].concat());
 
-    let said = eventually(seconds(20), "the job is refused", || {
+    let said = eventually(seconds(60), "the job is refused", || {
         let status = daemon.api("/api/v1/status")?;
         let refused = status["refused"].to_string();
         if refused.contains("job") { Ok(refused) } else { Err(status.to_string()) }
@@ -390,11 +400,11 @@ fn survives_a_crash_after(
     daemon.terminate();
     daemon.set("BACKSTOP_CRASH_AT", &event.to_string());
     daemon.again();
-    daemon.ready(seconds(20));
+    daemon.ready(seconds(60));
     let before = newest_rollback(daemon, name).map_or(Value::Null, |record| record["id"].clone());
 
     cluster.update(name, &["--image", "web:v2"]);
-    let crashed = eventually(seconds(90), &format!("a crash after event {event}, or the end"), || {
+    let crashed = eventually(seconds(240), &format!("a crash after event {event}, or the end"), || {
         if daemon.has_ended() {
             return Ok(true);
         }
@@ -409,9 +419,9 @@ fn survives_a_crash_after(
     daemon.set("BACKSTOP_CRASH_AT", "");
     if crashed {
         daemon.again();
-        daemon.ready(seconds(30));
+        daemon.ready(seconds(60));
     }
-    eventually(seconds(90), &format!("v1 serves after a crash after event {event}"), || {
+    eventually(seconds(240), &format!("v1 serves after a crash after event {event}"), || {
         let newest = newest_rollback(daemon, name)?;
         let verified = newest["over"] == true && newest["id"] != before && newest["outcome"] == "verified";
         if verified { Ok(()) } else { Err(newest.to_string()) }
@@ -431,7 +441,7 @@ fn another_backstop_with_nothing_of_its_own_goes_on() {
     // Decided, and nothing changed yet.
     first.set("BACKSTOP_CRASH_AT", "4");
     first.again();
-    first.ready(seconds(20));
+    first.ready(seconds(60));
     cluster.update("web", &["--image", "web:v2"]);
     eventually(seconds(60), "the first one crashes in the middle of a rollback", || {
         if first.has_ended() { Ok(()) } else { Err("it runs".to_owned()) }

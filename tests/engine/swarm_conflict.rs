@@ -21,7 +21,7 @@ fn story(cluster: &Cluster, webhook: Option<&Webhook>, more: &str) -> (Between, 
     let between = Between::new(bed.socket());
     let url = webhook.map(Webhook::url);
     let daemon = Daemon::start_unready(between.socket().to_str().unwrap(), url.as_deref(), more);
-    daemon.ready(seconds(20));
+    daemon.ready(seconds(60));
     let good = cluster.good(&daemon, &["--label", "page=ann"]);
     (between, daemon, good)
 }

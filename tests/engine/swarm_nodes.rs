@@ -83,7 +83,8 @@ fn create(node: &Bed) {
 fn asked(node: &Bed, path: &str) -> Result<Value, String> {
     let namespace = format!("--net=/run/netns/bsbed-{}", node.engine());
     let url = format!("http://127.0.0.1:9797/api/v1/{path}");
-    let output = Command::new("nsenter").args([&namespace, "curl", "-sS", "-m", "3", &url]).output().unwrap();
+    let output =
+        Command::new("nsenter").args([&namespace, "curl", "-sS", "-m", "20", &url]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     serde_json::from_slice(&output.stdout)
         .map_err(|e| format!("{e}: {}{}", text(&output.stdout), text(&output.stderr)))
@@ -230,7 +231,7 @@ fn the_stack_that_is_shipped_finishes_a_rollback_elsewhere_when_its_node_dies_in
     eventually(seconds(120), "a rollback is about to change something", || {
         if gatekeeper.asked.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("nobody asked".to_owned()) }
     });
-    let begun = newest(&nodes.0[first]).unwrap();
+    let begun = eventually(seconds(60), "it says so", || newest(&nodes.0[first]));
     assert_eq!((&begun["over"], &begun["to"]["reference"]), (&false.into(), &"web:v1".into()), "{begun:#}");
     nodes.0[first].lose_power();
 

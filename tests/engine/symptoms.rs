@@ -1,6 +1,8 @@
 //! Each way in which a release can be bad, seen on a real engine, leads to a rollback for the right reason.
 
-use crate::support::story::{ENROLLED, WATCHED, good_release, images, is_back, rollback_of, was_due_to};
+use crate::support::story::{
+    ENROLLED, WATCHED, good_release, images, is_back, journal, rollback_of, was_due_to,
+};
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
 #[test]
@@ -21,8 +23,8 @@ fn health_endpoint_fails() {
         "health_failing",
         &["health check failed", "times in a row", "500"],
     );
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "web:v1", "web:v2"]);
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "web"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "web:v1", "web:v2"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "web"]);
 }
 
 #[test]
@@ -174,9 +176,11 @@ fn bad_release_that_ignores_sigterm_is_not_waited_for() {
     bed.deploy("web", "web:v2", &WATCHED);
 
     let record = is_back(&bed, &daemon, &good);
-    let took = record["decision_to_applied_seconds"].as_f64().unwrap();
-    // `stop_grace` of these tests is 1 s; Docker's own default alone would be 10 s. The rest is what a busy machine takes.
-    assert!(took < 9.5, "{record:#}");
+    // `stop_grace` of these tests is 1 s; Docker's own default would be 10 s. What is known by then to be deaf gets none.
+    let told = journal(&daemon, &record);
+    let ways =
+        ["killed at once: its main process does not react", "stopped, with 1s at most to end by itself"];
+    assert!(ways.iter().any(|way| told.contains(way)), "{told}");
 }
 
 /// Whatever the endpoint does instead of answering, the daemon survives it and knows what it means.

@@ -46,7 +46,7 @@ impl Watch {
     fn next<T>(&mut self, what: &str, mut pick: impl FnMut(Input) -> Option<T>) -> T {
         let mut before = Vec::new();
         let found = self.tokio.block_on(async {
-            tokio::time::timeout(seconds(30), async {
+            tokio::time::timeout(seconds(60), async {
                 loop {
                     let input = self.inputs.recv().await.unwrap();
                     let text = format!("{input:?}");
@@ -58,7 +58,7 @@ impl Watch {
             })
             .await
         });
-        found.unwrap_or_else(|_| panic!("not told within 30 s: {what}; told: {before:#?}"))
+        found.unwrap_or_else(|_| panic!("not told within 60 s: {what}; told: {before:#?}"))
     }
 
     #[track_caller]
@@ -119,7 +119,7 @@ fn deployments_and_ends_are_told() {
     watch.observed("nothing is left of it", |o| o.service.as_str() == "short" && o.replicas.is_empty());
 
     // Not at once: an engine that does not yet listen for it never learns of such an end (containerd#8180).
-    let greedy = ["--use-memory", "100MiB", "--memory-after", "1s"];
+    let greedy = ["--use-memory", "100MiB", "--memory-after", "5s"];
     watch.run("greedy", &["--memory", "24m", "--memory-swap", "24m"], "web:v1", &greedy);
     assert_eq!(watch.exited("greedy"), (137, true, false), "killed for want of memory");
 

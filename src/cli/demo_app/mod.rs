@@ -37,14 +37,17 @@ pub(crate) use args::DemoAppArgs;
 
 use args::{Exports, Health, Login, Metrics};
 use dials::Dials;
-use door::Door;
+use door::{Door, Guests};
 use figures::Figures;
 use traffic::Fates;
 
 /// What a probe may take; a Docker HEALTHCHECK has its own limit on top.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// After its stop signal: whoever had connected by then gets an answer.
+/// After its stop signal: whoever had connected by then gets an answer. So long they have at least: the kernel may have
+/// connected some of whom we do not know yet.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// And so long at most: less than what engines wait by themselves before they kill.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(8);
 /// More than any sane reader of a health endpoint takes in.
 const HUGE_BODY_BYTES: usize = 10 * 1024 * 1024;
 
@@ -66,7 +69,8 @@ pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
     let app = Arc::new(App::new(&args));
     spawn_life(&app, &args);
     let closing = CancellationToken::new();
-    let serving = serve(app, &args, closing.clone());
+    let guests = Guests::default();
+    let serving = serve(app, &args, closing.clone(), guests.clone());
     tokio::pin!(serving);
     tokio::select! {
         _ = stopped => say("SIGTERM, bye"),
@@ -74,7 +78,15 @@ pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
         served = &mut serving => return served,
     }
     closing.cancel();
-    tokio::time::timeout(LAST_ANSWERS, serving).await.unwrap_or(Ok(()))
+    let answered = async {
+        tokio::time::sleep(LAST_ANSWERS).await;
+        let _ = tokio::time::timeout(LAST_ANSWERS_MAX, guests.all_answered()).await;
+        Ok(())
+    };
+    tokio::select! {
+        served = serving => served,
+        answered = answered => answered,
+    }
 }
 
 /// What goes on beside the HTTP answers: traffic, complaints, memory that is taken, and an exit.
@@ -138,7 +150,12 @@ struct App {
     asked: AtomicU64,
 }
 
-async fn serve(app: Arc<App>, args: &DemoAppArgs, closing: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    app: Arc<App>,
+    args: &DemoAppArgs,
+    closing: CancellationToken,
+    guests: Guests,
+) -> anyhow::Result<()> {
     if let Some(wait) = args.slow_start {
         tokio::time::sleep(wait).await;
     }
@@ -153,7 +170,7 @@ async fn serve(app: Arc<App>, args: &DemoAppArgs, closing: CancellationToken) ->
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     say(&format!("version {} serves on {}", args.version, args.listen));
-    axum::serve(Door::new(listener, closing), router(app)).await.context("serving ended")
+    axum::serve(Door::new(listener, closing, guests), router(app)).await.context("serving ended")
 }
 
 fn router(app: Arc<App>) -> Router {

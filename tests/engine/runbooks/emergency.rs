@@ -1,8 +1,8 @@
 //! "Runbook: Emergency Rollback": a backend in a Compose project whose `.env` says which release runs.
 
-use super::{Project, answer, measured, reminders, report, step, ticked, watched, within_minutes};
+use super::{Project, answer, measured, reminders, report, step, watched, within_minutes};
 use crate::support::port::free_port_of;
-use crate::support::story::rollback_over;
+use crate::support::story::{NOT_HEALTH, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, seconds};
 
 const API: &str = "production-api-1";
@@ -23,7 +23,7 @@ const LOGIN: &str = r#"
 const SMOKE: &str = r#"
     [services.production-api.hooks.smoke]
     phase = "before_verify"
-    timeout = "20s"
+    timeout = "90s"
     steps = [
         { url = "http://127.0.0.1:@PORT@/", json = { ".version" = "{{to_tag}}" } },
         { url = "http://127.0.0.1:@PORT@/login", method = "POST", headers = { Content-Type = "application/json" }, body = '{"user": "demo", "password": "demo"}' },
@@ -60,7 +60,7 @@ fn emergency_rollback() {
     assert!(why.contains("login"), "{why}");
     step("Check error rate in logs");
     measured(&daemon, "production-api", "log_errors");
-    webhook.announced(seconds(5), &["ROLLBACK IN PROGRESS", "production-api"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "production-api"]);
 
     step("2. Identify Target Version: v1.2.2 (before v1.2.3)");
     assert!(record["from"]["reference"].as_str().unwrap().ends_with(":v1.2.3"), "{record:#}");
@@ -76,20 +76,17 @@ fn emergency_rollback() {
     step("4. Verify Rollback: health check; version check (should show old version); auth flow test");
     answer(&bed, API, "/healthz", 200);
     assert_eq!(bed.ask(API).unwrap()["version"], "v1.2.2");
-    let health = daemon.row("production-api", "health").unwrap();
-    assert_eq!(health["answer"], "ok", "the login is a required check: {health:#}");
+    // The login is a required check.
+    measured(&daemon, "production-api", "health");
 
     step("Post-Rollback");
-    let said = report(&daemon, &record);
-    ticked(
-        &said,
-        &[
-            "Smoke tests and login flow confirmed",
-            "Health checks passing",
-            "Team notified",
-            "documented in the log",
-        ],
-    );
+    let boxes = [
+        "Smoke tests and login flow confirmed",
+        "Health checks passing",
+        "Team notified",
+        "documented in the log",
+    ];
+    let said = report(&daemon, &record, &boxes);
     reminders(
         &said,
         &[
@@ -137,7 +134,7 @@ fn emergency_configuration_error() {
         "the image is the same, the configuration is not"
     );
     let said = webhook.announced(
-        seconds(5),
+        seconds(60),
         &["ROLLBACK APPLIED, WITH NOTES", "brings the bad one back: put right GREETING in "],
     );
     assert!(!said.to_string().contains("nothing to pin"), "{said:#}");
@@ -163,7 +160,7 @@ fn emergency_resource_exhaustion() {
     let webhook = Webhook::start();
     let more = "[defaults.rules.memory]\nmitigations = [\"restart\"]\n[defaults.rules.oom]\naction = \"off\"\n\
                 [defaults.rules.crash_loop]\naction = \"off\"\n";
-    let daemon = Daemon::start(&bed, Some(&webhook.url()), more);
+    let daemon = Daemon::start(&bed, Some(&webhook.url()), &format!("{more}{NOT_HEALTH}"));
     let project = project(&bed, "IMAGE_TAG=v1.2.2\n", "    mem_limit: 128m\n");
     project.compose(&["up", "-d"]);
     daemon.proved("production-api");
@@ -181,5 +178,5 @@ fn emergency_resource_exhaustion() {
         "{record:#}"
     );
     assert_eq!(project.read(".env"), "IMAGE_TAG=v1.2.2\n");
-    webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "Tried before"]);
+    webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "Tried before"]);
 }

@@ -1,6 +1,6 @@
 //! "Rollback Runbook" with its decision criteria: a backend and a frontend that are one release, as services of a Swarm.
 
-use super::{reminders, report, step, ticked, within_minutes};
+use super::{reminders, report, step, within_minutes};
 use crate::support::port::free_port_of;
 use crate::support::story::{newest_rollback, rollback_over};
 use crate::support::{Daemon, Image, Webhook, eventually, seconds};
@@ -19,7 +19,7 @@ const RELEASE: &str = r#"
     sustained = "2m"
     [services.app-backend.hooks.smoke-test]
     phase = "before_verify"
-    timeout = "20s"
+    timeout = "90s"
     steps = [
         { url = "http://127.0.0.1:@PORT@/healthz" },
         { url = "http://127.0.0.1:@PORT@/", json = { ".version" = "{{to_tag}}" } },
@@ -63,7 +63,7 @@ fn failed_production_deployment() {
     assert_eq!(record["from"]["reference"], "app-backend:bad");
 
     step("Step 2: Announce Rollback: environment, current version, rolling back to, reason, ETA");
-    let announced = webhook.announced(seconds(10), &["ROLLBACK IN PROGRESS", "app-backend"]);
+    let announced = webhook.announced(seconds(60), &["ROLLBACK IN PROGRESS", "app-backend"]);
     for words in ["production", "app-backend:bad", "app-backend:good", "requests failed", "ETA"] {
         assert!(announced.to_string().contains(words), "no `{words}` in {announced:#}");
     }
@@ -80,10 +80,9 @@ fn failed_production_deployment() {
     assert!(record["detail"].as_str().unwrap().contains("checks passing"), "{record:#}");
 
     step("Step 5: Announce Resolution: status, all health checks passing");
-    webhook.announced(seconds(10), &["ROLLBACK COMPLETE", "app-backend:good", "All checks passing"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "app-backend:good", "All checks passing"]);
 
     step("Rollback Checklist");
-    let said = report(&daemon, &record);
     let boxes = [
         "Issue confirmed (health checks, error rates, user reports)",
         "Scope of impact determined",
@@ -94,7 +93,7 @@ fn failed_production_deployment() {
         "Smoke tests",
         "Resolution announced",
     ];
-    ticked(&said, &boxes);
+    let said = report(&daemon, &record, &boxes);
     reminders(&said, &[("ticket", "on-call"), ("Post-mortem", "team lead")]);
     within_minutes(&record, 10.0);
 }

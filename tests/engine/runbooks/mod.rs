@@ -74,23 +74,23 @@ fn watched(service: &str, image: &str, more: &str) -> String {
     )
 }
 
-/// What the incident report says, as Markdown.
+/// What the incident report says, as Markdown, when every one of these boxes is ticked, each with its proof: that a message
+/// has arrived is known here a moment later than there.
 #[track_caller]
-fn report(daemon: &Daemon, record: &Value) -> String {
+fn report(daemon: &Daemon, record: &Value, boxes: &[&str]) -> String {
     let id = record["id"].as_str().unwrap();
-    let (code, said) = daemon.command(&["incident", id, "--format", "markdown"]);
-    assert_eq!(code, Some(0), "{said}");
-    said
-}
-
-/// Every one of these boxes is ticked, each with its proof.
-#[track_caller]
-fn ticked(report: &str, boxes: &[&str]) {
-    for wanted in boxes {
-        let line = report.lines().find(|line| line.contains(wanted));
-        let line = line.unwrap_or_else(|| panic!("no box `{wanted}` in:\n{report}"));
-        assert!(line.starts_with("- [x] ") && line.contains(": "), "{line}");
-    }
+    eventually(seconds(60), "every box is ticked", || {
+        let (code, said) = daemon.command(&["incident", id, "--format", "markdown"]);
+        assert_eq!(code, Some(0), "{said}");
+        let is_ticked = |wanted: &&&str| {
+            let line = said.lines().find(|line| line.contains(**wanted));
+            line.is_some_and(|line| line.starts_with("- [x] ") && line.contains(": "))
+        };
+        match boxes.iter().find(|wanted| !is_ticked(wanted)) {
+            Some(open) => Err(format!("no ticked box `{open}` in:\n{said}")),
+            None => Ok(said),
+        }
+    })
 }
 
 /// Every one of these boxes is left to a person: it has an owner.
@@ -106,7 +106,7 @@ fn reminders(report: &str, boxes: &[(&str, &str)]) {
 /// What a container answers.
 #[track_caller]
 fn answer(bed: &Bed, container: &str, path: &str, status: u16) -> String {
-    eventually(seconds(10), &format!("{container} answers {status} to {path}"), || {
+    eventually(seconds(60), &format!("{container} answers {status} to {path}"), || {
         let answer = http::get(&bed.address(container)?, path).map_err(|error| error.to_string())?;
         if answer.status == status { Ok(answer.body) } else { Err(answer.body) }
     })
@@ -115,7 +115,7 @@ fn answer(bed: &Bed, container: &str, path: &str, status: u16) -> String {
 /// A row has measured what runs, and finds nothing.
 #[track_caller]
 fn measured(daemon: &Daemon, service: &str, row: &str) {
-    eventually(seconds(20), &format!("{row} of {service} is measured"), || {
+    eventually(seconds(60), &format!("{row} of {service} is measured"), || {
         let row = daemon.row(service, row)?;
         if row["answer"] == "ok" { Ok(()) } else { Err(format!("{row:#}")) }
     });

@@ -26,7 +26,7 @@ breaker_rollbacks = 1000
 trial = "5s"
 grace = "1s"
 verify = "2s"
-verify_timeout = "40s"
+verify_timeout = "150s"
 cooldown = "0s"
 attempts = 100
 memory_interval = "1s"
@@ -57,7 +57,7 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn start(bed: &Bed, webhook: Option<&str>, more: &str) -> Self {
         let daemon = Self::start_unready(bed.socket(), webhook, more);
-        daemon.ready(seconds(20));
+        daemon.ready(seconds(60));
         daemon
     }
 
@@ -129,13 +129,13 @@ impl Daemon {
     /// Waits until the release that runs has proved itself, so that there is something to go back to.
     #[track_caller]
     pub(crate) fn proved(&self, name: &str) -> Value {
-        self.in_state(seconds(60), name, &["steady"])
+        self.in_state(seconds(120), name, &["steady"])
     }
 
     /// The same of a release that is not the first: until it is seen, the one before it is steady.
     #[track_caller]
     pub(crate) fn proved_as(&self, name: &str, reference: &str) {
-        eventually(seconds(60), &format!("{reference} has proved itself as {name}"), || {
+        eventually(seconds(120), &format!("{reference} has proved itself as {name}"), || {
             let service = self.service(name)?;
             let is = service["current"]["reference"] == reference && service["state"] == "steady";
             if is { Ok(()) } else { Err(format!("{}: {}", service["state"], service["sentence"])) }
@@ -207,7 +207,7 @@ impl Daemon {
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.ended(seconds(30))
+        self.ended(seconds(90))
     }
 
     /// Waits for an end that it comes to by itself.
@@ -240,7 +240,7 @@ impl Daemon {
         let before = loaded().unwrap()["loaded_at"].clone();
         let hup = Command::new("kill").args(["-HUP", &self.process.id().to_string()]).status().unwrap();
         assert!(hup.success());
-        eventually(seconds(10), "the configuration is loaded again", || {
+        eventually(seconds(60), "the configuration is loaded again", || {
             let now = loaded()?;
             let good = now["last_reload_ok"] == true && now["loaded_at"] != before;
             if good { Ok(()) } else { Err(now.to_string()) }

@@ -37,8 +37,8 @@ pub(crate) fn tcp(
     body: &str,
 ) -> io::Result<Answer> {
     let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     exchange(stream, method, path, headers, body)
 }
 

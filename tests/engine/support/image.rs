@@ -33,7 +33,7 @@ impl Image {
     /// A Docker HEALTHCHECK that asks /healthz every second.
     pub(crate) fn healthcheck(self) -> Self {
         self.line(
-            r#"HEALTHCHECK --interval=1s --timeout=2s --retries=2 CMD ["/backstop","demo-app","--probe","http://127.0.0.1:8080/healthz"]"#,
+            r#"HEALTHCHECK --interval=1s --timeout=10s --retries=3 CMD ["/backstop","demo-app","--probe","http://127.0.0.1:8080/healthz"]"#,
         )
     }
 

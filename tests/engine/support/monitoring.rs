@@ -44,7 +44,7 @@ impl Server {
                 panic!("{name} does not start ({error}); get it with `tests/bed install`")
             });
         let server = Self { name, home, address, process };
-        eventually(seconds(30), &format!("{name} is ready"), || {
+        eventually(seconds(60), &format!("{name} is ready"), || {
             let answer = http::get(&server.address, "/-/ready").map_err(|error| error.to_string())?;
             if answer.status == 200 { Ok(()) } else { Err(answer.body) }
         });

@@ -42,7 +42,7 @@ impl Postgres {
             .spawn()
             .unwrap();
         let server = Self { home, address, process };
-        eventually(seconds(30), "PostgreSQL answers", || server.try_sql("SELECT 1").map(drop));
+        eventually(seconds(60), "PostgreSQL answers", || server.try_sql("SELECT 1").map(drop));
         server
     }
 

@@ -176,7 +176,7 @@ impl Registry {
                 panic!("docker-registry does not start ({e}); get it with `tests/bed install`")
             });
         self.process = Some(process);
-        eventually(seconds(20), "the registry listens", || {
+        eventually(seconds(60), "the registry listens", || {
             TcpStream::connect(&self.address).map(drop).map_err(|e| e.to_string())
         });
     }

@@ -44,7 +44,7 @@ impl StandIn {
     /// Listens where the registry was that has just stopped.
     #[track_caller]
     pub(crate) fn at(address: &str, manner: Manner) -> Self {
-        let listener = eventually(seconds(10), "the address is free", || {
+        let listener = eventually(seconds(60), "the address is free", || {
             TcpListener::bind(address).map_err(|e| e.to_string())
         });
         let shared = Arc::new(Shared {

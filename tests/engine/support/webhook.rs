@@ -1,5 +1,6 @@
 //! The other end of a webhook: keeps what it is sent, and can refuse it first.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,6 +60,14 @@ impl Webhook {
             let fits = |body: &&Value| words.iter().all(|word| body.to_string().contains(word));
             bodies.iter().find(fits).cloned().ok_or_else(|| format!("{bodies:#?}"))
         })
+    }
+}
+
+impl Webhook {
+    /// How many announcements hold all of `words`. Each is delivered at least once: the same one again is no other.
+    pub(crate) fn announcements(&self, words: &[&str]) -> usize {
+        let all: BTreeSet<String> = self.bodies().iter().map(Value::to_string).collect();
+        all.iter().filter(|body| words.iter().all(|word| body.contains(word))).count()
     }
 }
 
