@@ -297,7 +297,7 @@ impl Driver {
         let Some(store) = &self.store else { return self.keep_unsaved() };
         match store.commit(self.books.unsaved.clone(), said).await {
             Ok(()) => {
-                self.words.tell(&self.books.unsaved);
+                self.words.tell(self.clock.now(), &self.books.unsaved);
                 self.books.unsaved.clear();
                 true
             }
@@ -340,6 +340,7 @@ impl Driver {
         // Kept until they are durable: a disk may have room for the probe and not for them.
         if store.probe().await.is_ok() && store.remember(self.books.unsaved.clone()).await.is_ok() {
             info!("the store works again");
+            self.words.tell(now, &self.books.unsaved);
             self.books.unsaved.clear();
             self.books.store_failed = None;
             self.send(Input::Store(Ok(())));

@@ -1,4 +1,4 @@
-//! What another Backstop leaves to us, and what we leave to the next: good releases, and what people said. A Swarm moves
+//! What another Backstop leaves to us, and what we leave to the next: good releases, and pauses. A Swarm moves
 //! Backstop to another manager, whose state directory knows nothing of them, or knows of a time long ago.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use crate::core::ledger::{Flags, LedgerChange, LedgerEntry, Remembered, Standing};
+use crate::core::Timestamp;
+use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
 use crate::core::release::ServiceName;
-use crate::runtime::{ErrorClass, Recorded, Runtime};
+use crate::runtime::{Recorded, Runtime, Word};
 use crate::store::Store;
 
 /// How long is waited at start-up for what others recorded.
@@ -25,15 +26,19 @@ pub(super) async fn take_over(
     mut remembered: Remembered,
 ) -> Remembered {
     let Some(store) = store else { return remembered };
-    let asked = async { tokio::join!(runtime.recorded(), runtime.words()) };
-    let Ok((recorded, words)) = tokio::time::timeout(TAKE_OVER, asked).await else { return remembered };
+    let (recorded, words) = tokio::join!(
+        tokio::time::timeout(TAKE_OVER, runtime.recorded()),
+        tokio::time::timeout(TAKE_OVER, runtime.words())
+    );
     match recorded {
-        Ok(recorded) => take_releases(store, &mut remembered, recorded).await,
-        Err(e) => info!("nobody can be asked now what others recorded of good releases: {e}"),
+        Ok(Ok(recorded)) => take_releases(store, &mut remembered, recorded).await,
+        Ok(Err(e)) => info!("nobody can be asked now what others recorded of good releases: {e}"),
+        Err(_) => info!("nobody answers in time what others recorded of good releases"),
     }
     match words {
-        Ok(words) => take_words(store, &mut remembered, words).await,
-        Err(e) => info!("nobody can be asked now what people told others: {e}"),
+        Ok(Ok(words)) => take_words(store, &mut remembered, words).await,
+        Ok(Err(e)) => info!("nobody can be asked now what people told others: {e}"),
+        Err(_) => info!("nobody answers in time what people told others"),
     }
     remembered
 }
@@ -72,53 +77,58 @@ async fn take_releases(store: &Store, remembered: &mut Remembered, recorded: Vec
     remembered.ledgers.extend(taken);
 }
 
-/// What people said to another Backstop they said after what they said to us: we would have told of it.
-async fn take_words(store: &Store, remembered: &mut Remembered, words: Vec<(Option<ServiceName>, Flags)>) {
-    for (service, flags) in words {
-        remembered.flags.retain(|(known, _)| *known != service);
+/// Of what people said to us and to another Backstop, the last counts. That a pause is over is not known to be said later than
+/// that there is one: then it is paused, which is seen.
+async fn take_words(store: &Store, remembered: &mut Remembered, words: Vec<(Option<ServiceName>, Word)>) {
+    for (service, word) in words {
         let of = service.as_ref().map_or("the fleet", ServiceName::as_str);
-        if let Some(pause) = &flags.paused {
-            info!(service = of, "{pause}, as another Backstop was told");
+        let at = remembered.flags.iter().position(|(known, _)| *known == service);
+        let mut flags = at.map(|at| remembered.flags[at].1.clone()).unwrap_or_default();
+        let known = flags.paused.as_ref().map(|pause| pause.since);
+        if flags.paused == word.paused || known.is_some_and(|since| since >= word.at) {
+            continue;
         }
+        match &word.paused {
+            Some(pause) => info!(service = of, "{pause}, as another Backstop was told"),
+            None => info!(service = of, "not paused any more, as another Backstop was told"),
+        }
+        flags.paused = word.paused;
         let change = LedgerChange::Flags { service: service.clone(), flags: flags.clone() };
         if let Err(e) = store.remember(vec![change]).await {
             warn!(service = of, "what people told another Backstop cannot be kept: {e}");
         }
-        remembered.flags.push((service, flags));
+        match at {
+            Some(at) => remembered.flags[at].1 = flags,
+            None => remembered.flags.push((service, flags)),
+        }
     }
 }
 
-/// Tells the next one what people say here. It is our own store that counts while we run, so nobody waits for this.
+/// Tells the next one what people say here of pauses. It is our own store that counts while we run, so nobody waits for this.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words(Arc<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
     /// The newest of each service; of the fleet, without a name.
-    newest: Mutex<BTreeMap<Option<ServiceName>, Flags>>,
+    newest: Mutex<BTreeMap<Option<ServiceName>, Word>>,
     more: Notify,
 }
 
 impl Words {
-    /// Tells what was said before this process began, as far as it still holds.
-    pub(super) fn of(remembered: &Remembered) -> Self {
-        let words = Self::default();
-        words.newest().extend(remembered.flags.iter().cloned());
-        words.0.more.notify_one();
-        words
-    }
-
     /// Tells what of `changes` people said.
-    pub(super) fn tell<'a>(&self, changes: impl IntoIterator<Item = &'a LedgerChange>) {
-        let said = changes.into_iter().filter_map(|change| match change {
-            LedgerChange::Flags { service, flags } => Some((service.clone(), flags.clone())),
+    pub(super) fn tell(&self, now: Timestamp, changes: &[LedgerChange]) {
+        let said = changes.iter().filter_map(|change| match change {
+            LedgerChange::Flags { service, flags } => {
+                Some((service.clone(), Word { at: now, paused: flags.paused.clone() }))
+            }
             _ => None,
         });
         self.newest().extend(said);
         self.0.more.notify_one();
     }
 
-    fn newest(&self) -> MutexGuard<'_, BTreeMap<Option<ServiceName>, Flags>> {
+    fn newest(&self) -> MutexGuard<'_, BTreeMap<Option<ServiceName>, Word>> {
         // Nothing that panics is done under this lock.
         self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,16 +147,12 @@ impl Words {
     async fn one_round(&self, runtime: &dyn Runtime) -> bool {
         let round = std::mem::take(&mut *self.newest());
         let mut again = false;
-        for (service, flags) in round {
-            match runtime.keep_word(service.as_ref(), &flags).await {
-                Ok(()) => {}
-                Err(e) if e.class == ErrorClass::NotFound => {}
-                Err(e) => {
-                    debug!(?service, "what people said could not be kept where others read it: {e}");
-                    // Unless something newer was said meanwhile.
-                    self.newest().entry(service).or_insert(flags);
-                    again = true;
-                }
+        for (service, word) in round {
+            if let Err(e) = runtime.keep_word(service.as_ref(), &word).await {
+                debug!(?service, "what people said could not be kept where others read it: {e}");
+                // Unless something newer was said meanwhile.
+                self.newest().entry(service).or_insert(word);
+                again = true;
             }
         }
         again

@@ -79,6 +79,8 @@ pub(super) fn run(args: ReplayArgs, out: &Output) -> anyhow::Result<()> {
             Ok(())
         }
     })?;
+    // Records have remarks of their own.
+    let set = set.filter(|_| !files.iter().any(|path| path.is_dir() || is_segment(path)));
     warn_of_unknown(set.as_ref(), given.known.into_inner().unwrap_or_else(PoisonError::into_inner));
     match failed {
         0 => Ok(()),
@@ -123,10 +125,6 @@ fn say_wrong(path: &Path, why: &str) {
 
 /// A service that the command line sets and that is in no trace is a slip. That a file is for others too is not.
 fn warn_of_unknown(set: Option<&Settings>, known: BTreeSet<ServiceName>) {
-    // Records have remarks of their own.
-    if known.is_empty() {
-        return;
-    }
     for name in set.into_iter().flat_map(Settings::named).filter(|name| !known.contains(name)) {
         let all: Vec<&str> = known.iter().map(ServiceName::as_str).take(10).collect();
         anstream::eprintln!(

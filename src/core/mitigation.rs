@@ -28,7 +28,7 @@ pub struct Mitigated {
     pub release: ReleaseId,
     /// When.
     pub at: Timestamp,
-    /// How it went; none while it is done, or if a restart of ours came in between.
+    /// How it went; none while it is done, or until it is known what became of what an earlier process was at.
     pub result: Option<Result<String, String>>,
     /// The release as its deployer made it, where it was made anew with something set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +116,10 @@ impl Service {
             self.start_anew(turn.now);
             self.onsets.clear();
             self.told.clear();
+            self.quiet_until = Some(turn.now + self.settings.grace);
+        }
+        if anew {
+            // What was made anew is starting, even if it could not be done for all.
             self.quiet_until = Some(turn.now + self.settings.grace);
         }
         if result.is_ok() || anew {

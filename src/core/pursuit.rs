@@ -176,6 +176,7 @@ impl Service {
         self.exits = Exits::default();
         self.before = Before { norm, recurring, ..Before::default() };
         self.usual.reset(now, self.before.norm.clone());
+        self.kept_norm = Some(self.before.norm.clone());
         self.keep_norms(turn);
         self.without = None;
         self.ailing = None;

@@ -272,7 +272,8 @@ impl Service {
         }
         self.flags = flags;
         // What an earlier process was at when it ended: what became of it is awaited.
-        let begun = self.mitigated().find(|taken| taken.result.is_none()).map(|taken| taken.id.clone());
+        let begun = self.mitigated().filter(|taken| taken.result.is_none()).last();
+        let begun = begun.map(|taken| taken.id.clone());
         self.mitigating = begun;
     }
 
@@ -688,7 +689,7 @@ impl Service {
         self.history = norms.history;
         self.before = norms.before;
         self.usual.reset(now, norms.now.clone().or(Some(self.before.norm.clone())));
-        self.kept_norm = Some(norms.now);
+        self.kept_norm = Some(norms.now.or(Some(self.before.norm.clone())));
         self.spells = norms.spells;
         // What went on then is not known to have ended by itself, nor is what a clock that was ahead says is yet to come.
         self.spells.forget_since(now);

@@ -15,10 +15,9 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, permanent};
-use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
+use super::{Enrolment, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied, Word};
 use crate::core::availability::Availability;
 use crate::core::io::{EngineState, Input, RollbackRequest};
-use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation, Refusal};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ReplicaId, ServiceName};
@@ -306,22 +305,22 @@ impl Runtime for Engines {
         Ok(found)
     }
 
-    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
+    async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
         if let Some(name) = service {
             let (runtime, plain) = self.of(name)?;
-            return runtime.keep_word(Some(&plain), flags).await;
+            return runtime.keep_word(Some(&plain), word).await;
         }
-        let all = join_all(self.parts.iter().map(|part| part.runtime.keep_word(None, flags))).await;
+        let all = join_all(self.parts.iter().map(|part| part.runtime.keep_word(None, word))).await;
         all.into_iter().collect()
     }
 
-    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
         let all = join_all(self.parts.iter().map(|part| part.runtime.words())).await;
         let mut found = Vec::new();
         for (part, words) in self.parts.iter().zip(all) {
             match words {
                 Ok(words) => found.extend(
-                    words.into_iter().map(|(service, flags)| (service.map(|one| one.on(&part.name)), flags)),
+                    words.into_iter().map(|(service, word)| (service.map(|one| one.on(&part.name)), word)),
                 ),
                 Err(error) => tracing::info!("what people told others is not known: {error}"),
             }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
-use crate::core::ledger::Flags;
+use crate::core::ledger::Pause;
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Specification, Step, StepOutput};
 use crate::core::release::{Release, ReplicaId, ServiceName};
@@ -66,13 +66,13 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Keeps what people said, and were asked, of a service, or of the fleet, where another Backstop finds it.
-    async fn keep_word(&self, _: Option<&ServiceName>, _: &Flags) -> Result<(), RuntimeError> {
+    /// Keeps what people said last of pausing a service, or the fleet, where another Backstop finds it.
+    async fn keep_word(&self, _: Option<&ServiceName>, _: &Word) -> Result<(), RuntimeError> {
         Ok(())
     }
 
-    /// What others kept like that: what we kept ourselves we know better.
-    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+    /// What was kept like that.
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
         Ok(Vec::new())
     }
 
@@ -251,6 +251,15 @@ pub struct Recorded {
     pub since: Timestamp,
     /// Its specifications.
     pub snapshots: Vec<Snapshot>,
+}
+
+/// What people said last of pausing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// When.
+    pub at: Timestamp,
+    /// The pause; none if it is over.
+    pub paused: Option<Pause>,
 }
 
 /// What went wrong with the engine.

@@ -15,10 +15,9 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::engine::permanent;
-use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied};
+use super::{ErrorClass, OnceEnded, OneOff, Recorded, Runtime, RuntimeError, Snapshot, Varied, Word};
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
-use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation, Refusal};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{Release, ServiceName};
@@ -290,17 +289,22 @@ impl Runtime for Several {
         Ok(all)
     }
 
-    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
+    async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
         if let Some(name) = service {
-            return self.part(self.owner(name).await?)?.keep_word(service, flags).await;
+            match self.owner(name).await {
+                Ok(part) => return self.part(part)?.keep_word(service, word).await,
+                // It is not there now; what was said of it may be.
+                Err(error) if error.class == ErrorClass::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         for runtime in &self.parts {
-            runtime.keep_word(None, flags).await?;
+            runtime.keep_word(service, word).await?;
         }
         Ok(())
     }
 
-    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
         let mut all = Vec::new();
         for runtime in &self.parts {
             all.extend(runtime.words().await?);

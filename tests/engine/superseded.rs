@@ -79,14 +79,12 @@ fn what_compose_brings_up_in_the_middle_of_a_rollback_stays() {
     let project = Project::new(&bed, "web:${TAG}", "TAG=v1\n");
     project.compose(&["up", "-d"]);
     daemon.proved("shop-web");
-    for request in ["/stop?", "/start"] {
-        between.before_the_next(request, project.up_by_hand("TAG=v3\n"));
-        project.environment("TAG=v2\n");
-        project.compose(&["up", "-d"]);
+    between.before_the_next("/start", project.up_by_hand("TAG=v3\n"));
+    project.environment("TAG=v2\n");
+    project.compose(&["up", "-d"]);
 
-        has_the_last_word(&bed, &daemon, "shop-web", "shop-web-1", "web:v3");
-        assert!(between.was_done(), "{request}");
-        assert_eq!(crate::compose::read(&project.path(".env")), "TAG=v3\n", "what the person set stays");
-    }
+    has_the_last_word(&bed, &daemon, "shop-web", "shop-web-1", "web:v3");
+    assert!(between.was_done());
+    assert_eq!(crate::compose::read(&project.path(".env")), "TAG=v3\n", "what the person set stays");
     is_judged_afresh(&bed, &daemon, "shop-web", "shop-web-1");
 }

@@ -11,6 +11,9 @@ use crate::core::time::human;
 use crate::runtime::RuntimeError;
 use crate::runtime::engine::permanent;
 
+/// A task that takes longer than this to start is not waited for before its service is judged again.
+const GROWS_WITHIN: Duration = Duration::from_secs(60);
+
 impl SwarmRuntime {
     /// What runs everywhere, with its name: what an update is still bringing to the nodes is nothing to go on from.
     pub(super) async fn settled(&self, service: &ServiceName) -> Result<(Value, String), RuntimeError> {
@@ -53,8 +56,11 @@ impl SwarmRuntime {
         };
         let (seen, were) = self.change(service, "scaling", scale).await?;
         let name = observe::name(&seen);
-        self.grown(service, replicas, plan::starts_within(&seen["Spec"])).await?;
-        Ok(format!("it had {were} replicas: docker service scale {name}={were}"))
+        let back = format!("it had {were} replicas: docker service scale {name}={were}");
+        match self.grown(&seen, service, replicas).await {
+            Ok(short) => Ok(format!("{back}{short}")),
+            Err(error) => Err(RuntimeError { message: format!("{}; {back}", error.message), ..error }),
+        }
     }
 
     /// Changes something of what runs. Whoever changes something else just then keeps that; a deployment comes first. Gives
@@ -94,37 +100,12 @@ impl SwarmRuntime {
         within: Duration,
     ) -> Result<(), RuntimeError> {
         let is_new = |task: &Value| task["Spec"]["ForceUpdate"].as_u64().unwrap_or(0) >= forced;
-        let anew = |wanted: &[&Value]| wanted.iter().all(|task| is_new(task) && observe::is_running(task));
-        self.until(service, within, "not all of it runs anew", anew).await
-    }
-
-    /// Waits until as many run as there are to be: before that, nothing has less to do.
-    async fn grown(
-        &self,
-        service: &ServiceName,
-        replicas: u32,
-        within: Duration,
-    ) -> Result<(), RuntimeError> {
-        let all = usize::try_from(replicas).unwrap_or(usize::MAX);
-        let grown =
-            |wanted: &[&Value]| wanted.len() == all && wanted.iter().all(|task| observe::is_running(task));
-        self.until(service, within, &format!("no {replicas} replicas of it run"), grown).await
-    }
-
-    /// Waits until Swarm is at nothing, and the tasks that it wants to run are as `done` asks.
-    async fn until(
-        &self,
-        service: &ServiceName,
-        within: Duration,
-        otherwise: &str,
-        done: impl Fn(&[&Value]) -> bool,
-    ) -> Result<(), RuntimeError> {
         let began = self.clock.now();
         loop {
             let found = self.one(service).await?;
             let settled = observe::settled(&found.service);
-            let wanted: Vec<&Value> = found.tasks.iter().filter(|task| observe::is_wanted(task)).collect();
-            if settled.is_ok() && done(&wanted) {
+            let mut wanted = found.tasks.iter().filter(|task| observe::is_wanted(task));
+            if settled.is_ok() && wanted.all(|task| is_new(task) && observe::is_running(task)) {
                 return Ok(());
             }
             let late = self.clock.now().since(began) >= within;
@@ -133,13 +114,44 @@ impl SwarmRuntime {
                     return Err(conflict(format!("{service} is being updated: {why}")));
                 }
                 Ok(()) if late => {
-                    return Err(permanent(format!(
-                        "{otherwise} within {}: docker service ps {}",
-                        human(within),
-                        observe::name(&found.service)
-                    )));
+                    let why = format!("not all of {service} runs anew within {}", human(within));
+                    return Err(permanent(why));
                 }
                 Ok(()) | Err(_) => {}
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits for as many to run as there are to be: before that, nothing has less to do. Not for long, for meanwhile nobody is
+    /// judged. Yields what there is to say if they do not.
+    async fn grown(
+        &self,
+        seen: &Value,
+        service: &ServiceName,
+        replicas: u32,
+    ) -> Result<String, RuntimeError> {
+        let (began, all) = (self.clock.now(), usize::try_from(replicas).unwrap_or(usize::MAX));
+        let release = release::release(&seen["Spec"]).id;
+        loop {
+            let found = self.one(service).await?;
+            let (now, name) = (&found.service["Spec"], observe::name(&found.service));
+            if release::release(now).id != release {
+                return Err(deployed(name, &found.service));
+            }
+            if now["Mode"]["Replicated"]["Replicas"] != replicas {
+                return Ok(format!("; somebody else scaled {name} meanwhile"));
+            }
+            let wanted = found.tasks.iter().filter(|task| observe::is_wanted(task));
+            let run = wanted.filter(|task| observe::is_running(task)).count();
+            if run >= all {
+                return Ok(String::new());
+            }
+            if self.clock.now().since(began) >= GROWS_WITHIN {
+                let within = human(GROWS_WITHIN);
+                return Ok(format!(
+                    "; only {run} of {replicas} ran after {within}: docker service ps {name}"
+                ));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: what this engine is to a Swarm ([`role`]), who is watched ([`enrol`]), what a service is
 //! ([`release`]), its tasks ([`observe`], [`places`]), noticing deployments and ends ([`watch`]), and going back
-//! ([`plan`], [`apply`]); what the Swarm keeps for a Backstop elsewhere ([`memory`]).
+//! ([`plan`], [`apply`]); what the Swarm keeps for a Backstop elsewhere ([`memory`], [`words`]).
 //!
 //! It acts on services only, never on a task or its container: Swarm would replace whatever is done to them. A service's
 //! version is a compare-and-swap: whoever deployed in between wins.
@@ -19,12 +19,11 @@ use super::container::enrol::{Labels, Ourselves};
 use super::container::{protect, verbs};
 use super::engine::{Engine, permanent};
 use super::{
-    Enrolment, ErrorClass, Recorded, Runtime, RuntimeError, Snapshot, Varied, registry, set_environment,
+    Enrolment, ErrorClass, Recorded, Runtime, RuntimeError, Snapshot, Varied, Word, registry, set_environment,
 };
 use crate::clock::Clock;
 use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
-use crate::core::ledger::Flags;
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{ImageId, Release, ServiceName};
@@ -269,18 +268,14 @@ impl Runtime for SwarmRuntime {
         if self.standing.role() == Role::Manager { self.kept().await } else { Ok(Vec::new()) }
     }
 
-    async fn keep_word(&self, service: Option<&ServiceName>, flags: &Flags) -> Result<(), RuntimeError> {
-        let info = self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager {
-            self.keep_said(&info, service, flags).await
-        } else {
-            Ok(())
-        }
+    async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
+        self.standing.ask(&self.engine).await?;
+        if self.standing.role() == Role::Manager { self.keep_said(service, word).await } else { Ok(()) }
     }
 
-    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Flags)>, RuntimeError> {
-        let info = self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager { self.said_elsewhere(&info).await } else { Ok(Vec::new()) }
+    async fn words(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
+        self.standing.ask(&self.engine).await?;
+        if self.standing.role() == Role::Manager { self.said_last().await } else { Ok(Vec::new()) }
     }
 
     async fn protect(&self, _: &ServiceName, release: &Release, generation: u32) -> Result<(), RuntimeError> {

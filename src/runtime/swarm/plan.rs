@@ -107,14 +107,10 @@ pub(super) fn within(spec: &Value, replicas: usize) -> Duration {
     let container = &spec["TaskTemplate"]["ContainerSpec"];
     let grace = container["StopGracePeriod"].as_u64().map_or(STOP_GRACE, Duration::from_nanos);
     let delay = update["Delay"].as_u64().map_or(Duration::ZERO, Duration::from_nanos);
-    let batch = grace.saturating_add(starts_within(spec)).saturating_add(delay);
+    let starts = STARTS_WITHIN.max(healthy_within(&container["Healthcheck"]));
+    let batch = grace.saturating_add(starts).saturating_add(delay);
     let batches = u32::try_from(batches).unwrap_or(u32::MAX);
     (batch.saturating_mul(batches)).saturating_add(monitor(spec) + STUCK).min(WITHIN_MAX)
-}
-
-/// How long tasks that are started together may take until they run.
-pub(super) fn starts_within(spec: &Value) -> Duration {
-    STARTS_WITHIN.max(healthy_within(&spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"]))
 }
 
 /// How long a task has to stay up before Swarm takes its update for well.
