@@ -77,8 +77,8 @@ async fn take_releases(store: &Store, remembered: &mut Remembered, recorded: Vec
     remembered.ledgers.extend(taken);
 }
 
-/// Of what people said to us and to another Backstop, the last counts. That a pause is over is not known to be said later than
-/// that there is one: then it is paused, which is seen.
+/// Of what people said to us and to another Backstop, the last counts. When a pause ended is not among our flags: then the word
+/// that there is one counts, for a pause is seen.
 async fn take_words(store: &Store, remembered: &mut Remembered, words: Vec<(Option<ServiceName>, Word)>) {
     for (service, word) in words {
         let of = service.as_ref().map_or("the fleet", ServiceName::as_str);

@@ -118,9 +118,9 @@ fn signals(text: &mut String, i: &Incident) {
             text,
             "| {} | {} | {} | {} | {} | {} |",
             plot.title,
-            say(plot.median(f64::MIN, frame.deployed)),
-            say(plot.highest(frame.deployed, frame.back)),
-            say(plot.median(frame.back, f64::MAX)),
+            say(plot.before(frame.deployed)),
+            say(plot.with_the_bad_one(frame.deployed, frame.back)),
+            say(plot.since(frame.back)),
             say(plot.threshold),
             bars(&plot.points)
         );

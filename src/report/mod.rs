@@ -468,7 +468,7 @@ fn plots(scene: &Scene, signals: &[Slot], frame: Frame) -> Vec<Plot> {
             .collect();
         let step = spacing(&points);
         let plot = Plot { title: title.to_owned(), unit, points, step, threshold: None, baseline: None };
-        let baseline = plot.median(f64::MIN, frame.deployed);
+        let baseline = plot.before(frame.deployed);
         Plot { baseline, ..plot }
     };
     let share = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);

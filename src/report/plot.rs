@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::strip::SLOT;
+
 /// The size of a plot, in its own units; it is scaled to the width of the page.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 190.0;
@@ -14,6 +16,8 @@ const BOTTOM: f64 = 28.0;
 const APART: f64 = 19.0;
 /// A gap longer than this many slots is shown as one.
 const GAP: f64 = 3.0;
+/// What a point stands for began so many seconds before it, and ended as many after it.
+const HALF: f64 = SLOT as f64 / 2000.0;
 
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,18 +87,28 @@ impl Unit {
 }
 
 impl Plot {
-    /// The median of the values in `from..to`; none if there are none.
-    pub fn median(&self, from: f64, to: f64) -> Option<f64> {
-        let mut values: Vec<f64> =
-            self.points.iter().filter(|(at, _)| *at >= from && *at < to).map(|(_, value)| *value).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
+    /// The median of what was measured before the deployment; none if nothing was.
+    pub fn before(&self, deployed: f64) -> Option<f64> {
+        self.median(|begin_end| begin_end.1 <= deployed)
     }
 
-    /// The highest value in `from..to`; none if there are none.
-    pub fn highest(&self, from: f64, to: f64) -> Option<f64> {
-        let within = self.points.iter().filter(|(at, _)| *at >= from && *at < to);
+    /// The highest value in whose time the bad release ran, be it for a part of it; none if there is none.
+    pub fn with_the_bad_one(&self, deployed: f64, back: f64) -> Option<f64> {
+        let ran = |at: f64| at + HALF > deployed && at - HALF < back;
+        let within = self.points.iter().filter(|(at, _)| ran(*at));
         within.map(|(_, value)| *value).max_by(f64::total_cmp)
+    }
+
+    /// The median of what was measured when the good one had been back for all of the time; none if nothing was.
+    pub fn since(&self, back: f64) -> Option<f64> {
+        self.median(|begin_end| begin_end.0 >= back)
+    }
+
+    fn median(&self, of: impl Fn((f64, f64)) -> bool) -> Option<f64> {
+        let whole = self.points.iter().filter(|(at, _)| of((at - HALF, at + HALF)));
+        let mut values: Vec<f64> = whole.map(|(_, value)| *value).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
     }
 
     /// What the plot shows, in a sentence, for whoever does not see it.
@@ -103,9 +117,9 @@ impl Plot {
         let mut text = format!(
             "{}: before the deployment {} (median), with the bad release up to {}, since the rollback {} (median).",
             self.title,
-            say(self.median(f64::MIN, deployed)),
-            say(self.highest(deployed, back)),
-            say(self.median(back, f64::MAX)),
+            say(self.before(deployed)),
+            say(self.with_the_bad_one(deployed, back)),
+            say(self.since(back)),
         );
         if let Some(threshold) = self.threshold {
             let _ = write!(text, " The line is at {}.", self.unit.say(threshold));
@@ -329,6 +343,15 @@ mod tests {
         let places: Vec<f64> =
             svg.split("cx=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok()).collect();
         assert!(places.windows(2).any(|pair| (pair[1] - pair[0]).abs() >= APART), "{places:?}");
+    }
+
+    /// A release that ran for five seconds of a quarter of a minute.
+    #[test]
+    fn what_was_measured_while_both_ran_is_the_bad_ones() {
+        let plot = plot(vec![(7.5, 0.0), (22.5, 0.3), (37.5, 0.0)]);
+        assert_eq!(plot.before(17.0), Some(0.0));
+        assert_eq!(plot.with_the_bad_one(17.0, 22.0), Some(0.3));
+        assert_eq!((plot.since(22.0), plot.since(31.0)), (Some(0.0), None));
     }
 
     #[test]
