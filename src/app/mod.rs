@@ -140,17 +140,18 @@ fn recover(
     for engine in driver.runtime.engines() {
         let (executor, runtime) = (executor.clone(), Arc::clone(&driver.runtime));
         let old = Old {
-            awaited: awaited.iter().filter(|(_, service)| service.engine() == engine).cloned().collect(),
-            mitigating: mitigating
-                .iter()
-                .filter(|(_, service)| service.engine() == engine)
-                .cloned()
-                .collect(),
+            awaited: on(&engine, &awaited),
+            mitigating: on(&engine, &mitigating),
             proved: proved.clone(),
         };
         let watching = recover_and_watch(executor, runtime, driver.inputs.clone(), engine, old);
         tasks.spawn(life.clone().run_until_cancelled_owned(watching));
     }
+}
+
+/// What is about services on this engine.
+fn on<T: Clone>(engine: &str, all: &[(T, ServiceName)]) -> Vec<(T, ServiceName)> {
+    all.iter().filter(|(_, service)| service.engine() == engine).cloned().collect()
 }
 
 /// What makes links to answer questions with. Without it, they are answered in every other way.

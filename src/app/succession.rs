@@ -118,14 +118,12 @@ struct Waiting {
 impl Words {
     /// Tells what of `changes` people said.
     pub(super) fn tell(&self, now: Timestamp, changes: &[LedgerChange]) {
-        let said = changes.iter().filter_map(|change| match change {
-            LedgerChange::Flags { service, flags } => {
-                Some((service.clone(), Word { at: now, paused: flags.paused.clone() }))
+        for change in changes {
+            if let LedgerChange::Flags { service, flags } = change {
+                self.newest().insert(service.clone(), Word { at: now, paused: flags.paused.clone() });
+                self.0.more.notify_one();
             }
-            _ => None,
-        });
-        self.newest().extend(said);
-        self.0.more.notify_one();
+        }
     }
 
     fn newest(&self) -> MutexGuard<'_, BTreeMap<Option<ServiceName>, Word>> {

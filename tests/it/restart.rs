@@ -98,10 +98,16 @@ fn what_was_tried_when_it_was_ended_has_failed_and_the_next_step_follows() {
          141s memory shop 95 & health shop ok x30 every 5s"
     ));
     let told = second.log.join("\n");
-    let at = |what| told.find(what).unwrap_or_else(|| panic!("{what}: {told}"));
-    assert!(at("MITIGATION FAILED") < at("shop: EXPORT_MODE=off set"), "{told}");
+    in_order(&told, "MITIGATION FAILED", "shop: EXPORT_MODE=off set");
     assert!(!told.contains("shop: restart"), "{told}");
     assert_eq!(second.fleet.mitigating(), []);
+}
+
+/// Both were said, one before the other.
+#[track_caller]
+fn in_order(told: &str, first: &str, then: &str) {
+    let at = |what| told.find(what).unwrap_or_else(|| panic!("{what}: {told}"));
+    assert!(at(first) < at(then), "{told}");
 }
 
 /// Runs the first timeline, and the second one after a restart. Gives the log of the second.
@@ -132,8 +138,7 @@ fn what_came_and_went_before_the_deployment_is_known_after_a_restart() {
          1180s health worker fail x40 every 5s
          1380s end",
     );
-    let at = |what| told.find(what).unwrap_or_else(|| panic!("{what}: {told}"));
-    assert!(at("the same came and went 2 times before") < at("roll back to worker:v1"), "{told}");
+    in_order(&told, "the same came and went 2 times before", "roll back to worker:v1");
 }
 
 #[test]

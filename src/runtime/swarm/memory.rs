@@ -47,11 +47,16 @@ impl SwarmRuntime {
         self.engine.call(reqwest::Method::DELETE, &format!("/configs/{called}"), None, CALL).await.map(drop)
     }
 
+    /// Those that carry a label.
+    pub(super) async fn configs(&self, label: &str) -> Result<Vec<Value>, RuntimeError> {
+        let filters = json!({"label": [label]});
+        let configs = self.engine.json(&format!("/configs?filters={filters}")).await?;
+        Ok(configs.as_array().cloned().unwrap_or_default())
+    }
+
     /// What the Swarm keeps, the oldest first.
     pub(super) async fn kept(&self) -> Result<Vec<Recorded>, RuntimeError> {
-        let filters = json!({"label": [SERVICE]});
-        let configs = self.engine.json(&format!("/configs?filters={filters}")).await?;
-        let mut all: Vec<Recorded> = configs.as_array().into_iter().flatten().filter_map(read).collect();
+        let mut all: Vec<Recorded> = self.configs(SERVICE).await?.iter().filter_map(read).collect();
         all.sort_by_key(|one| one.since);
         Ok(all)
     }

@@ -21,7 +21,7 @@ impl SwarmRuntime {
         word: &Word,
     ) -> Result<(), RuntimeError> {
         let of = service.map_or("", ServiceName::as_str);
-        let mut old = self.said().await?;
+        let mut old = self.configs(SAID).await?;
         old.retain(|config| config["Spec"]["Labels"][SAID] == of);
         let newest = old.iter().filter_map(read).map(|(_, word)| word).max_by_key(|word| word.at);
         if newest.map_or(word.paused.is_none(), |kept| kept.paused == word.paused) {
@@ -42,13 +42,7 @@ impl SwarmRuntime {
 
     /// The newest of each service.
     pub(super) async fn said_last(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
-        Ok(last(&self.said().await?))
-    }
-
-    async fn said(&self) -> Result<Vec<Value>, RuntimeError> {
-        let filters = json!({"label": [SAID]});
-        let configs = self.engine.json(&format!("/configs?filters={filters}")).await?;
-        Ok(configs.as_array().cloned().unwrap_or_default())
+        Ok(last(&self.configs(SAID).await?))
     }
 }
 
