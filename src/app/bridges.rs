@@ -1,6 +1,7 @@
 //! Bridges: each part says what it needs in words of its own; here one part's answer is put into the other's words.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +18,8 @@ use crate::core::decision::{Decision, Gate};
 use crate::core::io::RollbackRequest;
 use crate::core::ledger::{RollbackRecord, pick};
 use crate::core::release::{Release, ReleaseId, ReplicaId, RollbackId, ServiceName};
-use crate::core::settings::{Hook, Mode, ServiceSettings, WindowKind};
+use crate::core::sample::{Measurement, Signal};
+use crate::core::settings::{HealthCheck, Hook, Mode, ServiceSettings, WindowKind};
 use crate::core::snapshot::{FleetSnapshot, ServiceSnapshot};
 use crate::core::state::State;
 use crate::core::{Command, Input, Timestamp};
@@ -32,8 +34,9 @@ use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
 use crate::runtime::logs::EngineLogs;
 use crate::runtime::swarm::places::{Place, Places};
-use crate::runtime::{Enrolment, Snapshot};
-use crate::signal::check::{CommandRunner, Ran};
+use crate::runtime::{Checks, Enrolment, Snapshot};
+use crate::signal::Probe;
+use crate::signal::check::{CheckProbe, CheckTools, CommandRunner, Ran};
 use crate::signal::logs::{EngineTime, Following, LogStreams, Unfollowed};
 use crate::signal::stats::{MemoryUse, Stats, StatsSource, Throttling};
 use crate::store::{Announced, DeliveryState, Store, Ticked, TicketState};
@@ -522,6 +525,15 @@ impl CommandRunner for EngineProbed {
 
     async fn runs(&self, id: &str) -> Result<bool, String> {
         self.engine.exec_runs(id).await.map_err(|e| e.to_string())
+    }
+}
+
+#[async_trait]
+impl Checks for CheckTools {
+    async fn passes(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> bool {
+        let probe = CheckProbe::new(self, Signal::Health, check, Some((replica, address)));
+        let measured = probe.measure().await;
+        measured.iter().all(|(_, measured)| matches!(measured, Measurement::Check { ok: true, .. }))
     }
 }
 

@@ -300,8 +300,10 @@ impl Program {
         let shared = (Arc::clone(&standing), Arc::clone(places));
         let swarm =
             SwarmRuntime::new(Arc::clone(engine), Arc::clone(&enrolled), shared, look_interval, self.clock);
+        let commands = Arc::new(EngineProbed { engine: Arc::clone(engine), places: Arc::clone(places) });
+        let asked = Arc::new(CheckTools { commands, clock: self.clock });
         let containers =
-            ContainerRuntime::new(Arc::clone(engine), enrolled, standing, look_interval, self.clock);
+            ContainerRuntime::new(Arc::clone(engine), (enrolled, asked), standing, look_interval, self.clock);
         Arc::new(Several::new(vec![Box::new(swarm), Box::new(containers)]))
     }
 

@@ -2,6 +2,7 @@
 //! [`Runtime`]; runtimes differ in the length of the plan, not in the shape of the code.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use crate::core::ledger::Pause;
 use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Specification, Step, StepOutput};
 use crate::core::release::{Release, ReplicaId, ServiceName};
-use crate::core::settings::{RunImage, ServiceSettings};
+use crate::core::settings::{HealthCheck, RunImage, ServiceSettings};
 use crate::core::time::Timestamp;
 
 pub mod compose;
@@ -186,6 +187,14 @@ pub trait Enrolment: std::fmt::Debug + Send + Sync {
         service: &ServiceName,
         labels: &BTreeMap<String, String>,
     ) -> Result<ServiceSettings, Vec<String>>;
+}
+
+/// Makes a check of one replica, once: answered by whoever measures.
+#[async_trait]
+pub trait Checks: std::fmt::Debug + Send + Sync {
+    /// Whether it passes. What cannot be measured does not. `address`: the replica's own, if it has one that means something
+    /// here.
+    async fn passes(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> bool;
 }
 
 /// The whole specification of one replica of a release, recorded while it was good.

@@ -27,8 +27,8 @@ use crate::core::observation::{Phase, Replica};
 use crate::core::release::{ReplicaId, ServiceName};
 use crate::core::sample::Signal;
 use crate::core::settings::{
-    AccessLog, Action, CheckKind, Dependency, HealthCheck, LogSource, MetricsSource, PromqlSource,
-    ServiceSettings, Target,
+    AccessLog, Action, Dependency, HealthCheck, LogSource, MetricsSource, PromqlSource, ServiceSettings,
+    Target,
 };
 
 /// Probes that may run at the same time. One takes two seconds at worst by default, so that this many serve
@@ -208,7 +208,7 @@ fn wanted(settings: &ServiceSettings, running: &[Running]) -> HashMap<Key, Spec>
             check: Box::new(check.clone()),
             replica: replica.cloned(),
         };
-        if of_replicas(&check.kind) {
+        if check.kind.is_of_replicas() {
             wanted.extend(running.iter().map(|r| (key(Source::Check, Some(r), name), spec(Some(r)))));
         } else if !running.is_empty() {
             // One question for the whole service, asked while there is anybody to answer it.
@@ -273,16 +273,6 @@ fn sources(settings: &ServiceSettings, running: &[Running]) -> HashMap<Key, Spec
 /// Whether any row of the matrix looks at it.
 fn judged(settings: &ServiceSettings, signal: Signal) -> bool {
     settings.rules.iter().any(|rule| rule.signal() == signal && rule.action != Action::Off)
-}
-
-/// Whether every replica is checked for itself.
-fn of_replicas(kind: &CheckKind) -> bool {
-    let own = |target: &Target| matches!(target, Target::Replica { .. });
-    match kind {
-        CheckKind::Http(steps) => steps.iter().any(|step| own(&step.target)),
-        CheckKind::Tcp(target) | CheckKind::Grpc { target, .. } => own(target),
-        CheckKind::Command(_) => true,
-    }
 }
 
 /// Where results go, and how many may be on their way.
@@ -351,6 +341,7 @@ mod tests {
     use crate::core::Timestamp;
     use crate::core::release::{ImageId, Release, ReleaseId};
     use crate::core::sample::Measurement;
+    use crate::core::settings::CheckKind;
     use crate::signal::check::{CommandRunner, Ran};
     use crate::signal::logs::{EngineTime, Following, Unfollowed};
     use crate::signal::stats::{MemoryUse, Stats};

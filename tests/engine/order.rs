@@ -10,13 +10,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::http::escape;
-use crate::support::story::{WATCHED, good_release, images, is_back, rollback_over};
+use crate::support::story::{ENROLLED, WATCHED, good_release, images, is_back, rollback_over};
 use crate::support::{Bed, Daemon, Image, Webhook, eventually, seconds};
 
 /// Asks again and again, each time by a new lookup of the name: a line a request, with its answer, status and time.
 const ASK: &str = r#"
 mount --bind "$1" /etc/resolv.conf
-while :; do curl -s -m 60 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' http://shop:8080/; done
+while :; do curl -s -m 60 -w ' | %{http_code} | %{time_total} | %{errormsg}\n' "http://$2:8080/"; done
 "#;
 
 /// Whoever has come in by the time that a container is stopped is answered: it gets the time for that, however busy the
@@ -31,13 +31,17 @@ struct Client {
 
 impl Client {
     fn start(bed: &Bed, container: &str) -> Self {
+        Self::asking(bed, container, "shop")
+    }
+
+    fn asking(bed: &Bed, container: &str, name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("backstop-client-").tempdir().unwrap();
         let resolver = home.path().join("resolv.conf");
         fs::write(&resolver, "nameserver 127.0.0.11\n").unwrap();
         let process = bed.inspect(container)["State"]["Pid"].to_string();
         let process = Command::new("nsenter")
             .args(["-t", &process, "-n", "unshare", "-m", "sh", "-c", ASK, "sh"])
-            .arg(&resolver)
+            .args([resolver.as_os_str(), name.as_ref()])
             .stdin(Stdio::null())
             .stdout(File::create(home.path().join("answers")).unwrap())
             .spawn()
@@ -115,6 +119,59 @@ fn no_request_goes_unanswered_where_both_can_run() {
     client.was_always_served(before, client.answers().len());
     assert!(record["order"].as_str().unwrap_or_default().starts_with("start-first: "), "{record:#}");
     webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "start-first: "]);
+}
+
+/// A program that is up at once and serves only later: whatever tells that it does is waited for, and by default that is
+/// whether it accepts connections.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn no_request_goes_unanswered_while_a_slow_starter_warms_up() {
+    let bed = Bed::lease();
+    let slow = |version: &str| Image::demo(version).env("DEMO_SLOW_START", "7s");
+    images(&bed, &Image::demo("v2"));
+    let healthcheck = r#"HEALTHCHECK --interval=15s CMD ["/backstop","demo-app","--probe","http://127.0.0.1:8080/healthz"]"#;
+    bed.image("slow:v1", &slow("v1"));
+    bed.image("slow-checked:v1", &slow("v1").line(healthcheck));
+    bed.docker(&["network", "create", "shop-net"]);
+    bed.docker(&["run", "-d", "--name", "client", "--network", "shop-net", "web:v1"]);
+    let daemon = Daemon::start(&bed, None, AT_LEISURE);
+    let ways = [
+        ("by-check", "slow:v1", &WATCHED[..]),
+        ("by-port", "slow:v1", &ENROLLED[..]),
+        ("by-healthcheck", "slow-checked:v1", &ENROLLED[..]),
+    ];
+    let arguments = |name: &'static str, labels: &[&'static str]| {
+        let alias = ["--network", "shop-net", "--network-alias", name];
+        [labels, &alias].concat()
+    };
+    for (name, good, labels) in ways {
+        bed.deploy(&format!("web-{name}"), good, &arguments(name, labels));
+    }
+    for (name, ..) in ways {
+        daemon.proved(&format!("web-{name}"));
+    }
+    let (webs, clients): (Vec<String>, Vec<(Client, usize)>) = ways
+        .into_iter()
+        .map(|(name, _, labels)| {
+            let web = format!("web-{name}");
+            bed.deploy(&web, "web:v2", &arguments(name, labels));
+            bed.serves(seconds(60), &web, "v2");
+            let client = Client::asking(&bed, "client", name);
+            let before = client.more().len();
+            (web, (client, before))
+        })
+        .unzip();
+    for web in &webs {
+        eventually(seconds(60), "the deployment is seen", || {
+            let (code, said) = daemon.command(&["rollback", web, "--yes"]);
+            if code == Some(0) { Ok(()) } else { Err(said) }
+        });
+    }
+    for (web, (client, before)) in webs.iter().zip(&clients) {
+        let record = rollback_over(&daemon, web);
+        assert_eq!(record["outcome"], "verified", "{record:#}");
+        client.was_always_served(*before, client.answers().len());
+    }
 }
 
 /// A service of three replicas, of a project called `shop`.

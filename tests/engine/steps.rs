@@ -2,18 +2,21 @@
 //! put back by the real steps; and every step, done twice or taken back twice, ends where it should.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use backstop::clock::Clock;
 use backstop::core::io::RollbackRequest;
 use backstop::core::observation::{Observation, Phase};
 use backstop::core::plan::{Plan, Step, StepOutput};
-use backstop::core::release::{RollbackId, ServiceName};
-use backstop::core::settings::ServiceSettings;
+use backstop::core::release::{ReplicaId, RollbackId, ServiceName};
+use backstop::core::settings::{HealthCheck, ServiceSettings};
 use backstop::runtime::container::{ContainerRuntime, LOOK_INTERVAL};
 use backstop::runtime::engine::Engine;
-use backstop::runtime::{Enrolment, Runtime, Snapshot};
+use backstop::runtime::{Checks, Enrolment, Runtime, Snapshot};
 use serde_json::{Value, json};
 
 use crate::support::inspect::differences;
@@ -22,6 +25,14 @@ use crate::support::{Bed, Image, eventually, seconds};
 /// Enrolled by label, with the shipped settings.
 #[derive(Debug)]
 pub(crate) struct ByLabel;
+
+/// Whatever is asked serves: what this is about is what is done.
+#[async_trait]
+impl Checks for ByLabel {
+    async fn passes(&self, _: &HealthCheck, _: &ReplicaId, _: Option<IpAddr>) -> bool {
+        true
+    }
+}
 
 impl Enrolment for ByLabel {
     fn enrolled(&self, _: &ServiceName, labels: &BTreeMap<String, String>) -> bool {
@@ -55,8 +66,8 @@ impl Stage {
             Image::demo("v2").env("DEMO_BAD", "1").line("VOLUME /cache").line("ENV FROM_IMAGE=v2 MORE=2");
         bed.image("fid:v2", &bad.line("LABEL image.is=v2 only.v2=b").line("WORKDIR /tmp").line("EXPOSE 99"));
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
-        let runtime =
-            ContainerRuntime::new(engine, Arc::new(ByLabel), Arc::default(), LOOK_INTERVAL, Clock::start());
+        let watched = (Arc::new(ByLabel) as _, Arc::new(ByLabel) as _);
+        let runtime = ContainerRuntime::new(engine, watched, Arc::default(), LOOK_INTERVAL, Clock::start());
         let tokio =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { bed, runtime: Arc::new(runtime), tokio }

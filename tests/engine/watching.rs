@@ -31,7 +31,7 @@ impl Watch {
         let engine = Arc::new(Engine::connect(&format!("unix://{}", bed.socket())).unwrap());
         let runtime = ContainerRuntime::new(
             Arc::clone(&engine),
-            Arc::new(ByLabel),
+            (Arc::new(ByLabel), Arc::new(ByLabel)),
             Arc::default(),
             LOOK_INTERVAL,
             Clock::start(),

@@ -312,6 +312,18 @@ pub enum CheckKind {
     Command(Vec<String>),
 }
 
+impl CheckKind {
+    /// Whether it is made of every replica, and not of the service as a whole.
+    pub fn is_of_replicas(&self) -> bool {
+        let own = |target: &Target| matches!(target, Target::Replica { .. });
+        match self {
+            Self::Http(steps) => steps.iter().any(|step| own(&step.target)),
+            Self::Tcp(target) | Self::Grpc { target, .. } => own(target),
+            Self::Command(_) => true,
+        }
+    }
+}
+
 /// One request of a check, and what its answer must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpStep {

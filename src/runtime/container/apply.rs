@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::create::{Creation, settle_tag};
+use super::readiness::Started;
 use super::{ContainerRuntime, changed, fingerprint, observe, stop, verbs};
 use crate::core::plan::{Plan, Specification, Step, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
@@ -16,15 +17,7 @@ use crate::runtime::engine::permanent;
 use crate::runtime::{EVIDENCE_LINES, ErrorClass, RuntimeError, Snapshot, compose, read, registry};
 
 /// A log that takes longer to read is not waited for.
-const EVIDENCE: Duration = Duration::from_secs(5);
-/// What a failed start's message quotes of the log.
-const QUOTED_LINES: u32 = 3;
-/// How long the replacement has to stay up to count as running.
-const MOMENT: Duration = Duration::from_secs(1);
-/// A start that has not come that far by now has failed.
-const RUNNING: Duration = Duration::from_secs(30);
-/// Beside the old one, its HEALTHCHECK is waited for so long: meanwhile the bad one serves too.
-const WARMS_UP: Duration = Duration::from_secs(10);
+pub(super) const EVIDENCE: Duration = Duration::from_secs(5);
 /// The engine removes a `--rm` container some time after it stopped.
 const REMOVAL: Duration = Duration::from_secs(20);
 /// How often is asked while waiting for the engine: there is no event for it that could not be missed.
@@ -74,10 +67,7 @@ impl ContainerRuntime {
                 self.unless_removed(plan, *created, new, name, started).await
             }
             Step::AwaitRunning { created, name, beside } => {
-                let image = image_of(plan, done).unwrap_or(&plan.to.image);
-                let new = new_of(plan, done, *created)?;
-                let running = self.await_running(plan, image, new, name, *beside).await;
-                self.unless_removed(plan, *created, new, name, running).await
+                self.await_started((plan, done), *created, name, *beside).await
             }
             Step::SaveEvidence { container, .. } => {
                 Ok(StepOutput::Evidence { log: self.evidence(container).await? })
@@ -144,7 +134,7 @@ impl ContainerRuntime {
                 self.rearm(container, output, old_of(plan, done, container)).await
             }
             Step::StopOld { container, name, was_running, .. } => {
-                self.start_again(plan, container, name, *was_running, old_of(plan, done, container)).await?;
+                self.start_again((plan, done), container, name, *was_running).await?;
                 self.rejoin_the_old(plan).await;
                 Ok(())
             }
@@ -325,12 +315,12 @@ impl ContainerRuntime {
     /// The opposite of stopping: what ran before runs again, under its name.
     async fn start_again(
         &self,
-        plan: &Plan,
+        (plan, done): (&Plan, Done<'_>),
         container: &ReplicaId,
         name: &str,
         was_running: bool,
-        old: Option<&StepOutput>,
     ) -> Result<(), RuntimeError> {
+        let old = old_of(plan, done, container);
         if !was_running {
             return Ok(());
         }
@@ -356,6 +346,7 @@ impl ContainerRuntime {
         };
         let snapshot: Snapshot = read(specification)?;
         self.remove(container.as_str()).await?;
+        self.free(plan, done, name).await?;
         let image = ImageId::new(snapshot.inspect["Image"].as_str().unwrap_or_default());
         let creation =
             Creation { snapshot: &snapshot, image: &image, name, temp_name: name, old: None, plan };
@@ -363,6 +354,19 @@ impl ContainerRuntime {
             return Err(permanent(format!("{name} was not created")));
         };
         verbs::start(&self.engine, container.as_str()).await
+    }
+
+    /// Takes a name from the replacement that has it.
+    async fn free(&self, plan: &Plan, done: Done<'_>, name: &str) -> Result<(), RuntimeError> {
+        for step in &plan.steps {
+            if let Step::TakeName { created, temp_name, name: taken } = step
+                && taken == name
+                && let Ok(new) = new_of(plan, done, *created)
+            {
+                absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await)?;
+            }
+        }
+        Ok(())
     }
 
     async fn runs(&self, container: &ReplicaId) -> Result<bool, RuntimeError> {
@@ -392,12 +396,29 @@ impl ContainerRuntime {
         name: &str,
         old: Option<&StepOutput>,
     ) -> Result<StepOutput, RuntimeError> {
-        if goes_by_itself(old) {
+        if goes_by_itself(old) && !self.runs(container).await? {
             // The engine is removing it: renaming it now writes into a directory that is being deleted, which leaves
             // the container half removed for ever (seen on 20.10). It gives its name free by itself.
             return Ok(StepOutput::Done);
         }
         verbs::rename(&self.engine, container.as_str(), name).await.map(|()| StepOutput::Done)
+    }
+
+    async fn await_started(
+        &self,
+        (plan, done): (&Plan, Done<'_>),
+        created: usize,
+        name: &str,
+        beside: bool,
+    ) -> Result<StepOutput, RuntimeError> {
+        let new = new_of(plan, done, created)?;
+        let started = Started { plan, image: image_of(plan, done).unwrap_or(&plan.to.image), new, name };
+        let running = if beside {
+            self.await_serving(started, old_beside(plan, created)).await
+        } else {
+            self.await_running(started).await
+        };
+        self.unless_removed(plan, created, new, name, running).await
     }
 
     /// Tells a replacement that failed from one that somebody removed. The engine itself removes only `--rm` containers.
@@ -453,53 +474,6 @@ impl ContainerRuntime {
         let Some(holder) = verbs::inspect(&self.engine, name).await? else { return Ok(true) };
         let removed = holder["HostConfig"]["AutoRemove"] == true && holder["State"]["Running"] != true;
         Ok(removed || is_going(&holder))
-    }
-
-    async fn await_running(
-        &self,
-        plan: &Plan,
-        image: &ImageId,
-        new: &ReplicaId,
-        name: &str,
-        beside: bool,
-    ) -> Result<StepOutput, RuntimeError> {
-        let mut running_since = None;
-        let mut waited = Duration::ZERO;
-        loop {
-            let Some(inspect) = verbs::inspect(&self.engine, new.as_str()).await? else {
-                return Err(permanent(format!("{name} ended at once and was removed")));
-            };
-            let state = &inspect["State"];
-            let up = state["Status"] == "running" && inspect["RestartCount"].as_u64().unwrap_or(0) == 0;
-            let not_yet = state["Status"] == "created" && state["Error"].as_str().is_none_or(str::is_empty);
-            if !up && !not_yet {
-                return Err(self.did_not_stay(&inspect, new, name).await);
-            }
-            // What it will be is for the verification to say: beside another one, it is only given the time to get there.
-            let warms_up = beside && state["Health"]["Status"] == "starting" && waited <= WARMS_UP;
-            if up && *running_since.get_or_insert(waited) + MOMENT <= waited && !warms_up {
-                identity(plan, image, &inspect, name)?;
-                self.ours.unmark(new.as_str());
-                return Ok(StepOutput::Running { container: new.clone() });
-            }
-            if waited > RUNNING {
-                return Err(permanent(format!("{name} was not started within {} s", RUNNING.as_secs())));
-            }
-            tokio::time::sleep(POLL * 4).await;
-            waited += POLL * 4;
-        }
-    }
-
-    async fn did_not_stay(&self, inspect: &Value, new: &ReplicaId, name: &str) -> RuntimeError {
-        let state = &inspect["State"];
-        let log =
-            self.engine.logs(new.as_str(), QUOTED_LINES, EVIDENCE).await.unwrap_or_default().join(" | ");
-        let error =
-            state["Error"].as_str().filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
-        permanent(format!(
-            "{name} did not stay up (exit code {}{error}); its log ends: {log}",
-            state["ExitCode"]
-        ))
     }
 
     /// The last log lines. A log that cannot be read is said, and is no reason to stop.
@@ -564,6 +538,14 @@ pub(super) fn image_of<'a>(plan: &Plan, done: Done<'a>) -> Option<&'a ImageId> {
     match done.get(index)?.as_ref()? {
         StepOutput::Image { image, .. } => Some(image),
         _ => None,
+    }
+}
+
+/// The container whose place the replacement is to take.
+fn old_beside(plan: &Plan, created: usize) -> Option<&ReplicaId> {
+    match plan.steps.get(created) {
+        Some(Step::CreateReplacement { old, .. }) => old.as_ref(),
+        Some(_) | None => None,
     }
 }
 

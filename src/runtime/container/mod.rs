@@ -2,7 +2,7 @@
 //!
 //! In reading order: who is watched ([`enrol`]), what a container is ([`fingerprint`], [`observe`]), noticing
 //! deployments ([`watch`]), recording ([`snapshot`]), and going back ([`plan`], [`apply`], [`create`], [`replay`],
-//! [`copied`], [`stop`]).
+//! [`copied`], [`readiness`], [`stop`]).
 //!
 //! It must never act on anything that a plan does not name by its id, never remove a volume, and never take memory for
 //! the engine's word: every answer here was asked for.
@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use super::engine::{Engine, permanent};
 use super::swarm::role::{Role, Standing};
 use super::{
-    Enrolment, OnceEnded, OneOff, Runtime, RuntimeError, Snapshot, Varied, compose, registry, set_environment,
+    Checks, Enrolment, OnceEnded, OneOff, Runtime, RuntimeError, Snapshot, Varied, compose, registry,
+    set_environment,
 };
 use crate::clock::Clock;
 use crate::core::availability::Availability;
@@ -48,6 +49,7 @@ mod plan;
 mod podman;
 mod projects;
 pub(super) mod protect;
+mod readiness;
 mod replay;
 mod snapshot;
 mod stop;
@@ -70,6 +72,7 @@ const KNOWN_MAX: usize = 8192;
 pub struct ContainerRuntime {
     engine: Arc<Engine>,
     enrolment: Arc<dyn Enrolment>,
+    checks: Arc<dyn Checks>,
     /// What the engine is to a Swarm.
     standing: Arc<Standing>,
     ourselves: Ourselves,
@@ -119,11 +122,11 @@ struct Found {
 }
 
 impl ContainerRuntime {
-    /// A runtime on `engine`, which need not answer yet. `standing` is shared with whoever watches Swarm services on the
+    /// A runtime on `engine`, which need not answer yet. What is started beside what serves is asked by `checks`. `standing` is shared with whoever watches Swarm services on the
     /// same engine: their containers are left to it. `look_interval`: see [`LOOK_INTERVAL`].
     pub fn new(
         engine: Arc<Engine>,
-        enrolment: Arc<dyn Enrolment>,
+        (enrolment, checks): (Arc<dyn Enrolment>, Arc<dyn Checks>),
         standing: Arc<Standing>,
         look_interval: Duration,
         clock: Clock,
@@ -132,6 +135,7 @@ impl ContainerRuntime {
         Self {
             engine,
             enrolment,
+            checks,
             standing,
             ourselves,
             look_interval,

@@ -25,20 +25,43 @@ const REPLACES: &str = "com.docker.compose.replace";
 /// In the context of a snapshot that is a copy: the replica that it was recorded of. Its data is that one's, too.
 pub(super) const ANOTHER_OF: &str = "another_of";
 
-/// The recorded replicas, and one more for each that runs beyond them: how many there are is nobody's release. They are made
-/// like the last recorded one, where nothing forbids it. `numbers`: the containers that Compose counts.
+/// The recorded replicas, but as many as run now: how many there are is nobody's release. Further ones are made like the last
+/// recorded one, where nothing forbids it. `numbers`: the containers that Compose counts.
 pub(super) fn as_many(
     now: &Observation,
     to: &[Snapshot],
     numbers: &BTreeMap<ReplicaId, String>,
 ) -> Vec<Snapshot> {
+    let to = &without_those_scaled_away(now, to, numbers);
     let (_, surplus) = pair(&now.replicas, to);
-    let mut all = to.to_vec();
+    let mut all = to.clone();
     if let Some(last) = to.last().filter(|_| exclusive::of_another(to).is_none()) {
         let counted = surplus.iter().filter_map(|old| Some((old, numbers.get(&old.id)?)));
         all.extend(counted.map(|(old, number)| another(last, &old.name, number)));
     }
     all
+}
+
+/// Compose takes those with the highest numbers away when it is told to run fewer. Whatever else may be missing comes back: in
+/// the middle of a deployment there are fewer for a moment, and they are of two releases then.
+fn without_those_scaled_away(
+    now: &Observation,
+    to: &[Snapshot],
+    numbers: &BTreeMap<ReplicaId, String>,
+) -> Vec<Snapshot> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let run: Option<Vec<u64>> =
+        now.replicas.iter().map(|replica| number(numbers.get(&replica.id)?.as_str())).collect();
+    let one_release = now.replicas.iter().all(|replica| replica.release.id == now.replicas[0].release.id);
+    let Some(highest) = run.filter(|_| one_release).and_then(|run| run.into_iter().max()) else {
+        return to.to_vec();
+    };
+    let of = |good: &Snapshot| number(good.inspect["Config"]["Labels"][NUMBER].as_str()?);
+    let runs = |good: &Snapshot| now.replicas.iter().any(|replica| replica.name == good.name);
+    let (stay, away): (Vec<&Snapshot>, Vec<&Snapshot>) =
+        to.iter().partition(|good| runs(good) || of(good).is_none_or(|number| number < highest));
+    let scaled = away.len() + now.replicas.len() == to.len();
+    if scaled { stay.into_iter().cloned().collect() } else { to.to_vec() }
 }
 
 /// A replica of the same release, under the name and the number of the container that it replaces.
@@ -100,14 +123,16 @@ pub(super) fn plan(
     for (n, (old, good)) in pairs.iter().enumerate() {
         let (created, name) = (first + n, good.name.clone());
         let beside = old.is_some_and(|old| starts_first(now.settings.order, old, good));
-        let leave = old.iter().flat_map(|old| step_aside(old, &tx, request.stop_grace, beside));
+        let leave = old.map(|old| step_aside(old, &tx, request.stop_grace, beside));
         let take = Step::TakeName { created, temp_name: format!("{name}.rbnew-{tx}"), name: name.clone() };
         let start = Step::StartNew { created, name: name.clone(), beside };
         let wait = Step::AwaitRunning { created, name, beside };
-        if beside {
-            steps.extend([start, wait].into_iter().chain(leave).chain([take]));
-        } else {
-            steps.extend(leave.chain([take, start, wait]));
+        match leave {
+            // Who asks for it by its name finds the one or the other: it is without a name for a moment only.
+            Some([disarm, stop, set_aside]) if beside => {
+                steps.extend([start, wait, set_aside, take, disarm, stop]);
+            }
+            leave => steps.extend(leave.into_iter().flatten().chain([take, start, wait])),
         }
     }
     for old in &surplus {
@@ -385,10 +410,10 @@ mod tests {
         };
         let (free, taken) = (json!({}), json!({"80/tcp": [{"HostPort": "80"}]}));
         let beside = acts(Order::Auto, free.clone());
-        let order = ["start_new", "await_running", "disarm_old", "stop_old", "set_aside_old", "take_name"];
+        let order = ["start_new", "await_running", "set_aside_old", "take_name", "disarm_old", "stop_old"];
         assert_eq!(names(&beside), order);
         assert!(matches!(&beside[1], Step::AwaitRunning { beside: true, .. }));
-        assert!(beside[3].to_string().ends_with("its replacement serves"), "{}", beside[3]);
+        assert!(beside[5].to_string().ends_with("its replacement serves"), "{}", beside[5]);
         assert_eq!(names(&acts(Order::StartFirst, free.clone())), order);
         for (order, ports) in
             [(Order::StopFirst, free), (Order::Auto, taken.clone()), (Order::StartFirst, taken)]
@@ -498,6 +523,27 @@ mod tests {
             "{replaced:?}"
         );
         assert_eq!(replaced.len(), 4);
+    }
+
+    #[test]
+    fn fewer_come_back_where_fewer_were_asked_for() {
+        let names = |(now, numbers, to): (Observation, BTreeMap<ReplicaId, String>, Vec<Snapshot>)| {
+            as_many(&now, &to, &numbers).into_iter().map(|s| s.name).collect::<Vec<_>>()
+        };
+        let recorded = ["shop-1", "shop-2", "shop-3"];
+        assert_eq!(names(scaled(&["shop-1"], &recorded)), ["shop-1"]);
+        assert_eq!(names(scaled(&["shop-2", "shop-1"], &recorded)), ["shop-1", "shop-2"]);
+        assert_eq!(
+            names(scaled(&["shop-1", "shop-3"], &recorded)),
+            recorded,
+            "one in between is lost, not unwanted"
+        );
+        assert_eq!(names(scaled(&[], &recorded)), recorded, "somebody removed it, or it never came up");
+        let (mut now, numbers, to) = scaled(&["shop-1", "shop-2"], &recorded);
+        now.replicas[0].release.id = ReleaseId::new("another");
+        assert_eq!(names((now, numbers, to)), recorded, "a deployment is under way");
+        let (now, _, to) = scaled(&["shop-1"], &recorded);
+        assert_eq!(names((now, BTreeMap::new(), to)), recorded, "nobody counts them");
     }
 
     #[test]
