@@ -121,8 +121,12 @@ link_tools() {
     root=$(engine_root "$1")
     ln -sfn xtables-nft-multi "$root/usr/sbin/iptables"
     ln -sfn xtables-nft-multi "$root/usr/sbin/ip6tables"
-    # The static init needs nothing of the image it is put into.
-    is_podman "$1" || ln -sfn tini-static "$root/usr/bin/docker-init"
+    if ! is_podman "$1"; then
+        # The static init needs nothing of the image it is put into.
+        ln -sfn tini-static "$root/usr/bin/docker-init"
+        # An engine that finds this beside it takes requests for GPUs; there are none, and nothing is done for them.
+        executable "$root/usr/bin/nvidia-container-runtime-hook" ""
+    fi
     mkdir -p "$BED_CACHE/bin"
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
     ln -sfn ../prometheus/usr/bin/prometheus "$BED_CACHE/bin/prometheus"
@@ -137,9 +141,9 @@ link_tools() {
     for program in postgres initdb psql pg_dump; do with_libraries postgres "usr/lib/postgresql/15/bin/$program"; done
     for program in bin/ssh bin/ssh-keygen sbin/sshd; do with_libraries ssh "usr/$program"; done
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
-    printf '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 %s "$@"\n' "$BED_CACHE/compose-v1/usr/lib/python3/dist-packages" \
-        "$BED_CACHE/compose-v1/usr/bin/docker-compose" >"$BED_CACHE/bin/docker-compose-v1"
-    chmod +x "$BED_CACHE/bin/docker-compose-v1"
+    local v1=$BED_CACHE/compose-v1/usr
+    executable "$BED_CACHE/bin/docker-compose-v1" \
+        "PYTHONPATH=$v1/lib/python3/dist-packages exec /usr/bin/python3 $v1/bin/docker-compose \"\$@\""
 }
 
 # with_libraries TREE PROGRAM: a command that runs it with the libraries that were unpacked beside it.
@@ -147,9 +151,12 @@ with_libraries() {
     local tree=$BED_CACHE/$1 library command
     library=$(uname -m)-linux-gnu
     command=$BED_CACHE/bin/$(basename "$2")
-    # In one step: somebody may be running it.
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s:%s exec %s "$@"\n' "$tree/usr/lib/$library" "$tree/lib/$library" "$tree/$2" \
-        >"$command.new"
-    chmod +x "$command.new"
-    mv "$command.new" "$command"
+    executable "$command" "LD_LIBRARY_PATH=$tree/usr/lib/$library:$tree/lib/$library exec $tree/$2 \"\$@\""
+}
+
+# executable FILE LINE: a script of one line, put in place in one step, since somebody may be running it.
+executable() {
+    printf '#!/bin/sh\n%s\n' "$2" >"$1.new"
+    chmod +x "$1.new"
+    mv "$1.new" "$1"
 }
