@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, copy_bidirectional, join};
+use tokio::io::{AsyncRead, AsyncReadExt, copy_bidirectional, join};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
 
-/// So much of what ssh says is kept: its last words are what matters, and they are short.
+/// So much of what ssh says is kept, and so many lines of that: its last words are what matters, and they are short. What
+/// comes before them may be long, as a server's banner is.
 const SAID_MAX: usize = 2048;
+const LINES_MAX: usize = 3;
 /// The shared connection is waited for so long; a connection without it works too, and takes longer.
 const SHARED: Duration = Duration::from_secs(3);
 /// Private directories made by this process, so that each has a name of its own.
@@ -175,13 +177,26 @@ async fn carry(mut ssh: Command, host: &str, mut connection: UnixStream) -> Stri
     let carried = copy_bidirectional(&mut connection, &mut far).await;
     // While the engine's side is open, nothing went wrong that ssh could tell of.
     drop(far);
-    let mut words = Vec::new();
-    let mut errors = errors.take(SAID_MAX as u64);
-    let _ = tokio::time::timeout(Duration::from_secs(1), errors.read_to_end(&mut words)).await;
-    let words = String::from_utf8_lossy(&words).trim().replace(['\r', '\n'], " ");
+    let words = last_words(errors).await;
     let ended = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
     let failed = ended.is_ok_and(|status| status.is_ok_and(|status| !status.success()));
     if failed || (carried.is_err() && !words.is_empty()) { format!("ssh: {words}") } else { String::new() }
+}
+
+/// The end of what is said, in one line. Whoever still says something after a second is not waited for.
+async fn last_words(mut errors: impl AsyncRead + Unpin) -> String {
+    let mut said = Vec::new();
+    let all = async {
+        while errors.read_buf(&mut said).await.is_ok_and(|n| n > 0) {
+            said.drain(..said.len().saturating_sub(SAID_MAX));
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let words = lines.get(lines.len().saturating_sub(LINES_MAX)..).unwrap_or_default().join(" ");
+    // Some of its words begin with its name.
+    words.strip_prefix("ssh: ").unwrap_or(&words).to_owned()
 }
 
 #[cfg(test)]
@@ -201,5 +216,15 @@ mod tests {
         for bad in ["", "@h", "u@", "h:", "h:x", "-oProxyCommand=x", "u@-h", "h/var/run/x", "a b"] {
             assert_eq!(Destination::parse(bad), None, "{bad}");
         }
+    }
+    #[tokio::test]
+    async fn what_ssh_says_last_is_told_whatever_came_before() {
+        let banner = "Authorized use only.\r\n".repeat(500);
+        let said = format!("{banner}\r\nlast line but one\r\nops@east: Permission denied (publickey).\r\n");
+        let told = last_words(said.as_bytes()).await;
+        assert_eq!(told, "Authorized use only. last line but one ops@east: Permission denied (publickey).");
+        let refused = last_words(&b"ssh: connect to host east port 22: Connection refused\r\n"[..]).await;
+        assert_eq!(refused, "connect to host east port 22: Connection refused");
+        assert_eq!(last_words(&b""[..]).await, "");
     }
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Getting the engine and the tools from Debian's packages. Engine, registry, Prometheus and Alertmanager are unpacked into
-# the cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
+# Getting the engine and the tools from Debian's packages. Engine, registry, Prometheus, Alertmanager and the SSH server are
+# unpacked into the cache instead of being installed: their packages would start services and take over the host's /var/run/docker.sock.
 
 # Tools without a service behind them are installed as usual: command=package.
 BED_TOOLS=(curl=curl jq=jq sqlite3=sqlite3 ip=iproute2 setsid=util-linux ps=procps xz=xz-utils cc=gcc c++=g++
@@ -19,6 +19,10 @@ BED_COMPOSE_V1=(docker-compose python3-attr python3-cached-property python3-cert
 # PostgreSQL, and of its libraries those that a bare system does not have.
 BED_POSTGRES=(libpq5 libicu72 libxml2 libxslt1.1 liblz4-1 libldap-2.5-0 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3
     libkrb5support0 libcom-err2 libkeyutils1)
+
+# Both ends of SSH, and of their libraries those that a bare system does not have.
+BED_SSH=(openssh-server openssh-client libwrap0 libnsl2 libtirpc3 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0
+    libcom-err2 libkeyutils1)
 
 engine_root() { printf '%s/engine-%s' "$BED_CACHE" "$1"; }
 
@@ -46,6 +50,7 @@ install_packages() {
     unpack compose docker-compose/trixie
     unpack registry docker-registry
     unpack postgres postgresql-15 postgresql-client-15 "${BED_POSTGRES[@]}"
+    unpack ssh "${BED_SSH[@]}"
     unpack compose-v1 "${BED_COMPOSE_V1[@]}"
     link_tools "$engine"
     exec 9>&-
@@ -116,8 +121,12 @@ link_tools() {
     root=$(engine_root "$1")
     ln -sfn xtables-nft-multi "$root/usr/sbin/iptables"
     ln -sfn xtables-nft-multi "$root/usr/sbin/ip6tables"
-    # The static init needs nothing of the image it is put into.
-    is_podman "$1" || ln -sfn tini-static "$root/usr/bin/docker-init"
+    if ! is_podman "$1"; then
+        # The static init needs nothing of the image it is put into.
+        ln -sfn tini-static "$root/usr/bin/docker-init"
+        # An engine that finds this beside it takes requests for GPUs; there are none, and nothing is done for them.
+        executable "$root/usr/bin/nvidia-container-runtime-hook" ""
+    fi
     mkdir -p "$BED_CACHE/bin"
     ln -sfn ../prometheus/usr/bin/promtool "$BED_CACHE/bin/promtool"
     ln -sfn ../prometheus/usr/bin/prometheus "$BED_CACHE/bin/prometheus"
@@ -128,14 +137,26 @@ link_tools() {
         ln -s "$BED_CACHE/alertmanager/usr/share/prometheus/alertmanager" /usr/share/prometheus/alertmanager
     fi
     ln -sfn ../registry/usr/bin/docker-registry "$BED_CACHE/bin/docker-registry"
-    local postgres=$BED_CACHE/postgres program
-    for program in postgres initdb psql pg_dump; do
-        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$postgres/usr/lib/$(uname -m)-linux-gnu" \
-            "$postgres/usr/lib/postgresql/15/bin/$program" >"$BED_CACHE/bin/$program"
-        chmod +x "$BED_CACHE/bin/$program"
-    done
+    local program
+    for program in postgres initdb psql pg_dump; do with_libraries postgres "usr/lib/postgresql/15/bin/$program"; done
+    for program in bin/ssh bin/ssh-keygen sbin/sshd; do with_libraries ssh "usr/$program"; done
     ln -sfn ../compose/usr/libexec/docker/cli-plugins/docker-compose "$BED_CACHE/bin/docker-compose"
-    printf '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 %s "$@"\n' "$BED_CACHE/compose-v1/usr/lib/python3/dist-packages" \
-        "$BED_CACHE/compose-v1/usr/bin/docker-compose" >"$BED_CACHE/bin/docker-compose-v1"
-    chmod +x "$BED_CACHE/bin/docker-compose-v1"
+    local v1=$BED_CACHE/compose-v1/usr
+    executable "$BED_CACHE/bin/docker-compose-v1" \
+        "PYTHONPATH=$v1/lib/python3/dist-packages exec /usr/bin/python3 $v1/bin/docker-compose \"\$@\""
+}
+
+# with_libraries TREE PROGRAM: a command that runs it with the libraries that were unpacked beside it.
+with_libraries() {
+    local tree=$BED_CACHE/$1 library command
+    library=$(uname -m)-linux-gnu
+    command=$BED_CACHE/bin/$(basename "$2")
+    executable "$command" "LD_LIBRARY_PATH=$tree/usr/lib/$library:$tree/lib/$library exec $tree/$2 \"\$@\""
+}
+
+# executable FILE LINE: a script of one line, put in place in one step, since somebody may be running it.
+executable() {
+    printf '#!/bin/sh\n%s\n' "$2" >"$1.new"
+    chmod +x "$1.new"
+    mv "$1.new" "$1"
 }

@@ -1,18 +1,24 @@
 //! Whatever way a container was started, a rollback brings it back as it was: `docker inspect` before the bad
 //! deployment and after the rollback differs in nothing but what belongs to one container's life.
 
-use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::bed::Own;
 use crate::support::inspect::differences;
 use crate::support::story::{nothing_is_left, rollback_over};
 use crate::support::{Bed, Daemon, Image, eventually, seconds};
 
-/// A way to start a container: name and arguments.
+/// A way to start a container: name and arguments of `docker run`. `HERE` is a loopback address of this run's own, `SHARED` a
+/// mount that is shared, `DISK` a disk, and `=` before a word gives it to the app, after the image. What `docker` has no option
+/// for is JSON for its API instead.
 type Way = (&'static str, &'static [&'static str]);
 
-/// Name and arguments of `docker run`; `HERE` is a loopback address of this run's own, and `=` before a word gives it to the app, after the image.
-const CASES: [Way; 57] = [
+const CASES: [Way; 68] = [
     ("plain", &[]),
     ("env", &["-e", "A=1", "-e", "EMPTY=", "-e", "SPACES=a  b", "-e", "LINES=a\nb"]),
     ("env-equal-to-the-bad-image", &["-e", "APP_VERSION=2"]),
@@ -118,6 +124,29 @@ const CASES: [Way; 57] = [
     ("no-init", &["--init=false"]),
     ("no-ipc", &["--ipc", "none", "--cgroupns", "host"]),
     ("host-ipc", &["--ipc", "host"]),
+    ("Odd.name_1-x", &[]),
+    (
+        "mount-options",
+        &[
+            "--mount",
+            "type=bind,src=SHARED,dst=/slave,bind-propagation=rslave,bind-nonrecursive",
+            "--mount",
+            "type=tmpfs,dst=/t,tmpfs-mode=1770",
+            "--mount",
+            "type=volume,src=labelled,dst=/l,volume-label=team=shop",
+            "-v",
+            "SHARED:/shared:shared",
+        ],
+    ),
+    ("unlimited-swap", &["-m", "64m", "--memory-swap", "-1"]),
+    ("gpus", &["--gpus", "all"]),
+    ("some-gpus", &["--gpus", r#""device=0,1","capabilities=compute,utility""#]),
+    ("attached", &[r#"{"AttachStdin": true, "AttachStderr": true, "OpenStdin": true, "StdinOnce": true}"#]),
+    ("console-size", &[r#"{"Tty": true, "HostConfig": {"ConsoleSize": [40, 120]}}"#]),
+    ("variable-without-value", &[r#"{"Env": ["NO_VALUE", "EMPTY="]}"#]),
+    ("empty-entrypoint", &[r#"{"Entrypoint": [""], "Cmd": ["/backstop", "demo-app"]}"#]),
+    ("entrypoint-of-the-image", &[r#"{"Entrypoint": ["/backstop", "demo-app"]}"#]),
+    ("cpu-count", &[r#"{"HostConfig": {"CpuCount": 1}}"#]),
 ];
 
 /// Its text becomes part of the specification.
@@ -148,6 +177,53 @@ const NEWER: [Way; 4] = [
     ("part-of-a-volume", &["--mount", "type=volume,src=parts,dst=/part,volume-subpath=part"]),
     ("annotation", &["--annotation", "com.example.owner=shop"]),
     ("health-start-interval", &["--health-start-interval", "2s", "--health-start-period", "9s"]),
+];
+
+/// What a machine may not be able to start: without all capabilities, without a disk of its own, where groups are not scheduled
+/// in real time, where its file system has no quotas, by the second version of control groups. It is tried, and left out if it fails.
+const WHERE_POSSIBLE: [Way; 5] = [
+    ("privileged", &["--privileged"]),
+    (
+        "disk",
+        &[
+            "--device-read-bps",
+            "DISK:1gb",
+            "--device-write-bps",
+            "DISK:1gb",
+            "--device-read-iops",
+            "DISK:100000",
+            "--device-write-iops",
+            "DISK:100000",
+        ],
+    ),
+    ("real-time", &["--cpu-rt-runtime", "1000", "--cpu-rt-period", "500000"]),
+    ("storage-options", &["--storage-opt", "size=1G"]),
+    ("kernel-memory-tcp", &[r#"{"HostConfig": {"KernelMemoryTCP": 33554432}}"#]),
+];
+
+/// Fields that no container here differs in, and why. What depends on the kernel may be there elsewhere.
+const WITHOUT_A_CASE: [(&str, &str); 21] = [
+    ("Config/AttachStdout", "refused, since somebody waits for it; Compose's own have it"),
+    ("Config/OnBuild", "left out on purpose: it is the image's, for those who build on it"),
+    ("HostConfig/ContainerIDFile", "left out on purpose: it is of the command that was run once"),
+    ("Config/Image", "it is what a deployment changes"),
+    ("HostConfig/Cgroup", "no engine that there is can do anything with it"),
+    ("HostConfig/BlkioWeight", "left out where the kernel has no such scheduler"),
+    ("HostConfig/BlkioWeightDevice", "left out where the kernel has no such scheduler"),
+    ("HostConfig/BlkioDeviceReadBps", "needs a disk, and an engine that sees that its kernel can do it"),
+    ("HostConfig/BlkioDeviceWriteBps", "needs a disk, and an engine that sees that its kernel can do it"),
+    ("HostConfig/BlkioDeviceReadIOps", "needs a disk, and an engine that sees that its kernel can do it"),
+    ("HostConfig/BlkioDeviceWriteIOps", "needs a disk, and an engine that sees that its kernel can do it"),
+    ("HostConfig/CpuRealtimePeriod", "needs a kernel that schedules groups in real time"),
+    ("HostConfig/CpuRealtimeRuntime", "needs a kernel that schedules groups in real time"),
+    ("HostConfig/CpuPercent", "Windows"),
+    ("HostConfig/IOMaximumIOps", "Windows"),
+    ("HostConfig/IOMaximumBandwidth", "Windows"),
+    ("HostConfig/KernelMemory", "control groups of the first version"),
+    ("HostConfig/KernelMemoryTCP", "control groups of the first version"),
+    ("HostConfig/MemorySwappiness", "control groups of the first version"),
+    ("HostConfig/OomKillDisable", "control groups of the first version"),
+    ("HostConfig/Privileged", "needs all capabilities on the older engine"),
 ];
 
 /// So many are rolled back side by side: the proof of each takes its time, and the engine has enough to do.
@@ -181,13 +257,15 @@ fn containers_come_back_as_they_were_on_a_newer_engine() {
 
 /// `nth` tells the ports of one test from those of another.
 fn come_back_as_they_were(bed: &Bed, nth: u8, newer: &[Way]) {
+    let machine = Machine::new(nth);
     surroundings(bed);
     let more = "[defaults.rules.health]\naction = \"off\"\n[defaults.rules.container_health]\naction = \"off\"\n\
                 [defaults.rules.down]\naction = \"off\"\n[defaults.rules.memory]\naction = \"off\"\n";
     let daemon = Daemon::start(bed, None, more);
-    let ways = || CASES.iter().chain(newer).chain(&OTHERWISE).copied();
+    let possible = possible(bed, &machine, newer);
+    let ways = || CASES.iter().chain(newer).chain(&possible).chain(&OTHERWISE).copied();
     for (name, arguments) in ways() {
-        deploy(bed, nth, name, "web:v1", arguments);
+        machine.deploy(bed, name, "web:v1", arguments).unwrap();
         if name == "two-networks" {
             bed.docker(&["network", "connect", "--alias", "second", "fixed", name]);
         }
@@ -197,10 +275,12 @@ fn come_back_as_they_were(bed: &Bed, nth: u8, newer: &[Way]) {
         daemon.in_state(seconds(120), name, &["steady"]);
     }
     let good: Vec<(&str, Value)> = ways().map(|(name, _)| (name, bed.inspect(name))).collect();
+    every_field_has_a_case(&good);
 
     for (name, arguments) in ways() {
         let otherwise = OTHERWISE.iter().any(|(other, _)| *other == name);
-        deploy(bed, nth, name, "web:v2", if otherwise { &["-v", "/data"] } else { arguments });
+        let arguments = if otherwise { &["-v", "/data"] } else { arguments };
+        machine.deploy(bed, name, "web:v2", arguments).unwrap();
     }
     for (name, _) in ways() {
         eventually(seconds(60), &format!("the bad release of {name} is seen"), || {
@@ -242,18 +322,105 @@ fn surroundings(bed: &Bed) {
     bed.docker(&["cp", folder.path().to_str().unwrap(), "neighbour:/parts/part"]);
 }
 
-fn deploy(bed: &Bed, nth: u8, name: &str, image: &str, arguments: &[&str]) {
-    let _ = bed.try_docker(&["rm", "-f", name]);
-    let (of_the_app, of_docker): (Vec<&str>, Vec<&str>) =
-        arguments.iter().copied().partition(|word: &&str| word.starts_with('='));
-    let mut words = vec!["run", "-d", "--name", name, "--label", "backstop.enable=true"];
-    words.extend(of_docker);
-    words.push(image);
-    words.extend(of_the_app.iter().map(|word| word.trim_start_matches('=')));
-    let [.., b, c] = std::process::id().to_be_bytes();
-    let here = format!("127.{nth}.{b}.{c}");
-    let words: Vec<String> = words.iter().map(|word| word.replace("HERE", &here)).collect();
-    bed.docker(&words.iter().map(String::as_str).collect::<Vec<_>>());
+/// Those that this machine can start.
+fn possible(bed: &Bed, machine: &Machine, newer: &[Way]) -> Vec<Way> {
+    // Whoever is to be scheduled in real time gets it from the group of all containers of the engine.
+    let all = format!("/sys/fs/cgroup/cpu/backstop-bed-{}/cpu.rt_runtime_us", bed.engine());
+    let _ = fs::write(all, "100000");
+    let further = |(name, _): &&Way| newer.iter().all(|(newer, _)| newer != name);
+    let starts = |(name, arguments): &&Way| {
+        let tried = machine.deploy(bed, name, "web:v1", arguments);
+        let _ = tried.as_ref().inspect_err(|error| eprintln!("left out: {name}: {error}"));
+        let _ = bed.try_docker(&["rm", "-f", name]);
+        tried.is_ok()
+    };
+    WHERE_POSSIBLE.iter().filter(further).filter(starts).copied().collect()
+}
+
+/// Some way leads to something else in each field than the plainest does.
+#[track_caller]
+fn every_field_has_a_case(good: &[(&str, Value)]) {
+    let (_, plain) = good.first().unwrap();
+    let mut without = Vec::new();
+    for part in ["Config", "HostConfig"] {
+        for (field, value) in plain[part].as_object().unwrap() {
+            let path = format!("{part}/{field}");
+            let said = WITHOUT_A_CASE.iter().any(|(one, _)| *one == path);
+            if !said && good.iter().all(|(_, one)| one[part][field] == *value) {
+                without.push(path);
+            }
+        }
+    }
+    assert!(without.is_empty(), "no way to start a container differs in {without:?}");
+}
+
+/// What of this machine ways to start a container refer to.
+struct Machine {
+    here: String,
+    disk: String,
+    shared: TempDir,
+}
+
+impl Machine {
+    #[track_caller]
+    fn new(nth: u8) -> Self {
+        let [.., b, c] = std::process::id().to_be_bytes();
+        let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        let disks =
+            disks.filter(|disk| fs::read_to_string(disk.path().join("size")).is_ok_and(|n| n != "0\n"));
+        let disks = disks.map(|disk| Path::new("/dev").join(disk.file_name()));
+        let disk = disks.filter(|disk| disk.exists()).map(|disk| disk.display().to_string()).max();
+        let shared = tempfile::Builder::new().prefix("backstop-shared-").tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "--make-shared", "shared"])
+            .arg(shared.path())
+            .status();
+        assert!(mount.unwrap().success(), "mounting {}", shared.path().display());
+        Self { here: format!("127.{nth}.{b}.{c}"), disk: disk.unwrap_or_default(), shared }
+    }
+
+    fn deploy(&self, bed: &Bed, name: &str, image: &str, arguments: &[&str]) -> Result<(), String> {
+        let _ = bed.try_docker(&["rm", "-f", name]);
+        if let [json] = arguments
+            && json.starts_with('{')
+        {
+            return by_the_api(bed, name, image, json);
+        }
+        let (of_the_app, of_docker): (Vec<&str>, Vec<&str>) =
+            arguments.iter().copied().partition(|word: &&str| word.starts_with('='));
+        let mut words = vec!["run", "-d", "--name", name, "--label", "backstop.enable=true"];
+        words.extend(of_docker);
+        words.push(image);
+        words.extend(of_the_app.iter().map(|word| word.trim_start_matches('=')));
+        let shared = self.shared.path().to_str().unwrap();
+        let of_here = |word: &&str| {
+            word.replace("HERE", &self.here).replace("SHARED", shared).replace("DISK", &self.disk)
+        };
+        let words: Vec<String> = words.iter().map(of_here).collect();
+        bed.try_docker(&words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Containers may have it until the engine is cleared.
+        let _ = Command::new("umount").arg("--lazy").arg(self.shared.path()).status();
+    }
+}
+
+fn by_the_api(bed: &Bed, name: &str, image: &str, json: &str) -> Result<(), String> {
+    let mut body: Value = serde_json::from_str(json).unwrap();
+    body["Image"] = image.into();
+    body["Labels"] = json!({"backstop.enable": "true"});
+    for (path, body) in
+        [(format!("create?name={name}"), body.to_string()), (format!("{name}/start"), String::new())]
+    {
+        let answer = bed.api("POST", &format!("/containers/{path}"), &body)?;
+        if answer.status >= 300 {
+            return Err(format!("{name}: {}", answer.body));
+        }
+    }
+    Ok(())
 }
 
 /// By an operator's command: what is looked at here is the way back, not the judgement.

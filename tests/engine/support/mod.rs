@@ -11,6 +11,7 @@ pub(crate) mod monitoring;
 pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod registry;
+pub(crate) mod sshd;
 pub(crate) mod story;
 pub(crate) mod stand_in;
 pub(crate) mod wait;
