@@ -166,6 +166,56 @@ fn swarm_service_that_crashes_while_swarm_paused_its_update() {
     assert!(record.to_string().contains("crash_loop"), "{record:#}");
 }
 
+/// `docker build -t web:latest .` and `docker service update --force web`: nothing of the specification tells.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn swarm_image_that_was_built_under_the_same_name() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2"));
+    let (bed, webhook) = (&cluster.bed, Webhook::start());
+    let image = |name: &str| bed.docker(&["image", "inspect", "--format", "{{.Id}}", name]);
+    let daemon = Daemon::start(bed, Some(&webhook.url()), "");
+    bed.docker(&["tag", "web:v1", "web:latest"]);
+    cluster.create("web", "web:latest", &["--replicas", "2"]);
+    daemon.proved("web");
+    let good = cluster.spec("web");
+
+    // That the name shows something else by now is no deployment.
+    bed.docker(&["tag", "web:v2", "web:latest"]);
+    cluster.update("web", &["--force"]);
+    let task = eventually(seconds(60), "both run the new image", || {
+        let made_of = [
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.ID}} {{.Image}}",
+            "--filter",
+            "label=com.docker.swarm.service.name=web",
+        ];
+        let all = bed.docker(&made_of);
+        let new: Vec<&str> = all.lines().filter_map(|line| line.split_once(' ')).map(|(id, _)| id).collect();
+        let of_v2 = |id: &&&str| bed.inspect(id)["Image"] == image("web:v2").as_str();
+        if new.len() == 2 && new.iter().filter(of_v2).count() == 2 { Ok(new[0].to_owned()) } else { Err(all) }
+    });
+    bed.serves(seconds(60), &task, "v2");
+    bed.turn(&task, "health", "error");
+
+    let record = rollback_over(&daemon, "web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    assert_eq!(
+        (&record["from"]["reference"], &record["to"]["reference"]),
+        (&"web:latest".into(), &"web:latest".into())
+    );
+    assert_eq!(image("web:latest"), image("web:v1"));
+    let mut now = cluster.spec("web");
+    assert_eq!(now["TaskTemplate"]["ForceUpdate"], 2, "{now:#}");
+    now["TaskTemplate"]["ForceUpdate"] = good["TaskTemplate"]["ForceUpdate"].clone();
+    assert_eq!(now["TaskTemplate"], good["TaskTemplate"]);
+    bed.serves(seconds(60), &cluster.task("web"), "v1");
+    webhook.announced(seconds(60), &["web:latest is pointed at", "again on this node"]);
+    webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "the tag web:latest was the same for both"]);
+}
+
 /// What the Swarm keeps of what people said of `web`.
 fn said(cluster: &Cluster) -> Result<Value, String> {
     let all = cluster.bed.api("GET", "/configs", "")?.json();
@@ -240,6 +290,56 @@ fn swarms_own_rollback_is_not_fought() {
     });
     assert!(newest_rollback(&daemon, "web").is_err(), "{:#}", newest_rollback(&daemon, "web").unwrap());
     assert_eq!(cluster.spec("web"), good);
+}
+
+/// `docker stack rm` and `docker stack deploy`: the networks and secrets of before are gone, and others have their names.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn what_was_removed_with_all_that_it_had_and_made_anew_goes_back() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2"));
+    let webhook = Webhook::start();
+    let daemon = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
+    let bed = &cluster.bed;
+    let around = || {
+        // An overlay network could not carry anything here.
+        let create = ["network", "create", "--scope", "swarm", "-d", "bridge", "back"];
+        // The node's own part of one of that name goes after it.
+        let id = eventually(seconds(60), "the network is made", || bed.try_docker(&create));
+        bed.docker(&["secret", "create", "password", "/etc/hostname"]);
+        id
+    };
+    let arguments = ["--network", "back", "--secret", "password"];
+    let first = around();
+    cluster.good(&daemon, &arguments);
+
+    bed.docker(&["service", "rm", "web"]);
+    eventually(seconds(60), "nothing is left of it", || {
+        for thing in [["network", "rm", "back"], ["secret", "rm", "password"]] {
+            if let Err(why) = bed.try_docker(&thing)
+                && !why.to_lowercase().contains("no such")
+                && !why.contains("not found")
+            {
+                return Err(why);
+            }
+        }
+        Ok(())
+    });
+    let second = around();
+    assert_ne!(first, second);
+    cluster.create("web", "web:v2", &arguments);
+    let task = eventually(seconds(60), "it runs", || {
+        let runs = cluster.runs("web");
+        if runs == ["web:v2"] { Ok(cluster.task("web")) } else { Err(format!("{runs:?}")) }
+    });
+    bed.serves(seconds(60), &task, "v2");
+    bed.turn(&task, "health", "error");
+
+    let record = rollback_over(&daemon, "web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    assert_eq!(cluster.runs("web"), ["web:v1"]);
+    assert_eq!(cluster.spec("web")["TaskTemplate"]["Networks"][0]["Target"], second.as_str());
+    webhook.announced(seconds(60), &["the secret password was made anew"]);
 }
 
 #[test]

@@ -156,7 +156,11 @@ pub(super) async fn remove(engine: &Engine, container: &str) -> Result<(), Runti
 }
 
 /// Points a tag at an image.
-pub(super) async fn tag(engine: &Engine, image: &str, reference: &str) -> Result<(), RuntimeError> {
+pub(in crate::runtime) async fn tag(
+    engine: &Engine,
+    image: &str,
+    reference: &str,
+) -> Result<(), RuntimeError> {
     let (repo, tag) = split(reference);
     engine.post(&format!("/images/{image}/tag?repo={repo}&tag={tag}"), None).await.map(drop)
 }

@@ -99,6 +99,9 @@ pub(in crate::runtime) async fn of_swarm(engine: &Engine, release: &Release) -> 
     }
     let Some(digest) = release.digests.first() else {
         let why = "its specification names no digest, so no registry can be asked for it";
+        if release.image.as_str().starts_with("sha256:") {
+            return Availability::Gone { why: why.to_owned() };
+        }
         return Availability::Unknown { why: why.to_owned() };
     };
     match ask(engine, digest).await {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::images::{self, Images};
 use super::{SwarmRuntime, conflict, not_found, observe, plan as planning, release};
 use crate::core::plan::{Plan, Specification, Step, StepOutput};
 use crate::core::time::human;
@@ -25,6 +26,8 @@ const HELPED: Duration = Duration::from_secs(5);
 const PLACED_WITHIN: Duration = Duration::from_secs(15);
 /// A target of which so many tasks ended since it was asked for does not run.
 const ENDS_MAX: usize = 3;
+/// What an image is called that somebody built under the name of the good one, and that nothing runs yet.
+const ASIDE: &str = "before-rollback";
 
 type Done<'a> = &'a [Option<StepOutput>];
 
@@ -66,11 +69,16 @@ impl SwarmRuntime {
         for _ in 0..ATTEMPTS {
             let Some(service) = self.service(id).await? else { return Ok(()) };
             if !is_ours(&service, &good, plan) {
-                // Somebody deployed, or Swarm went back by itself: theirs is the last word.
+                // Somebody deployed, or Swarm went back by itself: theirs is the last word. Or it never came to it.
+                return self.show_again(&before, &good, &service).await;
+            }
+            let (service, _) = self.with_images(service).await?;
+            if is_of_another_image(&service, &good) {
                 return Ok(());
             }
             let mut spec = release::restored(&before, &service["Spec"], None);
             release::keep_changes(&mut spec, &good, &service["Spec"]);
+            self.show(&mut spec, &good, &service["Spec"]).await?;
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => return other.map_err(|e| said(&format!("giving {name} back what it ran"), e)),
@@ -81,7 +89,11 @@ impl SwarmRuntime {
 
     /// The service as the manager says it; none if it is gone.
     async fn service(&self, id: &str) -> Result<Option<Value>, RuntimeError> {
-        verbs::look_up(&self.engine, &format!("/services/{id}")).await
+        let mut service = verbs::look_up(&self.engine, &format!("/services/{id}")).await?;
+        if let Some(service) = &mut service {
+            self.name_networks(service).await?;
+        }
+        Ok(service)
     }
 
     async fn there(&self, id: &str, name: &str) -> Result<Value, RuntimeError> {
@@ -98,7 +110,7 @@ impl SwarmRuntime {
         name: &str,
         good: &Value,
     ) -> Result<StepOutput, RuntimeError> {
-        let service = self.there(id, name).await?;
+        let (service, _) = self.with_images(self.there(id, name).await?).await?;
         let now = release::release(&service["Spec"]);
         if plan.from.as_ref().is_some_and(|from| from.id != now.id) {
             return Err(deployed(name, &service));
@@ -106,7 +118,15 @@ impl SwarmRuntime {
         if observe::is_rolling_back(&service) {
             return Err(conflict(format!("Swarm is rolling {name} back by itself")));
         }
-        for need in needs(good) {
+        if let Some(image) = images::of(&good["TaskTemplate"])
+            && verbs::image_id(&self.engine, image).await?.is_none()
+        {
+            let why = "and without a digest no registry can be asked for it: load it again";
+            return Err(permanent(format!("the image of {} ({image}) is gone, {why}", plan.to)));
+        }
+        let mut wanted = good.clone();
+        self.refer_anew(&mut wanted).await?;
+        for need in needs(&wanted) {
             if verbs::look_up(&self.engine, &need.path).await?.is_none() {
                 return Err(permanent(format!(
                     "the {} {} of {} is gone, and Swarm would stop what runs before it noticed: make another one \
@@ -132,29 +152,77 @@ impl SwarmRuntime {
             if is_ours(&service, good, plan) {
                 return Ok(StepOutput::Done);
             }
-            if !release::runs(&service, before) || observe::is_rolling_back(&service) {
+            let forced_since = images::of(&before["TaskTemplate"]).is_some()
+                && release::forced(&service["Spec"]) != release::forced(before);
+            if !release::runs(&service, before) || observe::is_rolling_back(&service) || forced_since {
                 return Err(deployed(name, &service));
             }
             let mut spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
             release::keep_changes(&mut spec, before, &service["Spec"]);
+            let notes = self.refer_anew(&mut spec).await?;
+            self.show(&mut spec, before, &service["Spec"]).await?;
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    return other
-                        .map(|()| StepOutput::Done)
-                        .map_err(|e| said(&format!("updating {name}"), e));
+                    return other.map(|()| told(notes)).map_err(|e| said(&format!("updating {name}"), e));
                 }
             }
         }
         Err(restless("updating", name))
     }
 
-    /// Changes a service, unless somebody changed it since it was looked at.
+    /// The service with its tasks, and what is known of their images.
+    async fn with_images(&self, mut service: Value) -> Result<(Value, Vec<Value>), RuntimeError> {
+        let mut tasks = self.tasks(std::iter::once(&service), false).await?;
+        let alone = self.standing.is_alone();
+        let images = Images::ask(&self.engine, alone, std::iter::once(&service)).await?;
+        images.name(&mut service, &mut tasks);
+        Ok((service, tasks))
+    }
+
+    /// Has the name of an image show what it showed when the specification was recorded, and tasks replaced that would be taken
+    /// for the same. What it shows meanwhile may have no other name: then it gets one.
+    async fn show(&self, spec: &mut Value, other: &Value, now: &Value) -> Result<(), RuntimeError> {
+        let template = &spec["TaskTemplate"];
+        let (Some(name), Some(image)) = (images::name(template), images::of(template)) else { return Ok(()) };
+        let shown = verbs::image_id(&self.engine, name).await?;
+        if let Some(shown) = shown.filter(|shown| shown.as_str() != image) {
+            if images::of(&other["TaskTemplate"]) != Some(shown.as_str()) {
+                let aside = format!("{}:{ASIDE}", verbs::split(name).0);
+                tracing::warn!("{name} showed {shown}, which was not deployed: it is called {aside} now");
+                verbs::tag(&self.engine, shown.as_str(), &aside).await?;
+            }
+            verbs::tag(&self.engine, image, name).await?;
+        }
+        if release::template(&images::without(spec)["TaskTemplate"])
+            == release::template(&images::without(now)["TaskTemplate"])
+        {
+            let forced = release::forced(spec).saturating_add(1);
+            spec["TaskTemplate"]["ForceUpdate"] = forced.into();
+        }
+        Ok(())
+    }
+
     pub(super) async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
         let version = &seen["Version"]["Index"];
         let path = format!("/services/{id}/update?version={version}");
         let login = self.login(&seen["Spec"], spec).await;
-        self.engine.call_as(reqwest::Method::POST, &path, Some(spec), login.as_ref(), CALL).await.map(drop)
+        let spec = images::without(spec);
+        self.engine.call_as(reqwest::Method::POST, &path, Some(&spec), login.as_ref(), CALL).await.map(drop)
+    }
+
+    /// An update that never came to be has moved the name of the image all the same.
+    async fn show_again(&self, before: &Value, good: &Value, service: &Value) -> Result<(), RuntimeError> {
+        let (was, good) = (&before["TaskTemplate"], &good["TaskTemplate"]);
+        let (Some(name), Some(image)) = (images::name(was), images::of(was)) else { return Ok(()) };
+        if images::name(good) != Some(name) || !release::runs(service, before) {
+            return Ok(());
+        }
+        let shown = verbs::image_id(&self.engine, name).await?;
+        if shown.is_some_and(|shown| images::of(good) == Some(shown.as_str()) && shown.as_str() != image) {
+            verbs::tag(&self.engine, image, name).await?;
+        }
+        Ok(())
     }
 
     /// What the nodes are to show the registry. Swarm keeps what it was given with the specification before, and that is
@@ -190,7 +258,10 @@ impl SwarmRuntime {
         loop {
             let service = self.there(id, name).await?;
             still_ours(plan, name, good, &service)?;
-            let tasks = self.tasks(std::iter::once(&service), false).await?;
+            let (service, tasks) = self.with_images(service).await?;
+            if is_of_another_image(&service, good) {
+                return Err(deployed(name, &service));
+            }
             let (tasks, lost) = self.without_lost(&service, tasks).await?;
             let progress = Progress::of(&service, &tasks, ran);
             let now = self.clock.now();
@@ -275,11 +346,11 @@ fn converged(name: &str, lost: &BTreeSet<String>) -> StepOutput {
              node is back (`docker node ls`)"
         )
     };
-    if lost.is_empty() {
-        StepOutput::Done
-    } else {
-        StepOutput::Told { notes: lost.iter().map(note).collect() }
-    }
+    told(lost.iter().map(note).collect())
+}
+
+fn told(notes: Vec<String>) -> StepOutput {
+    if notes.is_empty() { StepOutput::Done } else { StepOutput::Told { notes } }
 }
 
 /// How far Swarm has come.
@@ -362,6 +433,12 @@ fn needs(spec: &Value) -> Vec<Need> {
     let configs = configs.iter().map(|c| need("config", "configs", &c["ConfigName"], &c["ConfigID"]));
     let networks = networks.iter().map(|n| need("network", "networks", &Value::Null, &n["Target"]));
     secrets.chain(configs).chain(networks).collect()
+}
+
+/// Whether its name shows another image by now, and its tasks are made of that one.
+fn is_of_another_image(service: &Value, good: &Value) -> bool {
+    let of = |spec: &Value| images::of(&spec["TaskTemplate"]).map(str::to_owned);
+    of(good).is_some_and(|good| of(&service["Spec"]).is_some_and(|now| now != good))
 }
 
 /// Whether a service runs the good specification because this rollback told it to.

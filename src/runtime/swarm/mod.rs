@@ -1,7 +1,7 @@
 //! Docker Swarm services, seen and changed through a manager.
 //!
 //! In reading order: what this engine is to a Swarm ([`role`]), who is watched ([`enrol`]), what a service is
-//! ([`release`]), its tasks ([`observe`], [`places`]), noticing deployments and ends ([`watch`]), and going back
+//! ([`release`], [`images`], [`names`]), its tasks ([`observe`], [`places`]), noticing deployments and ends ([`watch`]), and going back
 //! ([`plan`], [`apply`]); what the Swarm keeps for a Backstop elsewhere ([`memory`], [`words`]).
 //!
 //! It acts on services only, never on a task or its container: Swarm would replace whatever is done to them. A service's
@@ -28,13 +28,17 @@ use crate::core::observation::{Look, Observation};
 use crate::core::plan::{Pin, Plan, Step, StepOutput};
 use crate::core::release::{ImageId, Release, ServiceName};
 use crate::core::time::Timestamp;
+use images::Images;
+use names::Networks;
 use places::{Map, Places};
 use role::{Role, Standing};
 
 mod apply;
 mod enrol;
+mod images;
 mod memory;
 mod mitigate;
+mod names;
 mod observe;
 pub mod places;
 mod plan;
@@ -59,6 +63,7 @@ pub struct SwarmRuntime {
     ourselves: Ourselves,
     look_interval: Duration,
     clock: Clock,
+    networks: Networks,
     /// Services that Swarm was rolling back by itself when they were looked at last.
     busy: Mutex<HashMap<ServiceName, String>>,
 }
@@ -90,8 +95,8 @@ impl SwarmRuntime {
         clock: Clock,
     ) -> Self {
         let ourselves = Ourselves::find(engine.tcp_name().map(str::to_owned));
-        let busy = Mutex::default();
-        Self { engine, enrolment, standing, places, ourselves, look_interval, clock, busy }
+        let (networks, busy) = (Networks::default(), Mutex::default());
+        Self { engine, enrolment, standing, places, ourselves, look_interval, clock, networks, busy }
     }
 
     /// The services that are watched, or one of them, with their tasks. Nothing unless this is a manager.
@@ -125,8 +130,13 @@ impl SwarmRuntime {
         let tasks = self.tasks(enrolled.iter().map(|(service, ..)| *service), false).await?;
         let node = info["Swarm"]["NodeID"].as_str().unwrap_or_default();
         let map = Map::draw(&self.engine, node, own.as_ref(), &tasks).await?;
+        let services = enrolled.iter().map(|(service, ..)| *service);
+        let images = Images::ask(&self.engine, self.standing.is_alone(), services).await?;
         for (service, name, labels) in enrolled {
-            let tasks = tasks.iter().filter(|task| task["ServiceID"] == service["ID"]).cloned().collect();
+            let its = tasks.iter().filter(|task| task["ServiceID"] == service["ID"]);
+            let (mut service, mut tasks) = (service.clone(), its.cloned().collect::<Vec<_>>());
+            self.name_networks(&mut service).await?;
+            images.name(&mut service, &mut tasks);
             match self.found((service, asked), &name, &labels, tasks, &map).await? {
                 Ok(found) => {
                     survey.look.services.push(found.observation.clone());
@@ -140,7 +150,7 @@ impl SwarmRuntime {
 
     async fn found(
         &self,
-        (service, asked): (&Value, Timestamp),
+        (service, asked): (Value, Timestamp),
         name: &ServiceName,
         labels: &Labels,
         tasks: Vec<Value>,
@@ -150,16 +160,16 @@ impl SwarmRuntime {
             Ok(settings) => Arc::new(settings),
             Err(problems) => return Ok(Err(enrol::refusal(name, problems))),
         };
-        let mut replicas = observe::replicas(service, &tasks);
+        let mut replicas = observe::replicas(&service, &tasks);
         for replica in &mut replicas {
             if let Some(task) = tasks.iter().find(|task| observe::id(task) == replica.id) {
                 let address = self.places.find(&self.engine, map, task).await?;
                 replica.address = address.filter(|_| !self.engine.is_remote());
             }
         }
-        self.note_busy(name, service);
+        self.note_busy(name, &service);
         let observation = Observation { service: name.clone(), settings, asked, replicas };
-        Ok(Ok(Found { service: service.clone(), tasks, observation }))
+        Ok(Ok(Found { service, tasks, observation }))
     }
 
     /// The tasks of these services: all that Swarm remembers, or those that it wants to run.
@@ -175,7 +185,11 @@ impl SwarmRuntime {
             json!({ "service": ids })
         };
         let tasks = self.engine.json(&format!("/tasks?filters={filters}")).await?;
-        Ok(tasks.as_array().cloned().unwrap_or_default())
+        let mut tasks = tasks.as_array().cloned().unwrap_or_default();
+        for task in &mut tasks {
+            self.name_networks_of_task(task).await?;
+        }
+        Ok(tasks)
     }
 
     /// What the engine says of our own container, if we are in one.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::release;
+use super::{images, release};
 use crate::core::observation::{Phase, Replica};
 use crate::core::release::{Release, ReplicaId};
 use crate::core::time::Timestamp;
@@ -152,9 +152,12 @@ fn of_current<'a>(service: &Value, tasks: &'a [Value]) -> Vec<&'a Value> {
 
 /// What a task of an earlier specification is: a task does not tell its ports, the specification before does.
 fn earlier(service: &Value, task: &Value) -> Release {
-    let before = &service["PreviousSpec"];
+    let mut before = service["PreviousSpec"].clone();
+    if let Some(template) = before.get_mut("TaskTemplate") {
+        images::write(template, images::of(&task["Spec"]).map(str::to_owned));
+    }
     if release::template(&before["TaskTemplate"]) == release::template(&task["Spec"]) {
-        return release::release(before);
+        return release::release(&before);
     }
     let mut spec = service["Spec"].clone();
     spec["TaskTemplate"] = task["Spec"].clone();

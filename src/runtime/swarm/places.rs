@@ -169,11 +169,12 @@ fn overlay(task: &Value, ours: &[String]) -> Option<IpAddr> {
         .find_map(|address| address.as_str()?.split('/').next()?.parse().ok())
 }
 
-/// Its address in a network of this node: any that the cluster did not attach it to.
+/// Its address in a network of this node: any that the cluster did not attach it to, or that is a bridge of each node all the same
+/// (`docker network create --scope swarm -d bridge`).
 fn on_this_node(inspect: &Value, task: &Value) -> Option<IpAddr> {
     let attached = |id: &Value| {
-        let all = task["NetworksAttachments"].as_array().into_iter().flatten();
-        all.into_iter().any(|a| a["Network"]["ID"] == *id)
+        let mut all = task["NetworksAttachments"].as_array().into_iter().flatten();
+        all.any(|a| a["Network"]["ID"] == *id && a["Network"]["DriverState"]["Name"] != "bridge")
     };
     let networks = inspect["NetworkSettings"]["Networks"].as_object()?.values();
     let local = networks.filter(|n| !attached(&n["NetworkID"]));
@@ -226,5 +227,8 @@ mod tests {
         assert_eq!(on_this_node(&inspect, task), None);
         let inspect = json!({"NetworkSettings": {"Networks": {"bridge": {"NetworkID": "b", "IPAddress": "10.213.5.2"}}}});
         assert_eq!(on_this_node(&inspect, &recorded::tasks()[0]), "10.213.5.2".parse().ok());
+        let bridged =
+            json!({"NetworksAttachments": [{"Network": {"ID": "b", "DriverState": {"Name": "bridge"}}}]});
+        assert_eq!(on_this_node(&inspect, &bridged), "10.213.5.2".parse().ok());
     }
 }

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::{images, names};
 use crate::core::release::{ImageId, Release};
 use crate::runtime::container::fingerprint::{hex, prune, release_id, write};
 
@@ -27,10 +28,12 @@ pub(super) fn release(spec: &Value) -> Release {
         None => (image, None),
     };
     let repository = crate::runtime::container::verbs::split(reference).0;
+    // The nodes' own image ids differ; the string with its digest is what all of them are told. Without one, it is known on a
+    // node that is alone.
+    let image = images::of(&spec["TaskTemplate"]).unwrap_or(image);
     let label = |key: &str| container["Labels"][key].as_str().filter(|v| !v.is_empty()).map(str::to_owned);
     Release {
         id: release_id(image, &fingerprint),
-        // The nodes' own image ids differ; the string with its digest is what all of them are told.
         image: ImageId::new(image),
         reference: reference.to_owned(),
         digests: digest.map(|digest| format!("{repository}@{digest}")).into_iter().collect(),
@@ -45,6 +48,7 @@ pub(super) fn fingerprint(spec: &Value) -> String {
     let mut template = spec["TaskTemplate"].clone();
     if let Some(container) = template["ContainerSpec"].as_object_mut() {
         container.remove("Image");
+        container.remove(images::IMAGE_ID);
     }
     let all = json!({"TaskTemplate": chosen(&template), "EndpointSpec": prune(spec["EndpointSpec"].clone())});
     hex(&Sha256::digest(canonical(&all).as_bytes()))
@@ -63,9 +67,7 @@ pub(super) fn restored(good: &Value, now: &Value, mark: Option<&str>) -> Value {
     if spec["Mode"]["Replicated"].is_object() && replicas.is_u64() {
         spec["Mode"]["Replicated"]["Replicas"] = replicas.clone();
     }
-    let forced = now["TaskTemplate"]["ForceUpdate"].as_u64().unwrap_or(0);
-    let before = good["TaskTemplate"]["ForceUpdate"].as_u64().unwrap_or(0);
-    spec["TaskTemplate"]["ForceUpdate"] = forced.max(before).into();
+    spec["TaskTemplate"]["ForceUpdate"] = forced(now).max(forced(good)).into();
     if !spec["Labels"].is_object() {
         spec["Labels"] = Value::Object(Map::new());
     }
@@ -104,10 +106,16 @@ fn set(of: &mut Value, key: &str, before: &Value, now: &Value) {
     }
 }
 
-/// Whether a service is told to run exactly this template.
+/// Whether a service is told to run exactly this template, by what the manager knows of it.
 pub(super) fn runs(service: &Value, spec: &Value) -> bool {
-    template(&service["Spec"]["TaskTemplate"]) == template(&spec["TaskTemplate"])
-        && fingerprint(&service["Spec"]) == fingerprint(spec)
+    let (service, spec) = (images::without(&service["Spec"]), images::without(spec));
+    template(&service["TaskTemplate"]) == template(&spec["TaskTemplate"])
+        && fingerprint(&service) == fingerprint(&spec)
+}
+
+/// How often its tasks were replaced by force.
+pub(super) fn forced(spec: &Value) -> u64 {
+    spec["TaskTemplate"]["ForceUpdate"].as_u64().unwrap_or(0)
 }
 
 fn chosen(template: &Value) -> Value {
@@ -117,6 +125,7 @@ fn chosen(template: &Value) -> Value {
             members.remove(key);
         }
     }
+    names::forget_ids(&mut template);
     prune(template)
 }
 
@@ -167,6 +176,26 @@ mod tests {
         for (n, one) in changed.iter().enumerate() {
             assert_ne!(*one, release(&spec).id, "{n}");
         }
+    }
+
+    #[test]
+    fn secrets_and_configs_are_meant_by_their_names() {
+        let spec = |id: &str, name: &str| {
+            let mut spec = recorded::service()["Spec"].clone();
+            let container = &mut spec["TaskTemplate"]["ContainerSpec"];
+            container["Secrets"] =
+                json!([{"SecretID": id, "SecretName": name, "File": {"Name": "password"}}]);
+            container["Configs"] =
+                json!([{"ConfigID": id, "ConfigName": name, "File": {"Name": "/app.conf"}}]);
+            spec
+        };
+        let one = spec("s1", "password_v1");
+        assert_eq!(
+            release(&one),
+            release(&spec("s2", "password_v1")),
+            "the stack was removed and deployed again"
+        );
+        assert_ne!(release(&one).id, release(&spec("s1", "password_v2")).id);
     }
 
     #[test]

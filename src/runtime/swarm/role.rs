@@ -1,6 +1,6 @@
 //! What this engine is to a Swarm: only a manager can be asked about services, and told to change them.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use serde_json::Value;
 
@@ -10,7 +10,10 @@ use crate::runtime::engine::Engine;
 /// What an engine is to a Swarm, as it said last. Shared by those who watch the same engine: task containers are left
 /// to whoever watches the services, if anybody does.
 #[derive(Debug, Default)]
-pub struct Standing(AtomicU8);
+pub struct Standing {
+    role: AtomicU8,
+    alone: AtomicBool,
+}
 
 /// What an engine is to a Swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub enum Role {
 impl Standing {
     /// What it was last.
     pub fn role(&self) -> Role {
-        match self.0.load(Ordering::Relaxed) {
+        match self.role.load(Ordering::Relaxed) {
             1 => Role::Apart,
             2 => Role::Worker,
             3 => Role::Manager,
@@ -39,8 +42,14 @@ impl Standing {
     /// Asks the engine. Yields what it answers to `GET /info`.
     pub(super) async fn ask(&self, engine: &Engine) -> Result<Value, RuntimeError> {
         let info = engine.json("/info").await?;
-        self.0.store(role(&info["Swarm"]) as u8, Ordering::Relaxed);
+        self.role.store(role(&info["Swarm"]) as u8, Ordering::Relaxed);
+        self.alone.store(info["Swarm"]["Nodes"] == 1, Ordering::Relaxed);
         Ok(info)
+    }
+
+    /// Whether the Swarm had no other node when it was asked last.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
     }
 }
 
@@ -75,7 +84,7 @@ mod tests {
         let standing = Standing::default();
         assert_eq!(standing.role(), Role::Unknown);
         for role in [Role::Apart, Role::Worker, Role::Manager] {
-            standing.0.store(role as u8, Ordering::Relaxed);
+            standing.role.store(role as u8, Ordering::Relaxed);
             assert_eq!(standing.role(), role);
         }
     }
