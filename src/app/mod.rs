@@ -209,7 +209,7 @@ impl Program {
         let runtime = self.runtime(&engines, &whereabouts, settings.engine.look_interval);
         let remembered = succession::take_over(runtime.as_ref(), store.as_ref(), remembered).await;
         let proved = proved(&remembered);
-        let words = Words::default();
+        let words = Words::after(&remembered);
         background.spawn(life.clone().run_until_cancelled_owned(words.clone().pass_on(Arc::clone(&runtime))));
         let records = Records(store.clone());
         records.drills().await.unwrap_or_default().iter().for_each(|drill| self.metrics.drilled(drill));

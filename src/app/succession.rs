@@ -1,7 +1,7 @@
-//! What another Backstop leaves to us, and what we leave to the next: good releases, and pauses. A Swarm moves
+//! What another Backstop leaves to us, and what we leave to the next: releases, good and bad, and pauses. A Swarm moves
 //! Backstop to another manager, whose state directory knows nothing of them, or knows of a time long ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::core::Timestamp;
 use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
-use crate::core::release::ServiceName;
+use crate::core::release::{ReleaseId, ServiceName};
 use crate::runtime::{Recorded, Runtime, Word};
 use crate::store::Store;
 
@@ -43,38 +43,51 @@ pub(super) async fn take_over(
     remembered
 }
 
-/// Good releases of services that our own store knows nothing of: ours is the better memory.
+/// Releases of services that our own store knows nothing of: ours is the better memory.
 async fn take_releases(store: &Store, remembered: &mut Remembered, recorded: Vec<Recorded>) {
     let mut taken: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
     for one in recorded {
         if remembered.ledgers.iter().any(|(service, _)| *service == one.service) {
             continue;
         }
-        let standing = Standing::KnownGood { since: one.since };
-        let entry = LedgerEntry {
-            release: one.release,
-            first_seen: one.since,
-            deployed: one.since,
-            standing,
-            note: None,
-            gone: None,
-            schema: Default::default(),
-        };
         let service = one.service.clone();
+        let kept = if one.snapshots.is_empty() {
+            Ok(())
+        } else {
+            store.save_snapshots(&service, &one.release.id, &one.snapshots).await
+        };
+        let entry = entry_of(one);
         let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
-        let kept = match store.save_snapshots(&service, &entry.release.id, &one.snapshots).await {
+        let kept = match kept {
             Ok(()) => store.remember(vec![change]).await,
             Err(e) => Err(e),
         };
         match kept {
             Ok(()) => {
-                info!(%service, release = %entry.release, "known-good, as another Backstop recorded it");
+                let standing = entry.standing.name();
+                info!(%service, release = %entry.release, "{standing}, as another Backstop recorded it");
                 taken.entry(service).or_default().push(entry);
             }
             Err(e) => warn!(%service, "what another Backstop recorded cannot be kept: {e}"),
         }
     }
     remembered.ledgers.extend(taken);
+}
+
+fn entry_of(Recorded { release, since, quarantined, .. }: Recorded) -> LedgerEntry {
+    let standing = match quarantined {
+        Some(why) => Standing::Quarantined { since, why },
+        None => Standing::KnownGood { since },
+    };
+    LedgerEntry {
+        release,
+        first_seen: since,
+        deployed: since,
+        standing,
+        note: None,
+        gone: None,
+        schema: Default::default(),
+    }
 }
 
 /// Of what people said to us and to another Backstop, the last counts. When a pause ended is not among our flags: then the word
@@ -104,7 +117,12 @@ async fn take_words(store: &Store, remembered: &mut Remembered, words: Vec<(Opti
     }
 }
 
-/// Tells the next one what people say here of pauses. It is our own store that counts while we run, so nobody waits for this.
+const fn is_bad(entry: &LedgerEntry) -> bool {
+    matches!(entry.standing, Standing::Quarantined { .. })
+}
+
+/// Tells the next one what people say here of pauses, and which releases were rolled back. It is our own store that counts while
+/// we run, so nobody waits for this.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words(Arc<Waiting>);
 
@@ -112,18 +130,53 @@ pub(super) struct Words(Arc<Waiting>);
 struct Waiting {
     /// The newest of each service; of the fleet, without a name.
     newest: Mutex<BTreeMap<Option<ServiceName>, Word>>,
+    /// Where each release stands of which that is to be told.
+    releases: Mutex<BTreeMap<(ServiceName, ReleaseId), LedgerEntry>>,
+    /// Those that were rolled back: of others there is nothing to tell.
+    bad: Mutex<BTreeSet<(ServiceName, ReleaseId)>>,
     more: Notify,
 }
 
 impl Words {
-    /// Tells what of `changes` people said.
+    /// Tells what of `changes` is for the next one.
     pub(super) fn tell(&self, now: Timestamp, changes: &[LedgerChange]) {
         for change in changes {
             if let LedgerChange::Flags { service, flags } = change {
                 self.newest().insert(service.clone(), Word { at: now, paused: flags.paused.clone() });
                 self.0.more.notify_one();
             }
+            if let LedgerChange::Entry { service, entry } = change {
+                self.tell_of(service, entry);
+            }
         }
+    }
+
+    fn tell_of(&self, service: &ServiceName, entry: &LedgerEntry) {
+        let key = (service.clone(), entry.release.id.clone());
+        let news = if is_bad(entry) { self.bad().insert(key.clone()) } else { self.bad().remove(&key) };
+        if news {
+            self.releases().insert(key, entry.clone());
+            self.0.more.notify_one();
+        }
+    }
+
+    /// Knowing what is remembered, which was told then.
+    pub(super) fn after(remembered: &Remembered) -> Self {
+        let words = Self::default();
+        let all = remembered.ledgers.iter().flat_map(|(service, all)| all.iter().map(move |e| (service, e)));
+        let bad = all.filter(|(_, entry)| is_bad(entry));
+        words.bad().extend(bad.map(|(service, entry)| (service.clone(), entry.release.id.clone())));
+        words
+    }
+
+    fn bad(&self) -> MutexGuard<'_, BTreeSet<(ServiceName, ReleaseId)>> {
+        // Nothing that panics is done under this lock.
+        self.0.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn releases(&self) -> MutexGuard<'_, BTreeMap<(ServiceName, ReleaseId), LedgerEntry>> {
+        // Nothing that panics is done under this lock.
+        self.0.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newest(&self) -> MutexGuard<'_, BTreeMap<Option<ServiceName>, Word>> {
@@ -150,6 +203,18 @@ impl Words {
                 debug!(?service, "what people said could not be kept where others read it: {e}");
                 // Unless something newer was said meanwhile.
                 self.newest().entry(service).or_insert(word);
+                again = true;
+            }
+        }
+        let round = std::mem::take(&mut *self.releases());
+        for ((service, id), entry) in round {
+            let why = match &entry.standing {
+                Standing::Quarantined { why, .. } => Some(why.as_str()),
+                Standing::Trial | Standing::KnownGood { .. } => None,
+            };
+            if let Err(e) = runtime.keep_quarantine(&service, &entry.release, why).await {
+                debug!(%service, "where {} stands could not be kept where others read it: {e}", entry.release);
+                self.releases().entry((service, id)).or_insert(entry);
                 again = true;
             }
         }

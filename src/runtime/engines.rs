@@ -305,6 +305,16 @@ impl Runtime for Engines {
         Ok(found)
     }
 
+    async fn keep_quarantine(
+        &self,
+        service: &ServiceName,
+        release: &Release,
+        why: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        let (runtime, plain) = self.of(service)?;
+        runtime.keep_quarantine(&plain, release, why).await
+    }
+
     async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
         if let Some(name) = service {
             let (runtime, plain) = self.of(name)?;

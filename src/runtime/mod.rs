@@ -62,9 +62,20 @@ pub trait Runtime: std::fmt::Debug + Send + Sync {
     /// The specifications of what runs now, to be kept with a release that is known-good.
     async fn snapshot(&self, now: &Observation) -> Result<Vec<Snapshot>, RuntimeError>;
 
-    /// Known-good releases that are kept elsewhere than in our own store, oldest first: for services that it does not know.
+    /// Releases that are kept elsewhere than in our own store, oldest first: for services that it does not know.
     async fn recorded(&self) -> Result<Vec<Recorded>, RuntimeError> {
         Ok(Vec::new())
+    }
+
+    /// Keeps that a release was rolled back, and why, where another Backstop finds it; with none, that it is no longer held against
+    /// it.
+    async fn keep_quarantine(
+        &self,
+        _: &ServiceName,
+        _: &Release,
+        _why: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     /// Keeps what people said last of pausing a service, or the fleet, where another Backstop finds it.
@@ -249,16 +260,18 @@ pub struct OnceEnded {
     pub output: String,
 }
 
-/// A known-good release that others recorded.
+/// A release that others recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
     /// Whose it is.
     pub service: ServiceName,
     /// The release.
     pub release: Release,
-    /// When it was known to be good.
+    /// When it was known to be good, or was rolled back.
     pub since: Timestamp,
-    /// Its specifications.
+    /// Why it was rolled back; none if it is known to be good.
+    pub quarantined: Option<String>,
+    /// Its specifications, if it is good.
     pub snapshots: Vec<Snapshot>,
 }
 

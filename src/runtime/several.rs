@@ -289,6 +289,20 @@ impl Runtime for Several {
         Ok(all)
     }
 
+    async fn keep_quarantine(
+        &self,
+        service: &ServiceName,
+        release: &Release,
+        why: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        match self.owner(service).await {
+            Ok(part) => self.part(part)?.keep_quarantine(service, release, why).await,
+            // What is not there is not deployed.
+            Err(error) if error.class == ErrorClass::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
         if let Some(name) = service {
             match self.owner(name).await {

@@ -545,6 +545,23 @@ fn another_backstop_with_nothing_of_its_own_goes_on() {
     });
 
     let second = Daemon::start(&cluster.bed, None, "");
-
     cluster.is_back(&second, "web", &good, 2);
+    eventually(seconds(60), "the Swarm knows what was rolled back", || {
+        let all = cluster.bed.api("GET", "/configs", "")?.json();
+        let mut labels = all.as_array().into_iter().flatten().map(|config| &config["Spec"]["Labels"]);
+        if labels.any(|labels| labels["backstop.rolled-back"] == "web") {
+            Ok(())
+        } else {
+            Err(all.to_string())
+        }
+    });
+    drop(second);
+
+    // A third one, which saw none of it, knows the bad release when it is deployed again.
+    let webhook = Webhook::start();
+    let third = Daemon::start(&cluster.bed, Some(&webhook.url()), "");
+    third.proved("web");
+    cluster.update("web", &["--image", "web:v2"]);
+    webhook.announced(seconds(60), &["ROLLED-BACK RELEASE IS BACK", "web:v2"]);
+    rollback_over(&third, "web");
 }

@@ -1,5 +1,6 @@
-//! What the Swarm itself keeps of known-good releases: one config object each, named `backstop.*`, so that a Backstop on
-//! another manager, with a state directory of its own, knows where to go back to.
+//! What the Swarm itself keeps of known-good releases, and of those that were rolled back: one config object each, named
+//! `backstop.*`, so that a Backstop on another manager, with a state directory of its own, knows where to go back to, and what
+//! failed before.
 //!
 //! It is written when a release proved itself, and read at start-up about services that the state directory knows nothing of.
 //! It never has the last word: whoever has a record of their own goes by that.
@@ -9,7 +10,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::{SwarmRuntime, release};
-use crate::core::release::{ReleaseId, ServiceName};
+use crate::core::release::{Release, ReleaseId, ServiceName};
 use crate::core::time::Timestamp;
 use crate::runtime::container::fingerprint::short_hash;
 use crate::runtime::container::verbs;
@@ -18,6 +19,10 @@ use crate::runtime::{Recorded, RuntimeError, Snapshot};
 
 /// Marks our objects, and names the service.
 const SERVICE: &str = "backstop.known-good";
+/// The same of releases that were rolled back.
+const ROLLED_BACK: &str = "backstop.rolled-back";
+/// So many of those are kept of a service: the newest.
+const ROLLED_BACK_MAX: usize = 8;
 
 impl SwarmRuntime {
     /// Keeps the specification of a known-good release in the Swarm.
@@ -57,8 +62,33 @@ impl SwarmRuntime {
     /// What the Swarm keeps, the oldest first.
     pub(super) async fn kept(&self) -> Result<Vec<Recorded>, RuntimeError> {
         let mut all: Vec<Recorded> = self.configs(SERVICE).await?.iter().filter_map(read).collect();
+        all.extend(self.configs(ROLLED_BACK).await?.iter().filter_map(read_rolled_back));
         all.sort_by_key(|one| one.since);
         Ok(all)
+    }
+
+    /// Keeps that a release was rolled back, or that this is no longer held against it.
+    pub(super) async fn keep_rolled_back(
+        &self,
+        name: &ServiceName,
+        release: &Release,
+        why: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        let called = called_rolled_back(name, &release.id);
+        self.drop_config(&called).await?;
+        let Some(why) = why else { return Ok(()) };
+        let data = BASE64.encode(json!({"release": release, "why": why}).to_string());
+        let body = json!({"Name": called, "Labels": {ROLLED_BACK: name.as_str()}, "Data": data});
+        self.engine.post("/configs/create", Some(&body)).await?;
+        let mut all: Vec<Recorded> =
+            self.configs(ROLLED_BACK).await?.iter().filter_map(read_rolled_back).collect();
+        all.retain(|one| one.service == *name);
+        all.sort_by_key(|one| one.since);
+        let over = all.len().saturating_sub(ROLLED_BACK_MAX);
+        for old in &all[..over] {
+            self.drop_config(&called_rolled_back(name, &old.release.id)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -73,11 +103,30 @@ fn read(config: &Value) -> Option<Recorded> {
     if spec["Name"] != called(&service_name, &release.id).as_str() {
         return None;
     }
-    let since: jiff::Timestamp = written.parse().ok()?;
-    let since = Timestamp::from_millis(u64::try_from(since.as_millisecond()).ok()?);
+    let since = moment(written)?;
     let (image, context) = (Value::Null, json!({"from": "the Swarm"}));
     let snapshot = Snapshot { name: name.to_owned(), inspect: service, image, context };
-    Some(Recorded { service: service_name, release, since, snapshots: vec![snapshot] })
+    let quarantined = None;
+    Some(Recorded { service: service_name, release, since, quarantined, snapshots: vec![snapshot] })
+}
+
+/// The same of one that was rolled back.
+fn read_rolled_back(config: &Value) -> Option<Recorded> {
+    let spec = &config["Spec"];
+    let service = ServiceName::new(spec["Labels"][ROLLED_BACK].as_str()?);
+    let data: Value = serde_json::from_slice(&BASE64.decode(spec["Data"].as_str()?).ok()?).ok()?;
+    let release: Release = serde_json::from_value(data["release"].clone()).ok()?;
+    if spec["Name"] != called_rolled_back(&service, &release.id).as_str() {
+        return None;
+    }
+    let since = moment(config["CreatedAt"].as_str()?)?;
+    let quarantined = Some(data["why"].as_str()?.to_owned());
+    Some(Recorded { service, release, since, quarantined, snapshots: Vec::new() })
+}
+
+fn moment(written: &str) -> Option<Timestamp> {
+    let since: jiff::Timestamp = written.parse().ok()?;
+    u64::try_from(since.as_millisecond()).ok().map(Timestamp::from_millis)
 }
 
 /// Names of configs have 64 characters at most; the label holds the whole one.
@@ -85,10 +134,28 @@ fn called(service: &ServiceName, release: &ReleaseId) -> String {
     format!("backstop.{}.{release}", short_hash(service.as_str()))
 }
 
+fn called_rolled_back(service: &ServiceName, release: &ReleaseId) -> String {
+    format!("backstop.bad.{}.{release}", short_hash(service.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::recorded;
     use super::*;
+
+    #[test]
+    fn what_was_rolled_back_is_read_again_with_the_reason() {
+        let (name, release) = (ServiceName::new("web"), release::release(&recorded::service()["Spec"]));
+        let data = BASE64.encode(json!({"release": release, "why": "it crashed"}).to_string());
+        let mut config = json!({"CreatedAt": "2026-11-21T22:50:54.5Z", "Spec": {
+            "Name": called_rolled_back(&name, &release.id), "Labels": {ROLLED_BACK: "web"}, "Data": data}});
+        let kept = read_rolled_back(&config).unwrap();
+        assert_eq!((&kept.service, &kept.release), (&name, &release));
+        assert_eq!((kept.quarantined.as_deref(), kept.snapshots.len()), (Some("it crashed"), 0));
+        assert!(called_rolled_back(&name, &release.id).len() <= 64);
+        config["Spec"]["Name"] = json!("backstop.bad.by-hand");
+        assert_eq!(read_rolled_back(&config), None);
+    }
 
     #[test]
     fn what_is_kept_is_read_again_and_what_is_not_ours_is_not() {

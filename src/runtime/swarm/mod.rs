@@ -282,6 +282,20 @@ impl Runtime for SwarmRuntime {
         if self.standing.role() == Role::Manager { self.kept().await } else { Ok(Vec::new()) }
     }
 
+    async fn keep_quarantine(
+        &self,
+        service: &ServiceName,
+        release: &Release,
+        why: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        self.standing.ask(&self.engine).await?;
+        if self.standing.role() == Role::Manager {
+            self.keep_rolled_back(service, release, why).await
+        } else {
+            Ok(())
+        }
+    }
+
     async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
         self.standing.ask(&self.engine).await?;
         if self.standing.role() == Role::Manager { self.keep_said(service, word).await } else { Ok(()) }
