@@ -34,7 +34,7 @@ use crate::runtime::engine::Engine;
 use crate::runtime::engines::Whereabouts;
 use crate::runtime::logs::EngineLogs;
 use crate::runtime::swarm::places::{Place, Places};
-use crate::runtime::{Checks, Enrolment, Snapshot};
+use crate::runtime::{Check, Checks, Enrolment, Snapshot};
 use crate::signal::Probe;
 use crate::signal::check::{CheckProbe, CheckTools, CommandRunner, Ran};
 use crate::signal::logs::{EngineTime, Following, LogStreams, Unfollowed};
@@ -528,12 +528,19 @@ impl CommandRunner for EngineProbed {
     }
 }
 
-#[async_trait]
 impl Checks for CheckTools {
-    async fn passes(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> bool {
-        let probe = CheckProbe::new(self, Signal::Health, check, Some((replica, address)));
-        let measured = probe.measure().await;
-        measured.iter().all(|(_, measured)| matches!(measured, Measurement::Check { ok: true, .. }))
+    fn of(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> Box<dyn Check> {
+        Box::new(CheckProbe::new(self, Signal::Health, check, Some((replica, address))))
+    }
+}
+
+#[async_trait]
+impl Check for CheckProbe {
+    async fn passes(&self) -> Option<bool> {
+        self.measure().await.into_iter().find_map(|(_, measured)| match measured {
+            Measurement::Check { ok, .. } => Some(ok),
+            _ => None,
+        })
     }
 }
 

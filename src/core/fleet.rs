@@ -11,7 +11,7 @@ use super::agenda::Agenda;
 use super::announcement::{Announcement, AnnouncementKind};
 use super::decision::Gate;
 use super::engines::{DEFAULT, Engines, News};
-use super::io::{Effect, EngineState, Input};
+use super::io::{Effect, EngineState, HostState, Input};
 use super::ledger::{Flags, LedgerChange, Remembered, RollbackRecord};
 use super::observation::{Look, Observation, Phase, Refusal};
 use super::release::{MitigationId, ReplicaId, RollbackId, ServiceName};
@@ -206,10 +206,7 @@ impl Fleet {
             Input::Engine(state) => self.engine_is(now, DEFAULT, state),
             Input::EngineOf { engine, state } => self.engine_is(now, &engine, state),
             Input::Windows(windows) => self.windows = windows,
-            Input::Host(state) => {
-                let pressed = state.pressure.as_ref().map(|_| self.host.pressed.unwrap_or(now));
-                self.host = Host { state, pressed };
-            }
+            Input::Host(state) => self.host_is(now, state),
             Input::Store(result) => self.store_is(now, result, effects),
             Input::Looked(look) => self.looked(now, look, effects),
             Input::Observed(seen) => {
@@ -223,6 +220,10 @@ impl Fleet {
             }
             Input::Sampled { service, replica, signal, name, measurement } => {
                 self.sampled(now, &service, replica, (signal, name), measurement);
+                return About::Service(service);
+            }
+            Input::Respecified { service } => {
+                self.services.entry(service.clone()).and_modify(|s| s.respecified = true);
                 return About::Service(service);
             }
             // How it went is logged; whether it can be used is decided when the rollback is carried out.
@@ -262,6 +263,11 @@ impl Fleet {
             }
         }
         About::Whoever { due: false }
+    }
+
+    fn host_is(&mut self, now: Timestamp, state: HostState) {
+        let pressed = state.pressure.as_ref().map(|_| self.host.pressed.unwrap_or(now));
+        self.host = Host { state, pressed };
     }
 
     fn sampled(

@@ -53,6 +53,12 @@ pub enum Input {
         /// Somebody asked for it: `docker stop`, `docker restart`, or ourselves.
         requested: bool,
     },
+    /// Somebody changed containers of it in place, which is no deployment: `docker update`, `docker rename`, `docker network
+    /// connect`.
+    Respecified {
+        /// The service.
+        service: ServiceName,
+    },
     /// A probe's result.
     Sampled {
         /// The service.

@@ -285,11 +285,12 @@ impl Service {
         turn.effect(Effect::Announce(a));
     }
 
-    /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it.
+    /// Asks for the specification of what runs to be kept: at the end of the trial, and now and then after it, soon if somebody
+    /// changed it.
     fn keep_specification(&mut self, turn: &mut Turn<'_>) {
         // One that was known-good before waits on trial for its specification like any other.
         let kept = self.state == State::Steady && self.current_is_known_good();
-        let wait = if kept { PROTECT_AGAIN } else { PROTECT_RETRY };
+        let wait = if kept && !self.respecified { PROTECT_AGAIN } else { PROTECT_RETRY };
         if self.protect.is_some_and(|at| turn.now.since(at) < wait) {
             return;
         }
@@ -297,6 +298,7 @@ impl Service {
             return;
         };
         self.protect = Some(turn.now);
+        self.respecified = false;
         self.keep_norms(turn);
         let older = self.targets().cloned().collect();
         turn.effect(Effect::Protect { service: self.name.clone(), release, older });

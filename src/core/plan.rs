@@ -132,7 +132,7 @@ pub enum Step {
         created: usize,
         /// Its name.
         name: String,
-        /// The old one still runs: it is worth waiting until the replacement's HEALTHCHECK, if it has one, has passed.
+        /// The old one still runs: it is worth waiting until the replacement serves.
         #[serde(default)]
         beside: bool,
     },

@@ -134,6 +134,9 @@ pub(crate) struct Service {
     pub(crate) complaint: Option<Complaint>,
     /// When the specification was last asked to be kept, or that was answered.
     pub(crate) protect: Option<Timestamp>,
+    /// Its containers were changed in place since then.
+    #[serde(default)]
+    pub(crate) respecified: bool,
     /// Looks find nothing of it since then.
     pub(crate) gone: Option<Timestamp>,
     /// The executor changed the world: nothing is concluded before the next look at it.
@@ -242,6 +245,7 @@ impl Service {
             refused: None,
             complaint: None,
             protect: None,
+            respecified: false,
             gone: None,
             awaits_look: false,
             schema_accepted: false,

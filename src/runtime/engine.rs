@@ -319,15 +319,16 @@ impl Engine {
     /// Events of one kind of object from `since` (engine time, `seconds.nanos` or RFC 3339) on. Ends with the connection.
     pub(crate) async fn events(
         &self,
-        kind: &str,
+        kinds: &[&str],
         since: &str,
     ) -> Result<impl Stream<Item = Result<bollard::models::EventMessage, RuntimeError>> + use<>, RuntimeError>
     {
         let session = self.session().await?;
-        // Only one kind: one event of a kind that bollard does not know would end the stream.
+        // Only some kinds: one event of a kind that bollard does not know would end the stream.
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
         let options = bollard::query_parameters::EventsOptions {
             since: Some(since.to_owned()),
-            filters: Some([("type".to_owned(), vec![kind.to_owned()])].into()),
+            filters: Some([("type".to_owned(), kinds)].into()),
             ..Default::default()
         };
         let host = self.host();

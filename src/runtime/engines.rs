@@ -217,6 +217,7 @@ fn named(engine: &str, input: Input) -> Input {
         Input::Exited { service, replica, code, oom, requested } => {
             Input::Exited { service: service.on(engine), replica, code, oom, requested }
         }
+        Input::Respecified { service } => Input::Respecified { service: service.on(engine) },
         Input::Unpinned { request, service, result } => {
             Input::Unpinned { request, service: service.on(engine), result }
         }

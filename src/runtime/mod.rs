@@ -200,12 +200,17 @@ pub trait Enrolment: std::fmt::Debug + Send + Sync {
     ) -> Result<ServiceSettings, Vec<String>>;
 }
 
-/// Makes a check of one replica, once: answered by whoever measures.
-#[async_trait]
+/// Makes checks of single replicas: answered by whoever measures.
 pub trait Checks: std::fmt::Debug + Send + Sync {
-    /// Whether it passes. What cannot be measured does not. `address`: the replica's own, if it has one that means something
-    /// here.
-    async fn passes(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> bool;
+    /// A check of one replica. `address`: the replica's own, if it has one that means something here.
+    fn of(&self, check: &HealthCheck, replica: &ReplicaId, address: Option<IpAddr>) -> Box<dyn Check>;
+}
+
+/// A check of one replica.
+#[async_trait]
+pub trait Check: std::fmt::Debug + Send + Sync {
+    /// Whether it passes now; none if it cannot be made.
+    async fn passes(&self) -> Option<bool>;
 }
 
 /// The whole specification of one replica of a release, recorded while it was good.

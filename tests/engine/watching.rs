@@ -107,6 +107,19 @@ fn deployments_and_ends_are_told() {
     let again = watch.observed("web:v1 runs again", |o| one_of(o, "web:v1", Phase::Running));
     assert_eq!(v1.replicas[0].release, again.replicas[0].release, "a restart is no deployment");
 
+    watch.bed.docker(&["network", "create", "extra"]);
+    for change in [
+        &["network", "connect", "extra", "web"][..],
+        &["update", "--restart", "unless-stopped", "web"],
+        &["network", "disconnect", "extra", "web"],
+    ] {
+        watch.bed.docker(change);
+        watch.next(&format!("{change:?} is told"), |input| match input {
+            Input::Respecified { service } if service.as_str() == "web" => Some(()),
+            _ => None,
+        });
+    }
+
     watch.bed.deploy("web", "web:v2", &["-l", "backstop.enable=true"]);
     let v2 = watch.observed("web:v2 runs", |o| one_of(o, "web:v2", Phase::Running));
     assert_ne!(v1.replicas[0].release.id, v2.replicas[0].release.id);

@@ -23,6 +23,8 @@ const REMOVAL: Duration = Duration::from_secs(20);
 /// How often is asked while waiting for the engine: there is no event for it that could not be missed.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Whoever looked a service up while its new container took its name found the old one alone, and comes in within this.
+const COMES_IN: Duration = Duration::from_millis(500);
 /// Attempts to change the restart policy of a container that is crashing: between its runs it succeeds.
 const UPDATES: u32 = 10;
 
@@ -48,7 +50,10 @@ impl ContainerRuntime {
                 creation.create(self).await
             }
             Step::DisarmOld { container, .. } => self.disarm(container, old_of(plan, done, container)).await,
-            Step::StopOld { container, name, grace, .. } => {
+            Step::StopOld { container, name, grace, replaced, .. } => {
+                if *replaced {
+                    tokio::time::sleep(COMES_IN).await;
+                }
                 self.stop(container, name, *grace, old_of(plan, done, container)).await
             }
             Step::SetAsideOld { container, aside, name } => {
@@ -139,10 +144,10 @@ impl ContainerRuntime {
                 Ok(())
             }
             Step::SetAsideOld { container, name, .. } => {
-                absent_is_fine(self.set_aside(container, name, old_of(plan, done, container)).await)
+                self.set_back(container, name, old_of(plan, done, container)).await
             }
             Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
-                Ok(new) => absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await),
+                Ok(new) => absent_is_fine(self.rename(new, temp_name).await),
                 Err(_) => Ok(()),
             },
             Step::StartNew { created, .. } => match new_of(plan, done, *created) {
@@ -363,7 +368,7 @@ impl ContainerRuntime {
                 && taken == name
                 && let Ok(new) = new_of(plan, done, *created)
             {
-                absent_is_fine(verbs::rename(&self.engine, new.as_str(), temp_name).await)?;
+                absent_is_fine(self.rename(new, temp_name).await)?;
             }
         }
         Ok(())
@@ -401,7 +406,37 @@ impl ContainerRuntime {
             // the container half removed for ever (seen on 20.10). It gives its name free by itself.
             return Ok(StepOutput::Done);
         }
-        verbs::rename(&self.engine, container.as_str(), name).await.map(|()| StepOutput::Done)
+        self.rename(container, name).await.map(|_| StepOutput::Done)
+    }
+
+    /// It has its name again, and runs if it did.
+    async fn set_back(
+        &self,
+        container: &ReplicaId,
+        name: &str,
+        old: Option<&StepOutput>,
+    ) -> Result<(), RuntimeError> {
+        if goes_by_itself(old) && !self.runs(container).await? {
+            return Ok(());
+        }
+        match self.rename(container, name).await {
+            Ok(true) => absent_is_fine(verbs::start(&self.engine, container.as_str()).await),
+            other => absent_is_fine(other),
+        }
+    }
+
+    /// Gives a container another name. Engines before 27 refuse it to one that waits to be started again after a crash, as if it
+    /// were not there: that one is stopped for it, for it serves nobody. Yields whether it was.
+    async fn rename(&self, container: &ReplicaId, name: &str) -> Result<bool, RuntimeError> {
+        let renamed = verbs::rename(&self.engine, container.as_str(), name).await;
+        match renamed {
+            Err(error) if error.class == ErrorClass::NotFound && !self.is_removed(container).await? => {
+                self.ours.mark(container.as_str());
+                verbs::stop_at_once(&self.engine, container.as_str()).await?;
+                verbs::rename(&self.engine, container.as_str(), name).await.map(|()| true)
+            }
+            other => other.map(|()| false),
+        }
     }
 
     async fn await_started(

@@ -27,7 +27,7 @@ use crate::core::availability::Availability;
 use crate::core::io::{Input, RollbackRequest};
 use crate::core::observation::{Look, Observation, Refusal, Replica};
 use crate::core::plan::{ComposeProject, Pin, Plan, Step, StepOutput};
-use crate::core::release::{Release, ReplicaId, ServiceName};
+use crate::core::release::{Release, ReplicaId, RollbackId, ServiceName};
 use crate::core::settings::{Dependency, Mode, ServiceSettings};
 use crate::core::time::Timestamp;
 use dependants::AllTies;
@@ -94,6 +94,8 @@ struct Known {
     ties: AllTies,
     /// Where the files of services are that Compose made, and that may be pinned.
     composed: BTreeMap<ServiceName, ComposeProject>,
+    /// The rollback of which a replica did not come to serve beside the old one.
+    unready: Option<RollbackId>,
     /// Whether `docker compose` can be run here, if somebody needs it: when that was found out, and why not.
     compose: Option<(Timestamp, Result<(), String>)>,
 }
@@ -491,13 +493,17 @@ impl Runtime for ContainerRuntime {
             let plan = by_compose::plan(now, to, request, by_compose::Around { sharing, restarted, stops })?;
             return Ok(self.with_dependants(plan, now));
         }
-        let to = &plan::as_many(now, to, &self.numbers(now));
+        let recorded = to;
+        let to = &plan::as_many(now, recorded, &self.numbers(now));
         if !self.engine.is_remote() || !now.settings.pin {
-            return Ok(self.with_dependants(plan::plan(now, to, request, restarted)?, now));
+            let mut plan = plan::plan(now, to, request, restarted)?;
+            plan.notes.extend(plan::fewer(recorded, to));
+            return Ok(self.with_dependants(plan, now));
         }
         // The project's files are on the engine's machine; what has their names here is somebody else's.
         let settings = Arc::new(ServiceSettings { pin: false, ..(*now.settings).clone() });
         let mut plan = plan::plan(&Observation { settings, ..now.clone() }, to, request, restarted)?;
+        plan.notes.extend(plan::fewer(recorded, to));
         if to.first().is_some_and(|good| compose::project_of(&good.inspect["Config"]["Labels"]).is_some()) {
             plan.notes.push(
                 "its Compose project is on another machine, so nothing is changed in the project's files: the next \

@@ -64,6 +64,21 @@ fn without_those_scaled_away(
     if scaled { stay.into_iter().cloned().collect() } else { to.to_vec() }
 }
 
+/// What is said of recorded replicas that do not come back.
+pub(super) fn fewer(recorded: &[Snapshot], to: &[Snapshot]) -> Option<String> {
+    let away: Vec<&str> = recorded
+        .iter()
+        .filter(|good| to.iter().all(|one| one.name != good.name))
+        .map(|good| good.name.as_str())
+        .collect();
+    (!away.is_empty()).then(|| {
+        format!(
+            "{} were recorded too and are there no more: as many come back as there were (`docker compose up -d --scale` makes more)",
+            away.join(", ")
+        )
+    })
+}
+
 /// A replica of the same release, under the name and the number of the container that it replaces.
 fn another(last: &Snapshot, name: &str, number: &str) -> Snapshot {
     let mut more = last.clone();
@@ -542,6 +557,10 @@ mod tests {
         let (mut now, numbers, to) = scaled(&["shop-1", "shop-2"], &recorded);
         now.replicas[0].release.id = ReleaseId::new("another");
         assert_eq!(names((now, numbers, to)), recorded, "a deployment is under way");
+        let (now, numbers, to) = scaled(&["shop-1"], &recorded);
+        let said = fewer(&to, &as_many(&now, &to, &numbers)).unwrap_or_default();
+        assert!(said.starts_with("shop-2, shop-3 were recorded too"), "{said}");
+        assert_eq!(fewer(&to, &to), None);
         let (now, _, to) = scaled(&["shop-1"], &recorded);
         assert_eq!(names((now, BTreeMap::new(), to)), recorded, "nobody counts them");
     }

@@ -14,8 +14,8 @@ use super::{ContainerRuntime, enrol, observe, verbs};
 use crate::core::plan::{Plan, StepOutput};
 use crate::core::release::{ImageId, ReplicaId};
 use crate::core::settings::{CheckKind, HealthCheck, Target};
-use crate::runtime::RuntimeError;
 use crate::runtime::engine::permanent;
+use crate::runtime::{Check, RuntimeError};
 
 /// What a failed start's message quotes of the log.
 const QUOTED_LINES: u32 = 3;
@@ -28,6 +28,8 @@ const RUNNING: Duration = Duration::from_secs(30);
 const WARMS_UP: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two rounds of checks, which cost what is still warming up.
+const ASK: Duration = Duration::from_secs(1);
 /// A connection within one machine is accepted at once or not at all.
 const KNOCK: Duration = Duration::from_secs(1);
 /// Ports that are knocked at: who exposes more than this exposes a range.
@@ -46,12 +48,11 @@ pub(super) struct Started<'a> {
 }
 
 /// What tells that a container serves.
-#[derive(Debug, PartialEq, Eq)]
 struct Signs {
     /// What it has to pass.
-    checks: Vec<HealthCheck>,
+    checks: Vec<Box<dyn Check>>,
     /// Its HEALTHCHECK, if it has one.
-    own: Option<HealthCheck>,
+    own: Option<Box<dyn Check>>,
 }
 
 impl ContainerRuntime {
@@ -69,14 +70,23 @@ impl ContainerRuntime {
     ) -> Result<StepOutput, RuntimeError> {
         let began = self.clock.now();
         let mut inspect = self.stays_up(started).await?;
+        if self.known().unready.as_ref() == Some(&started.plan.id) {
+            // Another replica had its time, and passed nothing: the next would not either.
+            return self.runs_as_asked(started, &inspect);
+        }
         let signs = self.signs(started.plan, &inspect, old).await?;
-        while !self.serves(&signs, &inspect).await {
-            if self.clock.now().since(began) > WARMS_UP {
-                let (service, name, within) = (&started.plan.service, started.name, WARMS_UP.as_secs());
-                tracing::warn!(%service, "{name} does not serve within {within} s of its start: it takes over all the same");
+        loop {
+            let left = WARMS_UP.saturating_sub(self.clock.now().since(began));
+            if tokio::time::timeout(left, signs.show(&inspect)).await.unwrap_or(false) {
                 break;
             }
-            tokio::time::sleep(LOOK).await;
+            if self.clock.now().since(began) >= WARMS_UP {
+                let (service, name, within) = (&started.plan.service, started.name, WARMS_UP.as_secs());
+                tracing::warn!(%service, "{name} does not serve within {within} s of its start: it takes over all the same");
+                self.known().unready = Some(started.plan.id.clone());
+                break;
+            }
+            tokio::time::sleep(ASK).await;
             inspect = self.is_up(started).await?.unwrap_or(inspect);
         }
         self.runs_as_asked(started, &inspect)
@@ -144,9 +154,10 @@ impl ContainerRuntime {
         // Settings that are wrong by now ask for nothing: it is judged by what was right before, and that is not known here.
         let settings = self.enrolment.settings(&plan.service, &enrol::labels(&inspect["Config"]));
         let checks = settings.map(|settings| settings.checks).unwrap_or_default().into_values();
+        let checks = checks.filter(|check| check.required && check.kind.is_of_replicas());
         let mut signs = Signs {
-            checks: checks.filter(|check| check.required && check.kind.is_of_replicas()).collect(),
-            own: healthcheck(inspect),
+            checks: checks.map(|check| self.check_of(&check, inspect)).collect(),
+            own: healthcheck(inspect).map(|check| self.check_of(&check, inspect)),
         };
         if signs.checks.is_empty() && signs.own.is_none() {
             let old = match old {
@@ -155,33 +166,37 @@ impl ContainerRuntime {
             };
             for knock in exposed(inspect) {
                 if let Some(old) = &old
-                    && self.passes(&knock, old).await
+                    && self.check_of(&knock, old).passes().await == Some(true)
                 {
-                    signs.checks.push(knock);
+                    signs.checks.push(self.check_of(&knock, inspect));
                 }
             }
         }
         Ok(signs)
     }
 
-    async fn serves(&self, signs: &Signs, inspect: &Value) -> bool {
-        let own = match (&signs.own, inspect["State"]["Health"]["Status"].as_str()) {
-            // What it says by itself counts, and that it is unhealthy will not change by waiting.
-            (None, _) | (_, Some("healthy" | "unhealthy")) => true,
-            (Some(check), _) => self.passes(check, inspect).await,
-        };
-        for check in &signs.checks {
-            if !own || !self.passes(check, inspect).await {
+    fn check_of(&self, check: &HealthCheck, inspect: &Value) -> Box<dyn Check> {
+        let replica = observe::replica(inspect, Vec::new());
+        let address = replica.address.filter(|_| !self.engine.is_remote());
+        self.checks.of(check, &replica.id, address)
+    }
+}
+
+impl Signs {
+    /// Whether they show that it serves. What cannot be measured shows nothing, and is not waited for.
+    async fn show(&self, inspect: &Value) -> bool {
+        if let Some(own) = &self.own
+            && inspect["State"]["Health"]["Status"] != "healthy"
+            && own.passes().await == Some(false)
+        {
+            return false;
+        }
+        for check in &self.checks {
+            if check.passes().await == Some(false) {
                 return false;
             }
         }
-        own
-    }
-
-    async fn passes(&self, check: &HealthCheck, inspect: &Value) -> bool {
-        let replica = observe::replica(inspect, Vec::new());
-        let address = replica.address.filter(|_| !self.engine.is_remote());
-        self.checks.passes(check, &replica.id, address).await
+        true
     }
 }
 

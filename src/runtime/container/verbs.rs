@@ -126,6 +126,12 @@ pub(super) async fn kill(engine: &Engine, container: &str) -> Result<(), Runtime
     }
 }
 
+/// Stops a container, one that waits to be started again among them, and waits for nothing.
+pub(super) async fn stop_at_once(engine: &Engine, container: &str) -> Result<(), RuntimeError> {
+    let path = format!("/containers/{container}/stop?t=0");
+    gone_is_fine(engine.call(Method::POST, &path, None, KILL).await)
+}
+
 /// Renames a container, which may have the name already.
 pub(super) async fn rename(engine: &Engine, container: &str, name: &str) -> Result<(), RuntimeError> {
     let renamed = engine.post(&format!("/containers/{container}/rename?name={name}"), None).await;

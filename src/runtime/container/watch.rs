@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use bollard::models::EventMessage;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
@@ -140,7 +140,10 @@ impl Watcher<'_> {
             }
         };
         self.worked = true;
-        let events = engine.events("container", &seconds(since)).await?;
+        // What connects a container to a network is none of its own events.
+        let kinds: &[&str] =
+            if engine.is_podman().await? { &["container"] } else { &["container", "network"] };
+        let events = engine.events(kinds, &seconds(since)).await?;
         self.follow(std::pin::pin!(events)).await
     }
 
@@ -201,6 +204,13 @@ impl Watcher<'_> {
         let (Some(id), Some(action)) = (actor.id.as_deref(), event.action.as_deref()) else {
             return Ok(None);
         };
+        if event.typ == Some(EventMessageTypeEnum::NETWORK) {
+            let container = actor.attributes.as_ref().and_then(|all| all.get("container"));
+            if let Some(container) = container.filter(|_| matches!(action, "connect" | "disconnect")) {
+                self.respecified(container).await?;
+            }
+            return Ok(None);
+        }
         let at = event.time_nano.unwrap_or_default();
         self.last = Some(self.last.unwrap_or_default().max(at));
         // Health checks run by `exec` all the time: most events are theirs.
@@ -228,11 +238,24 @@ impl Watcher<'_> {
             _ if action.starts_with("health_status") => {}
             _ => return Ok(None),
         }
+        if matches!(action, "rename" | "update") {
+            self.respecified(id).await?;
+        }
         if matches!(action, "destroy" | "remove") {
             self.marks.remove(id);
             self.runtime.known().containers.remove(id);
         }
         Ok(Some(service))
+    }
+
+    /// One of ours that is moved about by a rollback is no news.
+    async fn respecified(&self, id: &str) -> Result<(), Gone> {
+        match self.seen(id) {
+            Some(Seen { service, .. }) if !self.runtime.ours.has(id) => {
+                self.send(Input::Respecified { service }).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn died(

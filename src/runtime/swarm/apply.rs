@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::images::{self, Images};
+use super::names;
 use super::{SwarmRuntime, conflict, not_found, observe, plan as planning, release};
 use crate::core::plan::{Plan, Specification, Step, StepOutput};
 use crate::core::time::human;
@@ -26,8 +27,6 @@ const HELPED: Duration = Duration::from_secs(5);
 const PLACED_WITHIN: Duration = Duration::from_secs(15);
 /// A target of which so many tasks ended since it was asked for does not run.
 const ENDS_MAX: usize = 3;
-/// What an image is called that somebody built under the name of the good one, and that nothing runs yet.
-const ASIDE: &str = "before-rollback";
 
 type Done<'a> = &'a [Option<StepOutput>];
 
@@ -69,19 +68,21 @@ impl SwarmRuntime {
         for _ in 0..ATTEMPTS {
             let Some(service) = self.service(id).await? else { return Ok(()) };
             if !is_ours(&service, &good, plan) {
-                // Somebody deployed, or Swarm went back by itself: theirs is the last word. Or it never came to it.
-                return self.show_again(&before, &good, &service).await;
+                // Somebody deployed, or Swarm went back by itself: theirs is the last word.
+                return Ok(());
             }
-            let (service, _) = self.with_images(service).await?;
+            let (service, tasks) = self.with_images(service).await?;
             if is_of_another_image(&service, &good) {
                 return Ok(());
             }
             let mut spec = release::restored(&before, &service["Spec"], None);
             release::keep_changes(&mut spec, &good, &service["Spec"]);
-            self.show(&mut spec, &good, &service["Spec"]).await?;
+            replace_all(&mut spec, &service["Spec"], &tasks);
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
-                other => return other.map_err(|e| said(&format!("giving {name} back what it ran"), e)),
+                other => {
+                    return other.map(drop).map_err(|e| said(&format!("giving {name} back what it ran"), e));
+                }
             }
         }
         Err(restless("giving back what it ran to", name))
@@ -152,19 +153,24 @@ impl SwarmRuntime {
             if is_ours(&service, good, plan) {
                 return Ok(StepOutput::Done);
             }
-            let forced_since = images::of(&before["TaskTemplate"]).is_some()
-                && release::forced(&service["Spec"]) != release::forced(before);
-            if !release::runs(&service, before) || observe::is_rolling_back(&service) || forced_since {
+            let (service, tasks) = self.with_images(service).await?;
+            let another = is_of_another_image(&service, before);
+            if !release::runs(&service, before) || observe::is_rolling_back(&service) || another {
                 return Err(deployed(name, &service));
             }
             let mut spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
             release::keep_changes(&mut spec, before, &service["Spec"]);
-            let notes = self.refer_anew(&mut spec).await?;
-            self.show(&mut spec, before, &service["Spec"]).await?;
+            let mut notes = self.refer_anew(&mut spec).await?;
+            replace_all(&mut spec, &service["Spec"], &tasks);
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    return other.map(|()| told(notes)).map_err(|e| said(&format!("updating {name}"), e));
+                    return other
+                        .map(|by_id| {
+                            notes.extend(by_id);
+                            told(notes)
+                        })
+                        .map_err(|e| said(&format!("updating {name}"), e));
                 }
             }
         }
@@ -180,49 +186,46 @@ impl SwarmRuntime {
         Ok((service, tasks))
     }
 
-    /// Has the name of an image show what it showed when the specification was recorded, and tasks replaced that would be taken
-    /// for the same. What it shows meanwhile may have no other name: then it gets one.
-    async fn show(&self, spec: &mut Value, other: &Value, now: &Value) -> Result<(), RuntimeError> {
+    /// Has a specification say its image by the id where the name would give another one: it shows another image by now, or none,
+    /// or the nodes would ask a registry what it means. Yields what there is to say about it.
+    async fn say_image(&self, spec: &mut Value) -> Result<Option<String>, RuntimeError> {
         let template = &spec["TaskTemplate"];
-        let (Some(name), Some(image)) = (images::name(template), images::of(template)) else { return Ok(()) };
-        let shown = verbs::image_id(&self.engine, name).await?;
-        if let Some(shown) = shown.filter(|shown| shown.as_str() != image) {
-            if images::of(&other["TaskTemplate"]) != Some(shown.as_str()) {
-                let aside = format!("{}:{ASIDE}", verbs::split(name).0);
-                tracing::warn!("{name} showed {shown}, which was not deployed: it is called {aside} now");
-                verbs::tag(&self.engine, shown.as_str(), &aside).await?;
-            }
-            verbs::tag(&self.engine, image, name).await?;
+        let (Some(name), Some(image)) = (images::name(template), images::of(template)) else {
+            return Ok(None);
+        };
+        if name == image {
+            return Ok(None);
         }
-        if release::template(&images::without(spec)["TaskTemplate"])
-            == release::template(&images::without(now)["TaskTemplate"])
-        {
-            let forced = release::forced(spec).saturating_add(1);
-            spec["TaskTemplate"]["ForceUpdate"] = forced.into();
+        let shown = verbs::look_up(&self.engine, &format!("/images/{name}/json")).await?;
+        let local = |shown: &Value| shown["RepoDigests"].as_array().is_none_or(Vec::is_empty);
+        if shown.is_some_and(|shown| shown["Id"] == image && local(&shown)) {
+            return Ok(None);
         }
-        Ok(())
+        let called = observe::name_of(spec);
+        let said = format!(
+            "{called} is told to run the image {image} by its id, because {name} may mean another one: deploy the next release with \
+             `docker service update --image {name} {called}` or the stack's file; `--force` alone starts this one again"
+        );
+        spec["TaskTemplate"]["ContainerSpec"]["Image"] = image.into();
+        Ok(Some(said))
     }
 
-    pub(super) async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
+    /// Changes a service, unless somebody changed it since it was looked at. Yields what there is to say about it.
+    pub(super) async fn put(
+        &self,
+        id: &str,
+        seen: &Value,
+        spec: &Value,
+    ) -> Result<Option<String>, RuntimeError> {
+        let mut spec = spec.clone();
+        let said = self.say_image(&mut spec).await?;
         let version = &seen["Version"]["Index"];
         let path = format!("/services/{id}/update?version={version}");
-        let login = self.login(&seen["Spec"], spec).await;
-        let spec = images::without(spec);
-        self.engine.call_as(reqwest::Method::POST, &path, Some(&spec), login.as_ref(), CALL).await.map(drop)
-    }
-
-    /// An update that never came to be has moved the name of the image all the same.
-    async fn show_again(&self, before: &Value, good: &Value, service: &Value) -> Result<(), RuntimeError> {
-        let (was, good) = (&before["TaskTemplate"], &good["TaskTemplate"]);
-        let (Some(name), Some(image)) = (images::name(was), images::of(was)) else { return Ok(()) };
-        if images::name(good) != Some(name) || !release::runs(service, before) {
-            return Ok(());
-        }
-        let shown = verbs::image_id(&self.engine, name).await?;
-        if shown.is_some_and(|shown| images::of(good) == Some(shown.as_str()) && shown.as_str() != image) {
-            verbs::tag(&self.engine, image, name).await?;
-        }
-        Ok(())
+        let login = self.login(&seen["Spec"], &spec).await;
+        let mut spec = images::without(&spec);
+        names::forget_names(&mut spec);
+        self.engine.call_as(reqwest::Method::POST, &path, Some(&spec), login.as_ref(), CALL).await?;
+        Ok(said)
     }
 
     /// What the nodes are to show the registry. Swarm keeps what it was given with the specification before, and that is
@@ -443,7 +446,24 @@ fn is_of_another_image(service: &Value, good: &Value) -> bool {
 
 /// Whether a service runs the good specification because this rollback told it to.
 fn is_ours(service: &Value, good: &Value, plan: &Plan) -> bool {
-    service["Spec"]["Labels"][release::MARK] == plan.id.as_str() && release::runs(service, good)
+    service["Spec"]["Labels"][release::MARK] == plan.id.as_str()
+        && (release::runs(service, good) || release::runs(service, &images::by_id(good)))
+}
+
+/// Images that are known by their ids differ in nothing that Swarm would replace tasks for: it is told to, where what runs, or ran,
+/// has the same specification and another image.
+fn replace_all(spec: &mut Value, now: &Value, tasks: &[Value]) {
+    let text = |template: &Value| {
+        let bare = json!({ "TaskTemplate": template });
+        release::template(&images::without(&bare)["TaskTemplate"])
+    };
+    let template = &spec["TaskTemplate"];
+    let Some(image) = images::of(template) else { return };
+    let own = text(template);
+    let another = |task: &Value| images::of(&task["Spec"]) != Some(image) && text(&task["Spec"]) == own;
+    if text(&now["TaskTemplate"]) == own || tasks.iter().any(another) {
+        spec["TaskTemplate"]["ForceUpdate"] = release::forced(now).saturating_add(1).into();
+    }
 }
 
 fn still_ours(plan: &Plan, name: &str, good: &Value, service: &Value) -> Result<(), RuntimeError> {
@@ -496,7 +516,6 @@ pub(super) fn said(what: &str, error: RuntimeError) -> RuntimeError {
 mod tests {
     use super::super::recorded;
     use super::*;
-    use serde_json::json;
 
     fn task(id: &str, template: &Value, desired: &str, state: &str) -> Value {
         json!({"ID": id, "Slot": 1, "DesiredState": desired, "Spec": template, "CreatedAt": "2026-11-21T22:50:55Z",

@@ -7,7 +7,8 @@
 //! its own, and a manager sees those of none but its own.
 //!
 //! What is known is written into what the manager answered, beside the image's name, so that specifications are compared with
-//! it, and recorded with it. [`without`] takes it out before anything is sent.
+//! it, and recorded with it. [`without`] takes it out before anything is sent. Going back touches no name: it may be that of other
+//! services, or of the next release. Where it shows another image by now, the specification says the image by its id.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -72,8 +73,9 @@ impl Images {
         let newest = made.filter_map(|task| Some((observe::created(task), made_of(task)?))).max();
         let told = newest.map(|(_, image)| image).or_else(|| self.shown.get(called).cloned());
         for task in tasks.iter_mut().filter(|task| name(&task["Spec"]).is_some()) {
-            // One that is not made yet will be of what its service is told to run.
-            let of = made_of(task).or_else(|| told.clone().filter(|_| of_current(task)));
+            // One that is not made yet, or could not be, is of what its service is told to run.
+            let unmade = observe::container(task).is_none() && of_current(task);
+            let of = made_of(task).or_else(|| told.clone().filter(|_| unmade));
             write(&mut task["Spec"], of);
         }
         write(&mut service["Spec"]["TaskTemplate"], told);
@@ -90,6 +92,15 @@ pub(super) fn without(spec: &Value) -> Value {
     let mut spec = spec.clone();
     if let Some(template) = spec.get_mut("TaskTemplate") {
         write(template, None);
+    }
+    spec
+}
+
+/// The same with the image said by its id, if that is known.
+pub(super) fn by_id(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(id) = of(&spec["TaskTemplate"]).map(str::to_owned) {
+        spec["TaskTemplate"]["ContainerSpec"]["Image"] = id.into();
     }
     spec
 }

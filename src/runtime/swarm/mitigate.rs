@@ -84,7 +84,11 @@ impl SwarmRuntime {
             match self.put(id, &seen, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    return other.map(|()| (seen, made)).map_err(|e| said(&format!("{what} {name}"), e));
+                    let by_id = other.map_err(|e| said(&format!("{what} {name}"), e))?;
+                    if let Some(by_id) = by_id {
+                        tracing::info!(%service, "{by_id}");
+                    }
+                    return Ok((seen, made));
                 }
             }
         }

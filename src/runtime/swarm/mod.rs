@@ -267,6 +267,14 @@ impl Runtime for SwarmRuntime {
         observe::settled(&found.service).map_err(|why| {
             conflict(format!("{} is not what all of {} runs: {why}", found.release(), now.service))
         })?;
+        if let Some(task) = found.another() {
+            let why = format!("{} is of another image", observe::id(task));
+            return Err(conflict(format!(
+                "{} is not what all of {} runs: {why}",
+                found.release(),
+                now.service
+            )));
+        }
         let version = self.engine.json("/version").await?;
         let context = json!({"engine": version["Version"], "api": self.engine.minor().await?});
         let name = observe::name(&found.service).to_owned();
@@ -388,5 +396,12 @@ impl Runtime for SwarmRuntime {
 impl Found {
     fn release(&self) -> Release {
         release::release(&self.service["Spec"])
+    }
+
+    /// A task that is to run and is of another image: its name was moved, and Swarm started only some anew since.
+    fn another(&self) -> Option<&Value> {
+        let told = images::of(&self.service["Spec"]["TaskTemplate"])?;
+        let mut wanted = self.tasks.iter().filter(|task| observe::is_wanted(task));
+        wanted.find(|task| images::of(&task["Spec"]).is_some_and(|image| image != told))
     }
 }

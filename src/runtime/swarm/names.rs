@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::SwarmRuntime;
 use crate::runtime::RuntimeError;
@@ -13,8 +13,15 @@ use crate::runtime::container::verbs;
 /// Networks remembered; a cluster with more of them is not one that we are made for.
 const KNOWN_MAX: usize = 8192;
 /// What refers to a thing by its id and its name, and where such things are looked up.
-const REFERENCES: [(&str, &str, &str, &str); 2] =
-    [("Secrets", "SecretID", "SecretName", "secrets"), ("Configs", "ConfigID", "ConfigName", "configs")];
+const REFERENCES: [(&str, &str, &str, &str); 4] = [
+    ("/TaskTemplate/ContainerSpec/Secrets", "SecretID", "SecretName", "secrets"),
+    ("/TaskTemplate/ContainerSpec/Configs", "ConfigID", "ConfigName", "configs"),
+    ("/TaskTemplate/Networks", "Target", NAME, "networks"),
+    // The member of older clients.
+    ("/Networks", "Target", NAME, "networks"),
+];
+/// The member of a network's attachment that we put there: the manager tells its id alone.
+const NAME: &str = "Name";
 
 /// The names of networks by their ids: neither ever changes.
 #[derive(Debug, Default)]
@@ -35,7 +42,7 @@ impl Networks {
 }
 
 impl SwarmRuntime {
-    /// Has a service tell the networks it is in by their names. One that is gone keeps its id.
+    /// Writes the names of the networks that a service is in beside their ids.
     pub(super) async fn name_networks(&self, service: &mut Value) -> Result<(), RuntimeError> {
         for spec in ["/Spec", "/PreviousSpec"] {
             // The member at the top is that of older clients.
@@ -62,48 +69,77 @@ impl SwarmRuntime {
                     found.and_then(|found| found["Name"].as_str().map(str::to_owned))
                 }
             };
-            if let Some(name) = name {
+            if let (Some(name), Some(members)) = (name, network.as_object_mut()) {
                 self.networks.note(&id, &name);
-                network["Target"] = name.into();
+                members.insert(NAME.to_owned(), name.into());
             }
         }
         Ok(())
     }
 
-    /// Has a specification refer to the secrets and configs that have their names now, where those that it was recorded with are
-    /// gone. Yields what there is to say about it.
+    /// Has a specification refer to what has the names now, where what it was recorded with is gone. Yields what there is to say
+    /// about it.
     pub(super) async fn refer_anew(&self, spec: &mut Value) -> Result<Vec<String>, RuntimeError> {
         let mut notes = Vec::new();
         for (list, id, name, folder) in REFERENCES {
-            let all = spec.pointer_mut(&format!("/TaskTemplate/ContainerSpec/{list}"));
-            for one in all.and_then(Value::as_array_mut).into_iter().flatten() {
+            for one in spec.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 let (Some(of), Some(called)) = (one[id].as_str(), one[name].as_str()) else { continue };
                 if verbs::look_up(&self.engine, &format!("/{folder}/{of}")).await?.is_some() {
                     continue;
                 }
-                let found = verbs::look_up(&self.engine, &format!("/{folder}/{called}")).await?;
-                if let Some(found) = found.filter(|found| found["Spec"]["Name"] == called) {
+                let Some(found) = self.called(folder, called).await? else { continue };
+                if folder != "networks" {
                     let what = folder.trim_end_matches('s');
                     notes.push(format!(
                         "the {what} {called} was made anew since the good release was recorded: the one that is there now is used"
                     ));
-                    one[id] = found["ID"].clone();
                 }
+                one[id] = found;
             }
         }
         Ok(notes)
+    }
+
+    /// The id of what has a name now. Of networks those of the Swarm count: others may have the same name.
+    async fn called(&self, folder: &str, name: &str) -> Result<Option<Value>, RuntimeError> {
+        if folder != "networks" {
+            let found = verbs::look_up(&self.engine, &format!("/{folder}/{name}")).await?;
+            return Ok(found.filter(|found| found["Spec"]["Name"] == name).map(|found| found["ID"].clone()));
+        }
+        let filters = json!({"scope": ["swarm"]});
+        let all = self.engine.json(&format!("/networks?filters={filters}")).await?;
+        let mut all = all.as_array().into_iter().flatten();
+        Ok(all.find(|network| network["Name"] == name).map(|network| network["Id"].clone()))
     }
 }
 
 /// Takes out what differs between two things of one name.
 pub(super) fn forget_ids(template: &mut Value) {
+    each(template, |one, id, name| {
+        if one.get(name).is_some_and(Value::is_string) {
+            one.remove(id);
+        }
+    });
+}
+
+/// Takes out what we put in.
+pub(super) fn forget_names(spec: &mut Value) {
+    for networks in ["/Networks", "/TaskTemplate/Networks"] {
+        for one in spec.pointer_mut(networks).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(members) = one.as_object_mut() {
+                members.remove(NAME);
+            }
+        }
+    }
+}
+
+/// Goes through all that a task template refers to.
+fn each(template: &mut Value, act: impl Fn(&mut serde_json::Map<String, Value>, &str, &str)) {
     for (list, id, name, _) in REFERENCES {
-        let all = template.pointer_mut(&format!("/ContainerSpec/{list}"));
-        for one in all.and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(members) =
-                one.as_object_mut().filter(|members| members.get(name).is_some_and(Value::is_string))
-            {
-                members.remove(id);
+        let Some(list) = list.strip_prefix("/TaskTemplate") else { continue };
+        for one in template.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(members) = one.as_object_mut() {
+                act(members, id, name);
             }
         }
     }

@@ -60,6 +60,11 @@ pub(super) fn name(service: &Value) -> &str {
     service["Spec"]["Name"].as_str().unwrap_or_default()
 }
 
+/// The same, from its specification.
+pub(super) fn name_of(spec: &Value) -> &str {
+    spec["Name"].as_str().unwrap_or_default()
+}
+
 /// The replicas of a service, oldest first, without addresses.
 pub(super) fn replicas(service: &Value, tasks: &[Value]) -> Vec<Replica> {
     let own = release::release(&service["Spec"]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{images, release};
+use super::release;
 use crate::core::io::RollbackRequest;
 use crate::core::observation::{Observation, Phase};
 use crate::core::plan::{Plan, Specification, Step};
@@ -74,7 +74,7 @@ pub(super) fn plan(
         prepare: 1,
         pivot,
         close: pivot,
-        notes: of_a_stack(spec, now, request).into_iter().chain(shown(spec, now)).collect(),
+        notes: of_a_stack(spec, now, request).into_iter().collect(),
         order: None,
     })
 }
@@ -93,16 +93,6 @@ fn of_a_stack(spec: &Value, now: &Observation, request: &RollbackRequest) -> Opt
         "it is of the stack {stack}, whose file Backstop does not change: the next `docker stack deploy` of it brings the bad \
          release back; {first}"
     ))
-}
-
-/// Whoever built the bad release under the name of the good one is told what becomes of the name.
-fn shown(good: &Value, now: &Observation) -> Option<String> {
-    let (name, image) = (images::name(&good["TaskTemplate"])?, images::of(&good["TaskTemplate"])?);
-    let bad = &now.replicas.last()?.release;
-    let same = bad.reference == name && bad.image.as_str() != image;
-    same.then(|| {
-        format!("{name} is pointed at {image} again on this node, and the tasks are replaced by force")
-    })
 }
 
 /// How long Swarm may take to replace all tasks, batch by batch.

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use serde_json::Value;
 
-use crate::runtime::RuntimeError;
 use crate::runtime::engine::Engine;
+use crate::runtime::{ErrorClass, RuntimeError};
 
 /// What an engine is to a Swarm, as it said last. Shared by those who watch the same engine: task containers are left
 /// to whoever watches the services, if anybody does.
@@ -42,6 +42,13 @@ impl Standing {
     /// Asks the engine. Yields what it answers to `GET /info`.
     pub(super) async fn ask(&self, engine: &Engine) -> Result<Value, RuntimeError> {
         let info = engine.json("/info").await?;
+        let swarm = &info["Swarm"];
+        if swarm["ControlAvailable"] == true && swarm["Nodes"].as_u64().unwrap_or(0) == 0 {
+            // It counted none: it has no leader just now, and what it says of the Swarm is not all.
+            let message =
+                format!("the Swarm cannot be asked now: {}", swarm["Error"].as_str().unwrap_or("no nodes"));
+            return Err(RuntimeError { class: ErrorClass::Transient, message });
+        }
         self.role.store(role(&info["Swarm"]) as u8, Ordering::Relaxed);
         self.alone.store(info["Swarm"]["Nodes"] == 1, Ordering::Relaxed);
         Ok(info)

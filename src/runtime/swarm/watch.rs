@@ -117,7 +117,7 @@ impl Watcher<'_> {
             let mut since = Duration::ZERO;
             while since < self.runtime.look_interval {
                 if events.is_none() && self.runtime.standing.role() == Role::Manager {
-                    events = Some(self.runtime.engine.events("service", &time).await?.boxed());
+                    events = Some(self.runtime.engine.events(&["service"], &time).await?.boxed());
                 }
                 let pause = if busy > 0 { POLL_BUSY } else { POLL.min(self.runtime.look_interval) };
                 busy = busy.saturating_sub(1);

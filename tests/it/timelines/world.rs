@@ -52,6 +52,8 @@ pub(crate) struct World {
     services: BTreeMap<String, Vec<Replica>>,
     states: BTreeMap<ServiceName, State>,
     script: Vec<(String, String)>,
+    /// Whether it is shown when a specification is kept: mostly that would be noise.
+    shows_keeping: bool,
     /// What became of the images of releases, by service and reference.
     images: BTreeMap<(String, String), Availability>,
     /// What the databases of services answer about their schema.
@@ -94,6 +96,7 @@ impl World {
             states: BTreeMap::new(),
             script: Vec::new(),
             images: BTreeMap::new(),
+            shows_keeping: false,
             schemas: BTreeMap::new(),
             next_replica: 0,
             log: Vec::new(),
@@ -168,11 +171,7 @@ impl World {
         match words.as_slice() {
             ["set", pairs @ ..] => self.set(pairs),
             ["deploy", service, reference, how @ ..] => self.deploy(service, reference, how),
-            // A person wrote another release into the files of its project.
-            ["withdrawn", service] => {
-                let (service, result) = (ServiceName::new(*service), Ok("the pin is gone".to_owned()));
-                self.input(Input::Unpinned { request: None, service, result });
-            }
+            [what @ ("withdrawn" | "respecified"), service] => self.by_hand(what, service),
             ["mixed", service, reference] => self.mixed(service, reference),
             // `group shop api jobs`: these are one release, and go back in this order.
             ["group", name, services @ ..] => {
@@ -531,6 +530,9 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Protect { service, release, .. } => {
+                if self.shows_keeping {
+                    self.say(format!("{service}: keep the specification of {}", release.reference));
+                }
                 let result = self.scripted("protect").map_or(Ok(()), Err);
                 self.input(Input::Protected { service, release: release.id, result });
             }

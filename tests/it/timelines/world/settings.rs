@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backstop::core::io::Input;
 use backstop::core::migration::SchemaChange;
 use backstop::core::release::ServiceName;
 use backstop::core::settings::{
@@ -28,6 +29,20 @@ fn check(required: bool) -> HealthCheck {
 }
 
 impl World {
+    /// What a person did to a service without deploying.
+    pub(super) fn by_hand(&mut self, what: &str, service: &str) {
+        let service = ServiceName::new(service);
+        if what == "withdrawn" {
+            // Another release was written into the files of its project.
+            let result = Ok("the pin is gone".to_owned());
+            self.input(Input::Unpinned { request: None, service, result });
+        } else {
+            // `docker update`, `docker network connect`; from here on it is shown when a specification is kept.
+            self.shows_keeping = true;
+            self.input(Input::Respecified { service });
+        }
+    }
+
     /// `set trial=20s memory.action=off` for all services, `set api: depends=db` for one.
     pub(super) fn set(&mut self, words: &[&str]) {
         let one = words.split_first().and_then(|(name, pairs)| Some((name.strip_suffix(':')?, pairs)));
