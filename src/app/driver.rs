@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::core::announcement::{Announcement, AnnouncementKind};
 use crate::core::ledger::LedgerChange;
-use crate::core::observation::Refusal;
+use crate::core::observation::{Phase, Refusal};
 use crate::core::plan::Pin;
 use crate::core::release::{Release, ReleaseId, ServiceName};
 use crate::core::settings::SchemaQuery;
@@ -384,7 +384,7 @@ impl Driver {
         self.tasks.spawn(async move {
             let result = keep(runtime.as_ref(), store.as_ref(), &service, &release, &older).await;
             if let Err(why) = &result {
-                warn!(%service, %release, "its specification could not be kept, so it is not known-good yet: {why}");
+                warn!(%service, %release, "its specification could not be recorded now, and it is tried again: {why}");
             }
             let release = release.id;
             let _ = inputs.send(Input::Protected { service, release, result }).await;
@@ -558,6 +558,9 @@ async fn keep(
     let seen = runtime.observe(service).await.map_err(|e| e.to_string())?;
     if seen.replicas.is_empty() || seen.replicas.iter().any(|r| r.release.id != release.id) {
         return Err("something else runs by now".into());
+    }
+    if let Some(still) = seen.replicas.iter().find(|r| r.phase != Phase::Running) {
+        return Err(format!("{} does not run just now", still.name));
     }
     let snapshots = runtime.snapshot(&seen).await.map_err(|e| e.to_string())?;
     store.save_snapshots(service, &release.id, &snapshots).await.map_err(|e| e.to_string())?;

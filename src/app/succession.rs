@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 use crate::core::Timestamp;
 use crate::core::ledger::{LedgerChange, LedgerEntry, Remembered, Standing};
 use crate::core::release::{ReleaseId, ServiceName};
-use crate::runtime::{Recorded, Runtime, Word};
-use crate::store::Store;
+use crate::runtime::{Recorded, Runtime, Snapshot, Word};
+use crate::store::{Store, StoreError};
 
 /// How long is waited at start-up for what others recorded.
 const TAKE_OVER: Duration = Duration::from_secs(5);
@@ -43,46 +43,66 @@ pub(super) async fn take_over(
     remembered
 }
 
-/// Releases of services that our own store knows nothing of: ours is the better memory.
+/// Releases that our own store knows nothing of, and those that another Backstop rolled back since ours were deployed.
 async fn take_releases(store: &Store, remembered: &mut Remembered, recorded: Vec<Recorded>) {
-    let mut taken: BTreeMap<ServiceName, Vec<LedgerEntry>> = BTreeMap::new();
     for one in recorded {
-        if remembered.ledgers.iter().any(|(service, _)| *service == one.service) {
+        let service = one.service.clone();
+        let at = remembered.ledgers.iter().position(|(known, _)| *known == service);
+        let known =
+            at.and_then(|at| remembered.ledgers[at].1.iter().find(|e| e.release.id == one.release.id));
+        let (snapshots, mut entry) = (one.snapshots.clone(), entry_of(one));
+        match known {
+            Some(known) if is_bad(known) || !is_bad(&entry) || known.deployed >= since(&entry) => continue,
+            Some(known) => entry = LedgerEntry { standing: entry.standing, ..known.clone() },
+            None => {}
+        }
+        if let Err(e) = keep(store, &service, &entry, &snapshots).await {
+            warn!(%service, "what another Backstop recorded cannot be kept: {e}");
             continue;
         }
-        let service = one.service.clone();
-        let kept = if one.snapshots.is_empty() {
-            Ok(())
-        } else {
-            store.save_snapshots(&service, &one.release.id, &one.snapshots).await
-        };
-        let entry = entry_of(one);
-        let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
-        let kept = match kept {
-            Ok(()) => store.remember(vec![change]).await,
-            Err(e) => Err(e),
-        };
-        match kept {
-            Ok(()) => {
-                let standing = entry.standing.name();
-                info!(%service, release = %entry.release, "{standing}, as another Backstop recorded it");
-                taken.entry(service).or_default().push(entry);
-            }
-            Err(e) => warn!(%service, "what another Backstop recorded cannot be kept: {e}"),
-        }
+        let standing = entry.standing.name();
+        info!(%service, release = %entry.release, "{standing}, as another Backstop recorded it");
+        let at = at.unwrap_or_else(|| {
+            remembered.ledgers.push((service, Vec::new()));
+            remembered.ledgers.len() - 1
+        });
+        let ledger = &mut remembered.ledgers[at].1;
+        ledger.retain(|known| known.release.id != entry.release.id);
+        ledger.push(entry);
     }
-    remembered.ledgers.extend(taken);
+}
+
+async fn keep(
+    store: &Store,
+    service: &ServiceName,
+    entry: &LedgerEntry,
+    snapshots: &[Snapshot],
+) -> Result<(), StoreError> {
+    if !snapshots.is_empty() {
+        store.save_snapshots(service, &entry.release.id, snapshots).await?;
+    }
+    let change = LedgerChange::Entry { service: service.clone(), entry: entry.clone() };
+    store.remember(vec![change]).await
+}
+
+/// Since when it stands where it stands.
+const fn since(entry: &LedgerEntry) -> Timestamp {
+    match entry.standing {
+        Standing::KnownGood { since } | Standing::Quarantined { since, .. } => since,
+        Standing::Trial => entry.deployed,
+    }
 }
 
 fn entry_of(Recorded { release, since, quarantined, .. }: Recorded) -> LedgerEntry {
-    let standing = match quarantined {
-        Some(why) => Standing::Quarantined { since, why },
-        None => Standing::KnownGood { since },
+    let (standing, deployed) = match quarantined {
+        // What was rolled back does not run.
+        Some(why) => (Standing::Quarantined { since, why }, Timestamp::default()),
+        None => (Standing::KnownGood { since }, since),
     };
     LedgerEntry {
         release,
         first_seen: since,
-        deployed: since,
+        deployed,
         standing,
         note: None,
         gone: None,
@@ -160,12 +180,12 @@ impl Words {
         }
     }
 
-    /// Knowing what is remembered, which was told then.
+    /// Telling anew what is remembered: whoever told it may have been cut off.
     pub(super) fn after(remembered: &Remembered) -> Self {
         let words = Self::default();
-        let all = remembered.ledgers.iter().flat_map(|(service, all)| all.iter().map(move |e| (service, e)));
-        let bad = all.filter(|(_, entry)| is_bad(entry));
-        words.bad().extend(bad.map(|(service, entry)| (service.clone(), entry.release.id.clone())));
+        for (service, entries) in &remembered.ledgers {
+            entries.iter().filter(|entry| is_bad(entry)).for_each(|entry| words.tell_of(service, entry));
+        }
         words
     }
 

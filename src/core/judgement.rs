@@ -312,6 +312,7 @@ impl Service {
         result: Result<(), String>,
     ) {
         self.protect = Some(turn.now);
+        self.respecified |= result.is_err();
         let Some(release) = self.current.clone().filter(|c| c.id == *id) else {
             return;
         };

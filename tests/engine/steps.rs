@@ -399,10 +399,22 @@ fn what_waits_to_be_started_again_makes_way_and_is_put_back() {
             Err(state.to_string())
         });
     };
-    for index in 0..plan.pivot {
-        if matches!(plan.steps[index], Step::SetAsideOld { .. }) {
-            crashes();
-        }
+    let aside = plan.steps.iter().position(|step| matches!(step, Step::SetAsideOld { .. })).unwrap();
+    let runs = |what: &str| {
+        let back = stage.bed.inspect(name);
+        assert_eq!(back["Id"], old, "{what}");
+        assert_ne!(back["State"]["Status"], "exited", "{what}: {}", back["State"]);
+    };
+    for index in 0..aside {
+        done[index] = Some(stage.apply(&plan, index, &done));
+    }
+    // It was stopped to be renamed, and nobody came to stop it: it is to run again.
+    crashes();
+    done[aside] = Some(stage.apply(&plan, aside, &done));
+    stage.undo(&plan, aside, &done);
+    runs("taken back at once");
+    crashes();
+    for index in aside..plan.pivot {
         done[index] = Some(stage.apply(&plan, index, &done));
     }
     assert_eq!(stage.bed.inspect(name)["Config"]["Image"], "bare:v1");
@@ -412,9 +424,7 @@ fn what_waits_to_be_started_again_makes_way_and_is_put_back() {
         }
         stage.undo(&plan, index, &done);
     }
-    let back = stage.bed.inspect(name);
-    assert_eq!(back["Id"], old);
-    assert_ne!(back["State"]["Status"], "exited", "{}", back["State"]);
+    runs("taken back from the end");
     stage.bed.docker(&["rm", "-f", name]);
     assert_eq!(stage.leftovers(), "");
 }

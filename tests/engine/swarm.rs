@@ -206,17 +206,33 @@ fn swarm_image_that_was_built_under_the_same_name() {
         (&record["from"]["reference"], &record["to"]["reference"]),
         (&"web:latest".into(), &"web:latest".into())
     );
-    // The name is whoever builds': it goes on showing what they built.
-    assert_eq!(image("web:latest"), image("web:v2"));
+    assert_eq!(image("web:latest"), image("web:v1"), "as people do it");
     let mut now = cluster.spec("web");
-    assert_eq!(now["TaskTemplate"]["ContainerSpec"]["Image"], image("web:v1").as_str());
-    for member in ["/TaskTemplate/ContainerSpec/Image", "/TaskTemplate/ForceUpdate"] {
-        *now.pointer_mut(member).unwrap() = good.pointer(member).unwrap().clone();
-    }
+    assert_eq!(now["TaskTemplate"]["ForceUpdate"], 2, "{now:#}");
+    now["TaskTemplate"]["ForceUpdate"] = good["TaskTemplate"]["ForceUpdate"].clone();
     assert_eq!(now["TaskTemplate"], good["TaskTemplate"]);
     bed.serves(seconds(60), &cluster.task("web"), "v1");
-    webhook.announced(seconds(60), &["by its id", "docker service update --image web:latest web"]);
+    webhook.announced(seconds(60), &["web:latest is pointed at", "again on this node"]);
     webhook.announced(seconds(60), &["ROLLBACK COMPLETE", "the tag web:latest was the same for both"]);
+
+    // And again, while somebody has built the next one under that name: that is theirs to deploy.
+    let (v1, first) = (image("web:v1"), record);
+    bed.docker(&["tag", "web:v2", "web:latest"]);
+    cluster.update("web", &["--force"]);
+    let task = eventually(seconds(60), "the bad one is there again", || {
+        let task = cluster.task("web");
+        if bed.inspect(&task)["Image"] == image("web:v2").as_str() { Ok(task) } else { Err(task) }
+    });
+    bed.serves(seconds(60), &task, "v2");
+    bed.docker(&["tag", "web:v3", "web:latest"]);
+    bed.turn(&task, "health", "error");
+    another_rollback_begins(&daemon, &first);
+    let record = rollback_over(&daemon, "web");
+    assert_eq!(record["outcome"], "verified", "{record:#}");
+    assert_eq!(image("web:latest"), image("web:v3"));
+    assert_eq!(cluster.spec("web")["TaskTemplate"]["ContainerSpec"]["Image"], v1.as_str());
+    bed.serves(seconds(60), &cluster.task("web"), "v1");
+    webhook.announced(seconds(60), &["by its id", "docker service update --image web:latest web"]);
 }
 
 /// What the Swarm keeps of what people said of `web`.

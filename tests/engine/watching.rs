@@ -12,7 +12,7 @@ use backstop::runtime::engine::Engine;
 use tokio::sync::mpsc;
 
 use crate::steps::ByLabel;
-use crate::support::{Bed, Image, seconds};
+use crate::support::{Bed, Image, eventually, seconds};
 
 struct Watch {
     bed: Bed,
@@ -108,6 +108,11 @@ fn deployments_and_ends_are_told() {
     assert_eq!(v1.replicas[0].release, again.replicas[0].release, "a restart is no deployment");
 
     watch.bed.docker(&["network", "create", "extra"]);
+    eventually(seconds(60), "it has run for a while: its start is over", || {
+        let up = watch.bed.docker(&["ps", "--filter", "name=web", "--format", "{{.Status}}"]);
+        let seconds = up.split_whitespace().nth(1).and_then(|n| n.parse::<u32>().ok());
+        if seconds.is_some_and(|n| n >= 4) { Ok(()) } else { Err(up) }
+    });
     for change in [
         &["network", "connect", "extra", "web"][..],
         &["update", "--restart", "unless-stopped", "web"],

@@ -143,9 +143,7 @@ impl ContainerRuntime {
                 self.rejoin_the_old(plan).await;
                 Ok(())
             }
-            Step::SetAsideOld { container, name, .. } => {
-                self.set_back(container, name, old_of(plan, done, container)).await
-            }
+            Step::SetAsideOld { container, name, .. } => self.set_back((plan, done), container, name).await,
             Step::TakeName { created, temp_name, .. } => match new_of(plan, done, *created) {
                 Ok(new) => absent_is_fine(self.rename(new, temp_name).await),
                 Err(_) => Ok(()),
@@ -406,37 +404,40 @@ impl ContainerRuntime {
             // the container half removed for ever (seen on 20.10). It gives its name free by itself.
             return Ok(StepOutput::Done);
         }
-        self.rename(container, name).await.map(|_| StepOutput::Done)
+        self.rename(container, name).await.map(|()| StepOutput::Done)
     }
 
-    /// It has its name again, and runs if it did.
+    /// It has its name again, and runs if it did: a crash loop was stopped to be renamed.
     async fn set_back(
         &self,
+        (plan, done): (&Plan, Done<'_>),
         container: &ReplicaId,
         name: &str,
-        old: Option<&StepOutput>,
     ) -> Result<(), RuntimeError> {
-        if goes_by_itself(old) && !self.runs(container).await? {
+        if goes_by_itself(old_of(plan, done, container)) && !self.runs(container).await? {
             return Ok(());
         }
-        match self.rename(container, name).await {
-            Ok(true) => absent_is_fine(verbs::start(&self.engine, container.as_str()).await),
-            other => absent_is_fine(other),
+        absent_is_fine(self.rename(container, name).await)?;
+        let ran = |step: &Step| matches!(step, Step::StopOld { container: c, was_running: true, replaced: true, .. } if c == container);
+        if plan.steps.iter().any(ran) && !self.runs(container).await? {
+            absent_is_fine(verbs::start(&self.engine, container.as_str()).await)?;
         }
+        self.ours.unmark(container.as_str());
+        Ok(())
     }
 
     /// Gives a container another name. Engines before 27 refuse it to one that waits to be started again after a crash, as if it
-    /// were not there: that one is stopped for it, for it serves nobody. Yields whether it was.
-    async fn rename(&self, container: &ReplicaId, name: &str) -> Result<bool, RuntimeError> {
+    /// were not there: that one is stopped for it, for it serves nobody.
+    async fn rename(&self, container: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
         let renamed = verbs::rename(&self.engine, container.as_str(), name).await;
-        match renamed {
-            Err(error) if error.class == ErrorClass::NotFound && !self.is_removed(container).await? => {
-                self.ours.mark(container.as_str());
-                verbs::stop_at_once(&self.engine, container.as_str()).await?;
-                verbs::rename(&self.engine, container.as_str(), name).await.map(|()| true)
-            }
-            other => other.map(|()| false),
+        let Err(error) = renamed else { return Ok(()) };
+        let inspect = verbs::inspect(&self.engine, container.as_str()).await?;
+        if error.class != ErrorClass::NotFound || !inspect.is_some_and(|i| i["State"]["Restarting"] == true) {
+            return Err(error);
         }
+        self.ours.mark(container.as_str());
+        verbs::stop_at_once(&self.engine, container.as_str()).await?;
+        verbs::rename(&self.engine, container.as_str(), name).await
     }
 
     async fn await_started(
@@ -487,7 +488,7 @@ impl ContainerRuntime {
     pub(super) async fn take_name(&self, new: &ReplicaId, name: &str) -> Result<(), RuntimeError> {
         let waited = tokio::time::timeout(REMOVAL, async {
             loop {
-                match verbs::rename(&self.engine, new.as_str(), name).await {
+                match self.rename(new, name).await {
                     // A `--rm` container has its name until its removal is over.
                     Err(error) if error.class == ErrorClass::Conflict && self.is_leaving(name).await? => {
                         tokio::time::sleep(POLL / 5).await;

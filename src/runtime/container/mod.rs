@@ -7,7 +7,7 @@
 //! It must never act on anything that a plan does not name by its id, never remove a volume, and never take memory for
 //! the engine's word: every answer here was asked for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ struct Known {
     ties: AllTies,
     /// Where the files of services are that Compose made, and that may be pinned.
     composed: BTreeMap<ServiceName, ComposeProject>,
-    /// The rollback of which a replica did not come to serve beside the old one.
-    unready: Option<RollbackId>,
+    /// Rollbacks of which a replica did not come to serve beside the old one.
+    unready: BTreeSet<RollbackId>,
     /// Whether `docker compose` can be run here, if somebody needs it: when that was found out, and why not.
     compose: Option<(Timestamp, Result<(), String>)>,
 }

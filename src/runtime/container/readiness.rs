@@ -30,6 +30,8 @@ const WARMS_UP: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two rounds of checks, which cost what is still warming up.
 const ASK: Duration = Duration::from_secs(1);
+/// What cannot be measured so many times in a row is not waited for.
+const UNKNOWN: u32 = 5;
 /// A connection within one machine is accepted at once or not at all.
 const KNOCK: Duration = Duration::from_secs(1);
 /// Ports that are knocked at: who exposes more than this exposes a range.
@@ -70,20 +72,24 @@ impl ContainerRuntime {
     ) -> Result<StepOutput, RuntimeError> {
         let began = self.clock.now();
         let mut inspect = self.stays_up(started).await?;
-        if self.known().unready.as_ref() == Some(&started.plan.id) {
-            // Another replica had its time, and passed nothing: the next would not either.
+        if self.known().unready.contains(&started.plan.id) {
+            // Another replica had its time, and did not pass: the next would not either.
             return self.runs_as_asked(started, &inspect);
         }
         let signs = self.signs(started.plan, &inspect, old).await?;
+        let mut unknown = 0;
         loop {
             let left = WARMS_UP.saturating_sub(self.clock.now().since(began));
-            if tokio::time::timeout(left, signs.show(&inspect)).await.unwrap_or(false) {
-                break;
+            match tokio::time::timeout(left, signs.show(&inspect)).await {
+                Ok(Some(true)) => break,
+                Ok(None) if unknown + 1 >= UNKNOWN => break,
+                Ok(None) => unknown += 1,
+                Ok(Some(false)) | Err(_) => unknown = 0,
             }
             if self.clock.now().since(began) >= WARMS_UP {
                 let (service, name, within) = (&started.plan.service, started.name, WARMS_UP.as_secs());
                 tracing::warn!(%service, "{name} does not serve within {within} s of its start: it takes over all the same");
-                self.known().unready = Some(started.plan.id.clone());
+                self.known().unready.insert(started.plan.id.clone());
                 break;
             }
             tokio::time::sleep(ASK).await;
@@ -183,20 +189,18 @@ impl ContainerRuntime {
 }
 
 impl Signs {
-    /// Whether they show that it serves. What cannot be measured shows nothing, and is not waited for.
-    async fn show(&self, inspect: &Value) -> bool {
-        if let Some(own) = &self.own
-            && inspect["State"]["Health"]["Status"] != "healthy"
-            && own.passes().await == Some(false)
-        {
-            return false;
-        }
-        for check in &self.checks {
-            if check.passes().await == Some(false) {
-                return false;
+    /// Whether they show that it serves; none if nothing speaks against it, and not all can be measured.
+    async fn show(&self, inspect: &Value) -> Option<bool> {
+        let own = self.own.as_ref().filter(|_| inspect["State"]["Health"]["Status"] != "healthy");
+        let mut all = Some(true);
+        for check in own.into_iter().chain(&self.checks) {
+            match check.passes().await {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
             }
         }
-        true
+        all
     }
 }
 

@@ -31,6 +31,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const REQUEST_HOLDS: u64 = 60;
 /// Signals that ask a process to end, whatever the container's own stop signal is: INT, QUIT, KILL, TERM.
 const ENDING: [u32; 4] = [2, 3, 9, 15];
+/// What connects a container in its first seconds is its start.
+const STARTS: u64 = 2;
 /// The listener is gone.
 struct Gone;
 
@@ -206,7 +208,9 @@ impl Watcher<'_> {
         };
         if event.typ == Some(EventMessageTypeEnum::NETWORK) {
             let container = actor.attributes.as_ref().and_then(|all| all.get("container"));
-            if let Some(container) = container.filter(|_| matches!(action, "connect" | "disconnect")) {
+            if let Some(container) = container.filter(|_| matches!(action, "connect" | "disconnect"))
+                && self.runs_already(container, event.time_nano).await?
+            {
                 self.respecified(container).await?;
             }
             return Ok(None);
@@ -246,6 +250,19 @@ impl Watcher<'_> {
             self.runtime.known().containers.remove(id);
         }
         Ok(Some(service))
+    }
+
+    /// Whether a container had been running for a while by then: one that starts or ends is connected and disconnected as well.
+    async fn runs_already(&self, id: &str, at: Option<i64>) -> Result<bool, Broken> {
+        if self.seen(id).is_none() {
+            return Ok(false);
+        }
+        let Some(inspect) = verbs::inspect(&self.runtime.engine, id).await? else { return Ok(false) };
+        let started =
+            inspect["State"]["StartedAt"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let since = started.map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
+        let at = i128::from(at.unwrap_or_default());
+        Ok(inspect["State"]["Status"] == "running" && at.saturating_sub(since) > i128::from(nanos(STARTS)))
     }
 
     /// One of ours that is moved about by a rollback is no news.

@@ -78,10 +78,13 @@ impl SwarmRuntime {
             let mut spec = release::restored(&before, &service["Spec"], None);
             release::keep_changes(&mut spec, &good, &service["Spec"]);
             replace_all(&mut spec, &service["Spec"], &tasks);
+            if let Some(note) = self.give_image(&mut spec, &good, &service["ID"]).await? {
+                tracing::info!(service = %plan.service, "{note}");
+            }
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    return other.map(drop).map_err(|e| said(&format!("giving {name} back what it ran"), e));
+                    return other.map_err(|e| said(&format!("giving {name} back what it ran"), e));
                 }
             }
         }
@@ -148,10 +151,11 @@ impl SwarmRuntime {
         good: &Value,
         before: &Value,
     ) -> Result<StepOutput, RuntimeError> {
+        let mut notes = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let service = self.there(id, name).await?;
             if is_ours(&service, good, plan) {
-                return Ok(StepOutput::Done);
+                return Ok(told(notes));
             }
             let (service, tasks) = self.with_images(service).await?;
             let another = is_of_another_image(&service, before);
@@ -160,17 +164,13 @@ impl SwarmRuntime {
             }
             let mut spec = release::restored(good, &service["Spec"], Some(plan.id.as_str()));
             release::keep_changes(&mut spec, before, &service["Spec"]);
-            let mut notes = self.refer_anew(&mut spec).await?;
+            notes.extend(self.refer_anew(&mut spec).await?);
             replace_all(&mut spec, &service["Spec"], &tasks);
+            notes.extend(self.give_image(&mut spec, before, &service["ID"]).await?);
             match self.put(id, &service, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    return other
-                        .map(|by_id| {
-                            notes.extend(by_id);
-                            told(notes)
-                        })
-                        .map_err(|e| said(&format!("updating {name}"), e));
+                    return other.map(|()| told(notes)).map_err(|e| said(&format!("updating {name}"), e));
                 }
             }
         }
@@ -186,46 +186,71 @@ impl SwarmRuntime {
         Ok((service, tasks))
     }
 
-    /// Has a specification say its image by the id where the name would give another one: it shows another image by now, or none,
-    /// or the nodes would ask a registry what it means. Yields what there is to say about it.
-    async fn say_image(&self, spec: &mut Value) -> Result<Option<String>, RuntimeError> {
+    /// Has a specification give the image that it was recorded with. Where its name shows another one by now, it is pointed back, as
+    /// people do it, if what it shows is only what is to go (`leaves`). Else it is somebody's: that of other services, a build that
+    /// is not deployed yet, or a registry's; then the specification says the image by its id. Yields what there is to say about it.
+    async fn give_image(
+        &self,
+        spec: &mut Value,
+        leaves: &Value,
+        id: &Value,
+    ) -> Result<Option<String>, RuntimeError> {
         let template = &spec["TaskTemplate"];
         let (Some(name), Some(image)) = (images::name(template), images::of(template)) else {
             return Ok(None);
         };
-        if name == image {
+        if name == image || !self.standing.is_alone() {
             return Ok(None);
         }
-        let shown = verbs::look_up(&self.engine, &format!("/images/{name}/json")).await?;
-        let local = |shown: &Value| shown["RepoDigests"].as_array().is_none_or(Vec::is_empty);
-        if shown.is_some_and(|shown| shown["Id"] == image && local(&shown)) {
+        let inspect = |name: &str| format!("/images/{name}/json");
+        let shown = verbs::look_up(&self.engine, &inspect(name)).await?;
+        let good = verbs::look_up(&self.engine, &inspect(image)).await?.unwrap_or_default();
+        if shown.as_ref().is_some_and(|shown| shown["Id"] == image && is_built_here(shown)) {
             return Ok(None);
+        }
+        let goes = images::of(&leaves["TaskTemplate"]);
+        let free = shown.as_ref().is_none_or(|shown| shown["Id"].as_str() == goes && is_built_here(shown));
+        if free && is_built_here(&good) && !self.is_used_by_others(name, id).await? {
+            verbs::tag(&self.engine, image, name).await?;
+            return Ok(shown.map(|_| format!("{name} is pointed at {image} again on this node")));
         }
         let called = observe::name_of(spec);
         let said = format!(
-            "{called} is told to run the image {image} by its id, because {name} may mean another one: deploy the next release with \
-             `docker service update --image {name} {called}` or the stack's file; `--force` alone starts this one again"
+            "{called} is told to run the image {image} by its id, because {name} means another one to others: deploy the next release \
+             with `docker service update --image {name} {called}` or the stack's file; `--force` alone starts this one again"
         );
         spec["TaskTemplate"]["ContainerSpec"]["Image"] = image.into();
         Ok(Some(said))
     }
 
-    /// Changes a service, unless somebody changed it since it was looked at. Yields what there is to say about it.
-    pub(super) async fn put(
-        &self,
-        id: &str,
-        seen: &Value,
-        spec: &Value,
-    ) -> Result<Option<String>, RuntimeError> {
-        let mut spec = spec.clone();
-        let said = self.say_image(&mut spec).await?;
+    /// Whether a service besides this one is told to run what the name shows.
+    async fn is_used_by_others(&self, name: &str, id: &Value) -> Result<bool, RuntimeError> {
+        let services = self.engine.json("/services").await?;
+        let mut others = services.as_array().into_iter().flatten().filter(|one| one["ID"] != *id);
+        Ok(others.any(|one| images::name(&one["Spec"]["TaskTemplate"]) == Some(name)))
+    }
+
+    /// Whether tasks that are made now would be of another image than those that run: somebody built it, and did not deploy it.
+    pub(super) async fn would_deploy(&self, spec: &Value) -> Result<Option<String>, RuntimeError> {
+        let template = &spec["TaskTemplate"];
+        let (Some(name), Some(image)) = (images::name(template), images::of(template)) else {
+            return Ok(None);
+        };
+        let shown = verbs::image_id(&self.engine, name).await?;
+        let other = shown.filter(|shown| shown.as_str() != image);
+        Ok(other.map(|shown| {
+            format!("{name} shows {shown} by now, which is not what runs: that would deploy it")
+        }))
+    }
+
+    /// Changes a service, unless somebody changed it since it was looked at.
+    pub(super) async fn put(&self, id: &str, seen: &Value, spec: &Value) -> Result<(), RuntimeError> {
         let version = &seen["Version"]["Index"];
         let path = format!("/services/{id}/update?version={version}");
-        let login = self.login(&seen["Spec"], &spec).await;
-        let mut spec = images::without(&spec);
+        let login = self.login(&seen["Spec"], spec).await;
+        let mut spec = images::without(spec);
         names::forget_names(&mut spec);
-        self.engine.call_as(reqwest::Method::POST, &path, Some(&spec), login.as_ref(), CALL).await?;
-        Ok(said)
+        self.engine.call_as(reqwest::Method::POST, &path, Some(&spec), login.as_ref(), CALL).await.map(drop)
     }
 
     /// What the nodes are to show the registry. Swarm keeps what it was given with the specification before, and that is
@@ -235,6 +260,11 @@ impl SwarmRuntime {
             let image = &spec["TaskTemplate"]["ContainerSpec"]["Image"];
             registry(image.as_str().unwrap_or_default()).to_owned()
         };
+        let template = &spec["TaskTemplate"];
+        if images::name(template).is_some() && images::name(template) == images::of(template) {
+            // It is said by its id: nobody is asked for it.
+            return None;
+        }
         let (from, to) = (server(before), server(spec));
         let login = tokio::time::timeout(HELPED, self.engine.credentials().login(&to)).await.ok()?;
         // The nodes may have the image: then nobody asks for credentials.
@@ -352,8 +382,8 @@ fn converged(name: &str, lost: &BTreeSet<String>) -> StepOutput {
     told(lost.iter().map(note).collect())
 }
 
-fn told(notes: Vec<String>) -> StepOutput {
-    if notes.is_empty() { StepOutput::Done } else { StepOutput::Told { notes } }
+fn told(notes: BTreeSet<String>) -> StepOutput {
+    if notes.is_empty() { StepOutput::Done } else { StepOutput::Told { notes: notes.into_iter().collect() } }
 }
 
 /// How far Swarm has come.
@@ -436,6 +466,11 @@ fn needs(spec: &Value) -> Vec<Need> {
     let configs = configs.iter().map(|c| need("config", "configs", &c["ConfigName"], &c["ConfigID"]));
     let networks = networks.iter().map(|n| need("network", "networks", &Value::Null, &n["Target"]));
     secrets.chain(configs).chain(networks).collect()
+}
+
+/// Whether no registry has it, as far as the engine knows: a name that is in one is asked for there each time that a task is made.
+fn is_built_here(image: &Value) -> bool {
+    image["RepoDigests"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// Whether its name shows another image by now, and its tasks are made of that one.

@@ -7,8 +7,7 @@
 //! its own, and a manager sees those of none but its own.
 //!
 //! What is known is written into what the manager answered, beside the image's name, so that specifications are compared with
-//! it, and recorded with it. [`without`] takes it out before anything is sent. Going back touches no name: it may be that of other
-//! services, or of the next release. Where it shows another image by now, the specification says the image by its id.
+//! it, and recorded with it. [`without`] takes it out before anything is sent.
 
 use std::collections::{BTreeSet, HashMap};
 

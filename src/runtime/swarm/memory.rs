@@ -2,7 +2,7 @@
 //! `backstop.*`, so that a Backstop on another manager, with a state directory of its own, knows where to go back to, and what
 //! failed before.
 //!
-//! It is written when a release proved itself, and read at start-up about services that the state directory knows nothing of.
+//! It is written when a release proved itself or was rolled back, and read at start-up about services that the state directory knows nothing of.
 //! It never has the last word: whoever has a record of their own goes by that.
 
 use base64::Engine as _;
@@ -62,7 +62,13 @@ impl SwarmRuntime {
     /// What the Swarm keeps, the oldest first.
     pub(super) async fn kept(&self) -> Result<Vec<Recorded>, RuntimeError> {
         let mut all: Vec<Recorded> = self.configs(SERVICE).await?.iter().filter_map(read).collect();
-        all.extend(self.configs(ROLLED_BACK).await?.iter().filter_map(read_rolled_back));
+        let bad: Vec<Recorded> =
+            self.configs(ROLLED_BACK).await?.iter().filter_map(read_rolled_back).collect();
+        // Whoever was killed in between left both: then it was rolled back since.
+        all.retain(|good| {
+            !bad.iter().any(|bad| bad.service == good.service && bad.release.id == good.release.id)
+        });
+        all.extend(bad);
         all.sort_by_key(|one| one.since);
         Ok(all)
     }
@@ -75,9 +81,14 @@ impl SwarmRuntime {
         why: Option<&str>,
     ) -> Result<(), RuntimeError> {
         let called = called_rolled_back(name, &release.id);
-        self.drop_config(&called).await?;
-        let Some(why) = why else { return Ok(()) };
+        let Some(why) = why else { return self.drop_config(&called).await };
+        self.forget(name, &release.id).await?;
         let data = BASE64.encode(json!({"release": release, "why": why}).to_string());
+        match verbs::look_up(&self.engine, &format!("/configs/{called}")).await? {
+            Some(kept) if kept["Spec"]["Data"] == data.as_str() => return Ok(()),
+            Some(_) => self.drop_config(&called).await?,
+            None => {}
+        }
         let body = json!({"Name": called, "Labels": {ROLLED_BACK: name.as_str()}, "Data": data});
         self.engine.post("/configs/create", Some(&body)).await?;
         let mut all: Vec<Recorded> =

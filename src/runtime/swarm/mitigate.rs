@@ -79,15 +79,15 @@ impl SwarmRuntime {
                 return Err(deployed(&name, &seen));
             }
             let mut spec = seen["Spec"].clone();
+            if let Some(why) = self.would_deploy(&spec).await? {
+                return Err(permanent(format!("{what} {name}: {why}")));
+            }
             let made = make(&mut spec)?;
             let id = seen["ID"].as_str().unwrap_or_default();
             match self.put(id, &seen, &spec).await {
                 Err(error) if is_out_of_sequence(&error) => {}
                 other => {
-                    let by_id = other.map_err(|e| said(&format!("{what} {name}"), e))?;
-                    if let Some(by_id) = by_id {
-                        tracing::info!(%service, "{by_id}");
-                    }
+                    other.map_err(|e| said(&format!("{what} {name}"), e))?;
                     return Ok((seen, made));
                 }
             }

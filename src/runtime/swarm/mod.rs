@@ -370,6 +370,14 @@ impl Runtime for SwarmRuntime {
                 request.service
             )));
         }
+        let by_image = to.iter().any(|good| images::of(&good.inspect["Spec"]["TaskTemplate"]).is_some());
+        if by_image && !self.standing.is_alone() {
+            return Err(permanent(format!(
+                "{} is known by its image on the one node that the Swarm had, and now it has several: deploy it by hand \
+                 (`docker service update --image`), by a name with a digest if it can be",
+                request.to
+            )));
+        }
         plan::plan(now, to, request)
     }
 

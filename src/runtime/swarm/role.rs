@@ -42,6 +42,7 @@ impl Standing {
     /// Asks the engine. Yields what it answers to `GET /info`.
     pub(super) async fn ask(&self, engine: &Engine) -> Result<Value, RuntimeError> {
         let info = engine.json("/info").await?;
+        self.role.store(role(&info["Swarm"]) as u8, Ordering::Relaxed);
         let swarm = &info["Swarm"];
         if swarm["ControlAvailable"] == true && swarm["Nodes"].as_u64().unwrap_or(0) == 0 {
             // It counted none: it has no leader just now, and what it says of the Swarm is not all.
@@ -49,7 +50,6 @@ impl Standing {
                 format!("the Swarm cannot be asked now: {}", swarm["Error"].as_str().unwrap_or("no nodes"));
             return Err(RuntimeError { class: ErrorClass::Transient, message });
         }
-        self.role.store(role(&info["Swarm"]) as u8, Ordering::Relaxed);
         self.alone.store(info["Swarm"]["Nodes"] == 1, Ordering::Relaxed);
         Ok(info)
     }
