@@ -191,6 +191,14 @@ impl Replicas<'_> {
              backstop.health.interval: 500ms\n      backstop.health.timeout: 500ms\n      backstop.order: {order}\n"
         );
         fs::write(self.folder.path().join("compose.yaml"), compose).unwrap();
+        self.up();
+        for n in 1..=THREE {
+            self.bed.serves(seconds(60), &format!("shop-web-{n}"), tag);
+        }
+    }
+
+    #[track_caller]
+    fn up(&self) {
         let up = Command::new("docker-compose")
             .args(["-p", "shop", "up", "-d", "--scale", &format!("web={THREE}")])
             .current_dir(self.folder.path())
@@ -198,9 +206,6 @@ impl Replicas<'_> {
             .output()
             .unwrap();
         assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-        for n in 1..=THREE {
-            self.bed.serves(seconds(60), &format!("shop-web-{n}"), tag);
-        }
     }
 
     /// How few of them ran at any time since a moment, by what the engine says it started and saw end.
@@ -248,7 +253,14 @@ fn fewest(order: &str) -> usize {
     let record = rollback_over(&daemon, "shop-web");
     assert_eq!(record["outcome"], "verified", "{record:#}");
     client.was_always_served(before, client.answers().len());
-    replicas.fewest(&since)
+    let fewest = replicas.fewest(&since);
+    // The files say the bad release still; what keeps the good one is the pin.
+    let runs =
+        || bed.docker(&["ps", "-a", "-q", "--no-trunc", "--filter", "label=com.docker.compose.service=web"]);
+    let before = runs();
+    replicas.up();
+    assert_eq!(runs(), before, "`up` replaced what runs");
+    fewest
 }
 
 #[test]

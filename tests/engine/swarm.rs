@@ -235,6 +235,34 @@ fn swarm_image_that_was_built_under_the_same_name() {
     webhook.announced(seconds(60), &["by its id", "docker service update --image web:latest web"]);
 }
 
+/// Swarm takes its time to go back: the decision falls while it is at it.
+#[test]
+#[ignore = "needs private engines: tests/run engine"]
+fn swarms_own_rollback_is_not_fought_while_it_is_under_way() {
+    let cluster = Cluster::start();
+    images(&cluster, &Image::demo("v2").that_cannot_start());
+    let daemon = Daemon::start(&cluster.bed, None, "");
+    let slow = ["--replicas", "3", "--update-failure-action", "rollback", "--rollback-delay", "15s"];
+    let good = cluster.good(&daemon, &slow);
+
+    cluster.update("web", &["--image", "web:v2", "--update-parallelism", "3"]);
+    let state = || cluster.service("web")["UpdateStatus"]["State"].clone();
+    eventually(seconds(60), "Swarm goes back", || {
+        let state = state();
+        if state == "rollback_started" { Ok(()) } else { Err(state.to_string()) }
+    });
+    // Whoever orders it now is told, or it comes to nothing: there is no second update.
+    let (_, said) = daemon.command(&["rollback", "web", "--to", "web:v1", "--yes"]);
+    eprintln!("{said}");
+    eventually(seconds(120), "Swarm has gone back", || {
+        let state = state();
+        if state == "rollback_completed" { Ok(()) } else { Err(state.to_string()) }
+    });
+    daemon.proved("web");
+    assert_eq!(cluster.spec("web"), good, "it has no mark of ours either");
+    assert_eq!(cluster.runs("web"), ["web:v1"; 3]);
+}
+
 /// What the Swarm keeps of what people said of `web`.
 fn said(cluster: &Cluster) -> Result<Value, String> {
     let all = cluster.bed.api("GET", "/configs", "")?.json();
