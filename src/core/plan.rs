@@ -550,8 +550,9 @@ impl fmt::Display for Step {
                 write!(f, "start the replacement of {name} beside it")
             }
             Self::StartNew { name, .. } => write!(f, "start {name}: the outage ends"),
-            Self::AwaitRunning { name, .. } => {
-                write!(f, "check that {name} stays up, with the good image and configuration")
+            Self::AwaitRunning { name, beside, .. } => {
+                let serves = if *beside { " and serves" } else { "" };
+                write!(f, "check that {name} stays up{serves}, with the good image and configuration")
             }
             Self::SaveEvidence { name, .. } => write!(f, "keep the last log lines of {name}"),
             Self::PointTag { reference, image } => {

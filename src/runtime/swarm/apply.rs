@@ -69,7 +69,7 @@ impl SwarmRuntime {
             let Some(service) = self.service(id).await? else { return Ok(()) };
             if !is_ours(&service, &good, plan) {
                 // Somebody deployed, or Swarm went back by itself: theirs is the last word.
-                return Ok(());
+                return self.point_back(&before, &good, &service).await;
             }
             let (service, tasks) = self.with_images(service).await?;
             if is_of_another_image(&service, &good) {
@@ -221,6 +221,21 @@ impl SwarmRuntime {
         );
         spec["TaskTemplate"]["ContainerSpec"]["Image"] = image.into();
         Ok(Some(said))
+    }
+
+    /// A name that was pointed at the good image for an update that never came shows what runs again.
+    async fn point_back(&self, before: &Value, good: &Value, service: &Value) -> Result<(), RuntimeError> {
+        let (ran, good) = (&before["TaskTemplate"], &good["TaskTemplate"]);
+        let (Some(name), Some(image)) = (images::name(ran), images::of(ran)) else { return Ok(()) };
+        let same = release::forced(&service["Spec"]) == release::forced(before);
+        if images::name(good) != Some(name) || name == image || !same || !release::runs(service, before) {
+            return Ok(());
+        }
+        let shown = verbs::image_id(&self.engine, name).await?;
+        match shown.is_some_and(|shown| shown.as_str() != image && images::of(good) == Some(shown.as_str())) {
+            true => verbs::tag(&self.engine, image, name).await,
+            false => Ok(()),
+        }
     }
 
     /// Whether a service besides this one is told to run what the name shows.
