@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::{SwarmRuntime, release};
+use super::{SwarmRuntime, observe, release};
 use crate::core::release::{Release, ReleaseId, ServiceName};
-use crate::core::time::Timestamp;
 use crate::runtime::container::fingerprint::short_hash;
 use crate::runtime::container::verbs;
 use crate::runtime::engine::CALL;
@@ -28,16 +27,27 @@ impl SwarmRuntime {
     /// Keeps the specification of a known-good release in the Swarm.
     pub(super) async fn keep(&self, name: &ServiceName, service: &Value) -> Result<(), RuntimeError> {
         let called = called(name, &release::release(&service["Spec"]).id);
-        let data = BASE64.encode(json!({"ID": service["ID"], "Spec": service["Spec"]}).to_string());
+        let data = json!({"ID": service["ID"], "Spec": service["Spec"]});
+        self.write_config(&called, (SERVICE, name), &data).await.map(drop)
+    }
+
+    /// Keeps an object, with a label that names its service. Whether it is another than before.
+    async fn write_config(
+        &self,
+        called: &str,
+        (label, name): (&str, &ServiceName),
+        data: &Value,
+    ) -> Result<bool, RuntimeError> {
+        let data = BASE64.encode(data.to_string());
         if let Some(kept) = verbs::look_up(&self.engine, &format!("/configs/{called}")).await? {
             if kept["Spec"]["Data"] == data.as_str() {
-                return Ok(());
+                return Ok(false);
             }
             // It cannot be changed, and nobody uses it.
-            self.drop_config(&called).await?;
+            self.drop_config(called).await?;
         }
-        let body = json!({"Name": called, "Labels": {SERVICE: name.as_str()}, "Data": data});
-        self.engine.post("/configs/create", Some(&body)).await.map(drop)
+        let body = json!({"Name": called, "Labels": {label: name.as_str()}, "Data": data});
+        self.engine.post("/configs/create", Some(&body)).await.map(|_| true)
     }
 
     /// Lets go of it.
@@ -83,14 +93,10 @@ impl SwarmRuntime {
         let called = called_rolled_back(name, &release.id);
         let Some(why) = why else { return self.drop_config(&called).await };
         self.forget(name, &release.id).await?;
-        let data = BASE64.encode(json!({"release": release, "why": why}).to_string());
-        match verbs::look_up(&self.engine, &format!("/configs/{called}")).await? {
-            Some(kept) if kept["Spec"]["Data"] == data.as_str() => return Ok(()),
-            Some(_) => self.drop_config(&called).await?,
-            None => {}
+        let data = json!({"release": release, "why": why});
+        if !self.write_config(&called, (ROLLED_BACK, name), &data).await? {
+            return Ok(());
         }
-        let body = json!({"Name": called, "Labels": {ROLLED_BACK: name.as_str()}, "Data": data});
-        self.engine.post("/configs/create", Some(&body)).await?;
         let mut all: Vec<Recorded> =
             self.configs(ROLLED_BACK).await?.iter().filter_map(read_rolled_back).collect();
         all.retain(|one| one.service == *name);
@@ -109,12 +115,12 @@ fn read(config: &Value) -> Option<Recorded> {
     let name = spec["Labels"][SERVICE].as_str()?;
     let service: Value = serde_json::from_slice(&BASE64.decode(spec["Data"].as_str()?).ok()?).ok()?;
     let release = release::release(&service["Spec"]);
-    let (service_name, written) = (ServiceName::new(name), config["CreatedAt"].as_str()?);
+    let service_name = ServiceName::new(name);
     // Somebody else's, or written by hand.
     if spec["Name"] != called(&service_name, &release.id).as_str() {
         return None;
     }
-    let since = moment(written)?;
+    let since = observe::moment(&config["CreatedAt"])?;
     let (image, context) = (Value::Null, json!({"from": "the Swarm"}));
     let snapshot = Snapshot { name: name.to_owned(), inspect: service, image, context };
     let quarantined = None;
@@ -130,14 +136,9 @@ fn read_rolled_back(config: &Value) -> Option<Recorded> {
     if spec["Name"] != called_rolled_back(&service, &release.id).as_str() {
         return None;
     }
-    let since = moment(config["CreatedAt"].as_str()?)?;
+    let since = observe::moment(&config["CreatedAt"])?;
     let quarantined = Some(data["why"].as_str()?.to_owned());
     Some(Recorded { service, release, since, quarantined, snapshots: Vec::new() })
-}
-
-fn moment(written: &str) -> Option<Timestamp> {
-    let since: jiff::Timestamp = written.parse().ok()?;
-    u64::try_from(since.as_millisecond()).ok().map(Timestamp::from_millis)
 }
 
 /// Names of configs have 64 characters at most; the label holds the whole one.

@@ -200,6 +200,12 @@ impl SwarmRuntime {
         }
     }
 
+    /// Whether a manager can be asked now.
+    async fn is_manager(&self) -> Result<bool, RuntimeError> {
+        self.standing.ask(&self.engine).await?;
+        Ok(self.standing.role() == Role::Manager)
+    }
+
     fn note_busy(&self, name: &ServiceName, service: &Value) {
         let mut busy = self.busy();
         if busy.len() > BUSY_MAX {
@@ -286,8 +292,7 @@ impl Runtime for SwarmRuntime {
     }
 
     async fn recorded(&self) -> Result<Vec<Recorded>, RuntimeError> {
-        self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager { self.kept().await } else { Ok(Vec::new()) }
+        if self.is_manager().await? { self.kept().await } else { Ok(Vec::new()) }
     }
 
     async fn keep_quarantine(
@@ -296,22 +301,15 @@ impl Runtime for SwarmRuntime {
         release: &Release,
         why: Option<&str>,
     ) -> Result<(), RuntimeError> {
-        self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager {
-            self.keep_rolled_back(service, release, why).await
-        } else {
-            Ok(())
-        }
+        if self.is_manager().await? { self.keep_rolled_back(service, release, why).await } else { Ok(()) }
     }
 
     async fn keep_word(&self, service: Option<&ServiceName>, word: &Word) -> Result<(), RuntimeError> {
-        self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager { self.keep_said(service, word).await } else { Ok(()) }
+        if self.is_manager().await? { self.keep_said(service, word).await } else { Ok(()) }
     }
 
     async fn words(&self) -> Result<Vec<(Option<ServiceName>, Word)>, RuntimeError> {
-        self.standing.ask(&self.engine).await?;
-        if self.standing.role() == Role::Manager { self.said_last().await } else { Ok(Vec::new()) }
+        if self.is_manager().await? { self.said_last().await } else { Ok(Vec::new()) }
     }
 
     async fn protect(&self, _: &ServiceName, release: &Release, generation: u32) -> Result<(), RuntimeError> {

@@ -115,11 +115,16 @@ impl SwarmRuntime {
 
 /// Takes out what differs between two things of one name.
 pub(super) fn forget_ids(template: &mut Value) {
-    each(template, |one, id, name| {
-        if one.get(name).is_some_and(Value::is_string) {
-            one.remove(id);
+    for (list, id, name, _) in REFERENCES {
+        let Some(list) = list.strip_prefix("/TaskTemplate") else { continue };
+        for one in template.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(members) = one.as_object_mut()
+                && members.get(name).is_some_and(Value::is_string)
+            {
+                members.remove(id);
+            }
         }
-    });
+    }
 }
 
 /// Takes out what we put in.
@@ -128,18 +133,6 @@ pub(super) fn forget_names(spec: &mut Value) {
         for one in spec.pointer_mut(networks).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(members) = one.as_object_mut() {
                 members.remove(NAME);
-            }
-        }
-    }
-}
-
-/// Goes through all that a task template refers to.
-fn each(template: &mut Value, act: impl Fn(&mut serde_json::Map<String, Value>, &str, &str)) {
-    for (list, id, name, _) in REFERENCES {
-        let Some(list) = list.strip_prefix("/TaskTemplate") else { continue };
-        for one in template.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(members) = one.as_object_mut() {
-                act(members, id, name);
             }
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn labels(service: &Value) -> Labels {
 
 /// The name that Swarm knows it by.
 pub(super) fn name(service: &Value) -> &str {
-    service["Spec"]["Name"].as_str().unwrap_or_default()
+    name_of(&service["Spec"])
 }
 
 /// The same, from its specification.
@@ -245,7 +245,8 @@ fn code(task: &Value) -> i64 {
     if code == 0 && task["Status"]["State"] != "complete" { NEVER_STARTED } else { code }
 }
 
-fn moment(value: &Value) -> Option<Timestamp> {
+/// A moment as the manager tells it.
+pub(super) fn moment(value: &Value) -> Option<Timestamp> {
     u64::try_from(nanos(value)? / 1_000_000).ok().map(Timestamp::from_millis)
 }
 
